@@ -1,0 +1,27 @@
+"""``python -m bench [load] [--models DIR] [--model NAME] [--seconds S]``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bench import figures, storm
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=("figures", "load"), default="figures")
+    parser.add_argument("--models", type=Path, default=Path("models"))
+    parser.add_argument("--model", default="lung-unet")
+    parser.add_argument("--seconds", type=float, default=None, help="of each turn")
+    chosen = parser.parse_args()
+    if not (chosen.models / chosen.model).is_dir():
+        raise SystemExit(f"expected a model in {chosen.models / chosen.model}, found none")
+    if chosen.what == "load":
+        storm.run(chosen.models, chosen.model, chosen.seconds or 60.0)
+    else:
+        figures.run(chosen.models, chosen.model, chosen.seconds or 4.0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The same pipeline without HTTP, and the bare ONNX Runtime session, in this process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from service.formats.write import mask_png
+from service.inference.model import Model
+from service.inference.segmenter import Options, Segmenter, Stopwatch
+from service.inference.session import Engine
+from service.web.schemas import SegmentQuery
+from service.web.segment import describe, header_summary
+
+
+class Pipeline:
+    """One loaded model with everything that the service does to a slice."""
+
+    def __init__(self, bundle: Path, threads: int) -> None:
+        self.model = Model.load(bundle, Engine(intra_op_threads=threads))
+        self.segmenter = Segmenter()
+        shape = (1, *self.model.grid_size, 1)
+        self.grey = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
+
+    def segment(self, content: bytes, form: str, watch: Stopwatch) -> None:
+        outcome = self.segmenter.run(content, self.model, Options(), watch=watch)
+        if form == "json":
+            describe(outcome, SegmentQuery(), watch)
+            return
+        with watch.stage("encode"):
+            mask_png(outcome.segmentation.mask[0])
+            header_summary(outcome)
+
+    def bare(self) -> None:
+        self.model.session.run(self.grey)
+
+
+def closed_loop(call: Callable[[], object], threads: int, seconds: float) -> list[float]:
+    """Seconds of each call made by so many threads for so long."""
+    found: list[list[float]] = [[] for _ in range(threads)]
+    until = time.perf_counter() + seconds
+
+    def caller(mine: list[float]) -> None:
+        while (begun := time.perf_counter()) < until:
+            call()
+            mine.append(time.perf_counter() - begun)
+
+    workers = [threading.Thread(target=caller, args=(mine,)) for mine in found]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return sorted(second for mine in found for second in mine)

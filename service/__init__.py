@@ -1,0 +1,1 @@
+"""lungseg's HTTP service: chest CT slices in, lung masks out (research use only)."""

@@ -1,0 +1,1 @@
+"""Encodings: bytes to core values and back. Nothing else in the service knows a file format."""

@@ -1,0 +1,25 @@
+"""Keeps decoders from repeating what a file says: their log records and warnings quote it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+_LIBRARIES = ("pydicom", "highdicom", "PIL")
+_SILENT = logging.CRITICAL + 1
+
+
+def silence_decoders() -> None:
+    """Shuts the decoders' loggers and warnings, at whatever level the rest of the service logs.
+
+    Called before each decoding, because a log configuration or a test may have undone it.
+    """
+    for library in _LIBRARIES:
+        logging.getLogger(library).setLevel(_SILENT)
+    for action, _, _, module, _ in warnings.filters[:1]:
+        if action == "ignore" and getattr(module, "pattern", None) == _MODULES:
+            return
+    warnings.filterwarnings("ignore", module=_MODULES)
+
+
+_MODULES = r"pydicom|highdicom|PIL"

@@ -1,0 +1,1 @@
+"""From model folder to probabilities: the only package that knows ONNX Runtime."""

@@ -1,0 +1,168 @@
+"""The client against the real service, and against one that is overloaded."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Self
+
+import httpx
+import numpy as np
+import pytest
+
+from service import client as module
+from service.client import AsyncClient, Client, ServiceError
+from tests.serving import Running, running
+from training.phantom import Phantom
+
+
+class Scripted:
+    """A server that gives prepared answers: what the real one does under a storm."""
+
+    def __init__(self, *answers: tuple[int, dict[str, str], bytes]) -> None:
+        self.paths: list[str] = []
+        waiting = list(answers)
+        paths = self.paths
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                paths.append(self.path)
+                status, headers, body = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+                self.send_response(status)
+                for name, value in (*headers.items(), ("Content-Length", str(len(body)))):
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+PROBLEM = b'{"code": "overloaded", "detail": "the queue is full"}'
+BUSY = (503, {"Retry-After": "0", "X-Request-ID": "r1"}, PROBLEM)
+PNG = (200, {"Content-Type": "image/png", "X-Segmentation": '{"statistics": {}}'}, b"picture")
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.001)
+
+
+def test_a_typed_result_with_the_mask_as_an_array(
+    service: Running, dicom: bytes, phantom: Phantom, tmp_path: Path
+) -> None:
+    path = tmp_path / "slice.dcm"
+    path.write_bytes(dicom)
+    with Client(service.url) as client:
+        result = client.segment(path)
+        same = client.segment(dicom, spacing_mm=(1.0, 1.0), allow_non_ct=True, model=None)
+        npy = client.fetch(dicom, "npy")
+        assert client.models()[0]["name"] == "standin"
+    assert result.mask.dtype == bool
+    assert result.mask.shape == phantom.hu.shape
+    assert np.array_equal(result.mask, np.load(io.BytesIO(npy.content)))
+    assert np.array_equal(result.mask, same.mask)
+    assert result.statistics["pixels"] == result.mask.sum()
+    assert npy.summary["statistics"]["pixels"] == result.mask.sum()
+    assert npy.media_type == "application/x-npy"
+    assert result.image["intensity_unit"] == "HU"
+    assert result.model["name"] == "standin"
+    assert isinstance(result.flags, tuple)
+
+
+async def ask(url: str, content: bytes) -> tuple[module.Result, module.File, list]:
+    async with AsyncClient(url) as client:
+        models = await client.models()
+        return await client.segment(content), await client.fetch(content, "png"), models
+
+
+def test_the_asynchronous_client_answers_alike(service: Running, dicom: bytes) -> None:
+    import asyncio
+
+    result, png, models = asyncio.run(ask(service.url, dicom))
+    with Client(service.url) as client:
+        assert np.array_equal(result.mask, client.segment(dicom).mask)
+        assert png.content == client.fetch(dicom, "png").content
+        assert models == client.models()
+
+
+def test_refusals_become_errors_that_say_why(service: Running) -> None:
+    with Client(service.url) as client, pytest.raises(ServiceError) as raised:
+        client.segment(b"text")
+    assert (raised.value.status, raised.value.code) == (415, "unsupported_media_type")
+    assert "expected PNG" in raised.value.detail
+    assert raised.value.request_id in str(raised.value)
+
+
+def test_api_keys_are_sent(models: Path, dicom: bytes) -> None:
+    with running(models, api_keys=("secret",), ready=True) as service:
+        with Client(service.url, api_key="secret") as client:
+            assert client.segment(dicom).mask.any()
+        with Client(service.url) as client, pytest.raises(ServiceError) as raised:
+            client.segment(dicom)
+    assert raised.value.code == "unauthorized"
+
+
+def test_overload_is_waited_out(tmp_path: Path) -> None:
+    with Scripted(BUSY, BUSY, PNG) as server, Client(server.url) as client:
+        assert client.fetch(b"x", "png").content == b"picture"
+        assert len(server.paths) == 3
+
+
+def test_patience_ends_after_the_retries() -> None:
+    with Scripted(BUSY) as server, Client(server.url, retries=2) as client:
+        with pytest.raises(ServiceError) as raised:
+            client.fetch(b"x", "png")
+        assert raised.value.code == "overloaded"
+        assert len(server.paths) == 3
+
+
+def test_retry_after_is_honoured_and_too_long_a_wait_declined() -> None:
+    assert module._pause_s(httpx.Response(503, headers={"Retry-After": "7"}), 0, 4) == 7
+    assert module._pause_s(httpx.Response(503, headers={"Retry-After": "soon"}), 0, 4) < 1
+    long = (503, {"Retry-After": "3600"}, PROBLEM)
+    with Scripted(long) as server, Client(server.url) as client:
+        with pytest.raises(ServiceError):
+            client.fetch(b"x", "png")
+        assert len(server.paths) == 1
+
+
+def test_other_errors_are_not_repeated_and_foreign_answers_survive() -> None:
+    with Scripted((502, {}, b"<html>")) as server, Client(server.url) as client:
+        with pytest.raises(ServiceError) as raised:
+            client.fetch(b"x", "png")
+        assert (raised.value.code, len(server.paths)) == ("unknown", 1)
+
+
+def test_nobody_there() -> None:
+    with Client("http://127.0.0.1:9", retries=1) as client, pytest.raises(httpx.TransportError):
+        client.segment(b"x")
+
+
+def test_it_stands_alone() -> None:
+    """Importing the client loads nothing else of the service, nor its libraries."""
+    code = (
+        "import sys, service.client; "
+        "print([m for m in sys.modules if m.startswith(('service.', 'fastapi', 'pydicom', 'onnx'))"
+        " and m != 'service.client'])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,71 @@
+"""Replicas come and go under load, and callers don't notice."""
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.container.engine import run
+from tests.container.stack import Stack, load, publish, wait_until
+from tests.standin import write_bundle
+
+pytestmark = pytest.mark.container
+
+
+def test_killing_one_of_two_replicas_under_load_fails_nothing(stack: Stack, png: bytes) -> None:
+    """What can't connect, and what was in flight on the dead one, is sent to the other."""
+    with load(stack, png) as outcome:
+        wait_until("load", lambda: outcome.answered > 20)
+        victim = stack.replicas()[0]
+        run("docker", "kill", victim)
+        seen = outcome.answered
+        wait_until("load on the other replica", lambda: outcome.answered > seen + 40)
+    print(f"kill: {outcome.statuses}, slowest {max(outcome.seconds):.2f} s")
+    run("docker", "start", victim)
+    wait_until("both replicas ready", lambda: stack.ready() == 2)
+    assert outcome.failures == []
+
+
+def test_restarting_all_replicas_one_after_another_fails_nothing(stack: Stack, png: bytes) -> None:
+    """SIGTERM drains: what was accepted is answered, what comes later goes elsewhere."""
+    with load(stack, png) as outcome:
+        wait_until("load", lambda: outcome.answered > 20)
+        run("docker/rolling-restart.sh", *stack.replicas())
+        seen = outcome.answered
+        wait_until("load after the restarts", lambda: outcome.answered > seen + 20)
+    print(f"rolling restart: {outcome.statuses}, slowest {max(outcome.seconds):.2f} s")
+    assert outcome.failures == []
+
+
+def test_a_stopped_replica_exits_with_status_0(stack: Stack) -> None:
+    """PID 1 hears SIGTERM, drains and ends by itself, long before it would be killed."""
+    victim = stack.replicas()[0]
+    start = time.monotonic()
+    run("docker", "stop", "--time", "30", victim)
+    seconds, state = time.monotonic() - start, stack.inspect(victim)["State"]
+    run("docker", "start", victim)
+    wait_until("both replicas ready", lambda: stack.ready() == 2)
+    assert (state["ExitCode"], seconds < 10) == (0, True)
+
+
+def test_a_new_version_in_the_volume_is_served_by_every_replica(
+    stack: Stack, png: bytes, tmp_path: Path
+) -> None:
+    """Copied into the folder, served by both within the reload interval (here 2 s), under load."""
+    assert stack.served() == ["1", "1"]
+    made = write_bundle(tmp_path, name="lung-unet", version="2")
+    with load(stack, png, callers=2) as outcome:
+        start = time.monotonic()
+        publish(made, stack.models / "lung-unet" / "2")
+        wait_until("version 2 by both", lambda: stack.served() == ["2", "2"], timeout_s=20)
+        seconds = time.monotonic() - start
+        print(f"version 2 by both replicas after {seconds:.1f} s, interval 2 s")
+    with stack.client() as client:
+        versions = {
+            client.post("/segment", content=png).json()["model"]["version"] for _ in "12345678"
+        }
+    shutil.rmtree(stack.models / "lung-unet" / "2")
+    wait_until("version 1 again", lambda: stack.served() == ["1", "1"], timeout_s=20)
+    assert (outcome.failures, versions) == ([], {"2"})
+    assert seconds < 2 + 3  # looking itself takes a moment

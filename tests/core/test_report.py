@@ -1,0 +1,230 @@
+"""Statistics against hand-computed values and a second implementation; flags one by one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy import ndimage, stats
+
+from service.core.quality import AREA_RANGE_MM2, FRACTION_RANGE, MAX_TILT_DEGREES
+from service.core.report import Report, measure
+from service.core.types import Orientation, Scan, Segmentation
+from training.phantom import Phantom, make_phantom
+
+AXIAL = Orientation(row_direction=(1, 0, 0), column_direction=(0, 1, 0))
+
+
+def scan_of(values: np.ndarray, **changes: object) -> Scan:
+    facts = {"unit": "HU", "media_type": "application/dicom", "spacing_mm": (0.8, 0.5)}
+    facts["orientation"] = AXIAL
+    return Scan(values=values[None].astype(np.float32), **(facts | changes))
+
+
+def report(scan: Scan, mask: np.ndarray, probability: np.ndarray | None = None) -> Report:
+    given = mask.astype(np.float32) if probability is None else probability.astype(np.float32)
+    return measure(scan, Segmentation(mask=mask[None], probability=given[None], threshold=0.5))
+
+
+def codes(measured: Report) -> set[str]:
+    return {flag.code for flag in measured.quality.flags}
+
+
+@pytest.fixture(scope="module")
+def chest() -> Phantom:
+    return make_phantom((301, 420), seed=5)
+
+
+def test_values_computed_by_hand() -> None:
+    values = np.zeros((6, 10))
+    values[2, 2:7] = [-951, -950, -910, -700, -249]
+    mask = np.zeros((6, 10), bool)
+    mask[2, 2:7] = True
+    measured = report(scan_of(values), mask).statistics
+    assert (measured.pixels, measured.total_pixels, measured.components) == (5, 60, 1)
+    assert measured.fraction == round(5 / 60, 6)
+    assert measured.area_mm2 == pytest.approx(5 * 0.8 * 0.5)
+    assert asdict(measured.bounding_box) == {"x": 2, "y": 2, "width": 5, "height": 1}
+    assert asdict(measured.centroid) == {"x": 4.0, "y": 2.0}
+    assert measured.intensity.median == -910
+    assert measured.intensity.mean == pytest.approx(-752)
+    density = measured.density
+    # strictly below: −950 is not in laa_950; strictly above: −700 is not in haa_700
+    assert (density.laa_950, density.laa_910, density.laa_856) == (0.2, 0.4, 0.6)
+    assert (density.haa_700, density.haa_600, density.haa_250) == (0.2, 0.2, 0.2)
+    assert density.perc15 == pytest.approx(np.percentile(values[mask], 15))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.37])
+def test_a_second_implementation_agrees_for_all_and_for_each_lung(
+    chest: Phantom, noise: float
+) -> None:
+    values = chest.hu + noise * np.random.default_rng(0).random(chest.hu.shape)
+    values = values.astype(np.float32)
+    measured = report(scan_of(values), chest.lungs).statistics
+    regions = ((measured, chest.lungs), (measured.lungs.right, chest.right))
+    for region, mask in (*regions, (measured.lungs.left, chest.left)):
+        inside = values[mask].astype(np.float64)
+        assert region.pixels == inside.size
+        assert region.components == ndimage.label(mask, np.ones((3, 3)))[1]
+        rows, columns = np.nonzero(mask)
+        assert region.centroid.y == pytest.approx(rows.mean(), abs=1e-3)
+        assert region.centroid.x == pytest.approx(columns.mean(), abs=1e-3)
+        box = region.bounding_box
+        assert (box.y, box.x) == (rows.min(), columns.min())
+        assert (box.height, box.width) == (np.ptp(rows) + 1, np.ptp(columns) + 1)
+        found = asdict(region.intensity)
+        for percent, name in ((5, "p5"), (15, "p15"), (50, "median"), (95, "p95")):
+            expected = stats.scoreatpercentile(inside, percent)
+            assert found[name] == pytest.approx(expected, abs=1e-3)
+        assert found["std"] == pytest.approx(inside.std(), abs=1e-3)
+        assert (found["min"], found["max"]) == pytest.approx((inside.min(), inside.max()), abs=1e-3)
+        density = asdict(region.density)
+        for level in (950, 910, 856):
+            assert density[f"laa_{level}"] == pytest.approx((inside < -level).mean(), abs=1e-6)
+        for level in (700, 600, 250):
+            assert density[f"haa_{level}"] == pytest.approx((inside > -level).mean(), abs=1e-6)
+
+
+def test_unknown_is_none_and_everything_is_json(chest: Phantom) -> None:
+    bare = scan_of(chest.hu, unit="grey level", spacing_mm=None, orientation=None)
+    measured = report(bare, chest.lungs)
+    assert measured.statistics.area_mm2 is None
+    assert measured.statistics.density is None
+    assert measured.statistics.laterality == "radiological_convention"
+    empty = report(scan_of(chest.hu), np.zeros_like(chest.lungs))
+    assert empty.statistics.area_mm2 == 0.0
+    assert empty.statistics.centroid is None
+    assert empty.statistics.intensity.mean is None
+    assert empty.confidence.mean_probability is None
+    for answer in (measured, empty):
+        json.dumps(asdict(answer), allow_nan=False)
+
+
+def test_confidence_counts_the_ends_of_the_uncertain_range() -> None:
+    probability = np.array([[0.05, 0.1, 0.5, 0.9, 0.95, 1.0]])
+    confidence = report(scan_of(np.zeros((1, 6))), probability >= 0.5, probability).confidence
+    assert confidence.mean_probability == pytest.approx((0.5 + 0.9 + 0.95 + 1) / 4, abs=1e-6)
+    assert confidence.uncertain_fraction == 3 / 4
+
+
+# --- right and left -----------------------------------------------------------------------------
+
+EIGHT = list(product((False, True), repeat=3))
+
+
+@pytest.mark.parametrize(("transposed", "flip_rows", "flip_columns"), EIGHT)
+def test_sides_follow_the_patient_in_all_eight_orientations(
+    chest: Phantom, transposed: bool, flip_rows: bool, flip_columns: bool
+) -> None:
+    def turned(plane: np.ndarray) -> np.ndarray:
+        plane = plane.T if transposed else plane
+        plane = plane[::-1] if flip_rows else plane
+        return plane[:, ::-1] if flip_columns else plane
+
+    row, column = ((0, 1, 0), (1, 0, 0)) if transposed else ((1, 0, 0), (0, 1, 0))
+    row = tuple(-part if flip_columns else part for part in row)
+    column = tuple(-part if flip_rows else part for part in column)
+    orientation = Orientation(row_direction=row, column_direction=column)
+    scan = scan_of(turned(chest.hu), orientation=orientation)
+    lungs = report(scan, turned(chest.lungs)).statistics.lungs
+    assert (lungs.right.pixels, lungs.left.pixels) == (chest.right.sum(), chest.left.sum())
+    rows, columns = np.nonzero(turned(chest.right))
+    assert lungs.right.centroid.x == pytest.approx(columns.mean(), abs=1e-3)
+    assert lungs.right.centroid.y == pytest.approx(rows.mean(), abs=1e-3)
+
+
+def test_touching_lungs_are_cut_at_their_waist(chest: Phantom) -> None:
+    bridged = chest.lungs.copy()
+    row = int(np.nonzero(chest.lungs.any(axis=1))[0].mean())
+    columns = np.nonzero(chest.lungs[row])[0]
+    bridged[row - 2 : row + 3, columns.min() : columns.max()] = True
+    measured = report(scan_of(chest.hu), bridged).statistics
+    assert measured.components == 1
+    right, left = measured.lungs.right, measured.lungs.left
+    assert right.pixels + left.pixels == bridged.sum()
+    assert right.pixels == pytest.approx(chest.right.sum(), rel=0.05)
+    assert left.pixels == pytest.approx(chest.left.sum(), rel=0.05)
+    assert (right.components, left.components) == (1, 1)
+
+
+def test_one_lung_alone_keeps_its_side(chest: Phantom) -> None:
+    lungs = report(scan_of(chest.hu), chest.left).statistics.lungs
+    assert (lungs.right.pixels, lungs.left.pixels) == (0, chest.left.sum())
+
+
+def test_sagittal_slices_have_no_sides(chest: Phantom) -> None:
+    sagittal = Orientation(row_direction=(0, 1, 0), column_direction=(0, 0, -1))
+    measured = report(scan_of(chest.hu, orientation=sagittal), chest.lungs)
+    assert measured.statistics.lungs.right is None
+    assert measured.statistics.laterality is None
+    assert "non_axial" in codes(measured)
+
+
+# --- flags --------------------------------------------------------------------------------------
+
+
+def test_a_good_answer_has_no_flag(chest: Phantom) -> None:
+    assert codes(report(scan_of(chest.hu), chest.lungs)) == set()
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"notes": ("not_ct",)}, "not_ct"),
+        ({"unit": "grey level"}, "not_calibrated_hu"),
+        ({"spacing_mm": None}, "spacing_unknown"),
+    ],
+)
+def test_flags_of_the_scan(chest: Phantom, changes: dict, code: str) -> None:
+    assert codes(report(scan_of(chest.hu, **changes), chest.lungs)) == {code}
+
+
+def test_flags_of_the_mask(chest: Phantom) -> None:
+    scan = scan_of(chest.hu)
+    assert codes(report(scan, np.zeros_like(chest.lungs))) == {"empty_mask"}
+    assert "single_lung" in codes(report(scan, chest.right))
+    border = chest.lungs.copy()
+    border[0, 5] = True
+    assert codes(report(scan, border)) == {"touches_border"}
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_area_out_of_range_begins_at_its_thresholds(chest: Phantom, end: int) -> None:
+    pixels = chest.lungs.sum()
+    for factor, flagged in ((0.999, end == 0), (1.001, end == 1)):
+        side = (AREA_RANGE_MM2[end] * factor / pixels) ** 0.5
+        found = codes(report(scan_of(chest.hu, spacing_mm=(side, side)), chest.lungs))
+        assert ("area_out_of_range" in found) is flagged
+    small = np.zeros((100, 100), bool)
+    small[40, 40 : 40 + int(FRACTION_RANGE[0] * 1e4) - 1] = True
+    bare = scan_of(np.full((100, 100), -800.0), spacing_mm=None)
+    assert "area_out_of_range" in codes(report(bare, small))
+
+
+def test_low_confidence(chest: Phantom) -> None:
+    scan, mask = scan_of(chest.hu), chest.lungs
+    assert "low_confidence" in codes(report(scan, mask, mask * 0.89))
+    hesitant = np.where(mask, 0.99, 0.0)
+    hesitant[:, :120] += 0.2 * ~mask[:, :120]
+    assert "low_confidence" in codes(report(scan, mask, hesitant))
+    assert "low_confidence" not in codes(report(scan, mask, mask * 0.95))
+
+
+@pytest.mark.parametrize(("level", "flagged"), [(-990, True), (-850, False), (-390, True)])
+def test_intensity_out_of_range(chest: Phantom, level: float, flagged: bool) -> None:
+    found = codes(report(scan_of(np.full_like(chest.hu, level)), chest.lungs))
+    assert ("intensity_out_of_range" in found) is flagged
+
+
+@pytest.mark.parametrize(("degrees", "flagged"), [(-1, False), (1, True)])
+def test_non_axial_begins_beyond_the_gantrys_tilt(
+    chest: Phantom, degrees: float, flagged: bool
+) -> None:
+    angle = np.radians(MAX_TILT_DEGREES + degrees)
+    tilted = replace(AXIAL, column_direction=(0.0, float(np.cos(angle)), float(np.sin(angle))))
+    found = codes(report(scan_of(chest.hu, orientation=tilted), chest.lungs))
+    assert ("non_axial" in found) is flagged

@@ -1,0 +1,84 @@
+"""Gateway, composition and requirement files agree with the service and hold nothing local."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+NGINX = ROOT / "docker" / "nginx"
+MIB = 1024 * 1024
+
+
+def numbers(text: str, directive: str) -> list[int]:
+    return [int(found) for found in re.findall(rf"^\s*{directive} (\d+)[ms]?;", text, re.M)]
+
+
+def test_the_gateways_limits_are_the_services() -> None:
+    """Body limits are equal; the gateway waits longer than the service's deadline."""
+    defaults = Settings(_env_file=None)
+    routes, proxy = (NGINX / "routes.conf").read_text(), (NGINX / "proxy.conf").read_text()
+    assert numbers(routes, "client_max_body_size") == [
+        defaults.max_body_bytes // MIB,
+        defaults.max_batch_bytes // MIB,
+    ]
+    assert numbers(proxy, "proxy_read_timeout")[0] > defaults.deadline_s
+
+
+def test_the_gateways_codes_are_known_or_its_own() -> None:
+    """Problem codes are API codes, besides the one that only a gateway can have."""
+    text = (NGINX / "problems.conf").read_text()
+    codes = set(re.findall(r"set \$problem_code (\w+);", text))
+    assert codes - {"rate_limited"} <= {
+        "malformed_request",
+        "not_found",
+        "body_too_large",
+        "internal_error",
+        "model_not_ready",
+        "deadline_exceeded",
+    }
+    pages = set(re.findall(r"@(\w+);", (NGINX / "error-pages.conf").read_text()))
+    assert pages == set(re.findall(r"location @(\w+)", text))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "docker-compose.yml", *sorted((ROOT / "docker").glob("compose.*.yml"))],
+    ids=lambda path: path.name,
+)
+def test_compose_files_name_real_settings(path: Path) -> None:
+    """A misspelt LUNGSEG_ variable would be silently ignored."""
+    known = {f"LUNGSEG_{name.upper()}" for name in Settings.model_fields}
+    for service in yaml.safe_load(path.read_text())["services"].values():
+        used = {name for name in service.get("environment", {}) if name.startswith("LUNGSEG_")}
+        assert used <= known
+
+
+def test_the_composition_stops_replicas_in_time() -> None:
+    """Docker kills no replica that still drains."""
+    service = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["service"]
+    environment = service["environment"]
+    grace = float(service["stop_grace_period"].removesuffix("s"))
+    assert grace > float(environment["LUNGSEG_LINGER_S"]) + float(environment["LUNGSEG_DRAIN_S"])
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "requirements").glob("*.txt")), ids=lambda path: path.name
+)
+def test_requirements_are_pinned_hashed_and_without_addresses(path: Path) -> None:
+    """So that any mirror serves them, and only the tested files are installed."""
+    text = path.read_text()
+    assert not re.search(r"://|^\s*--(index|extra-index|find-links|trusted)", text, re.M)
+    entries = re.split(r"\n(?=\S)", text.strip())
+    assert all("==" in entry and "--hash=sha256:" in entry for entry in entries)
+
+
+def test_the_service_is_installed_without_what_trains() -> None:
+    """No TensorFlow, Keras or ONNX among the service's requirements."""
+    text = (ROOT / "requirements" / "service.txt").read_text()
+    names = set(re.findall(r"^([a-z0-9-]+)==", text, re.M))
+    assert "onnxruntime" in names
+    assert not names & {"tensorflow", "keras", "tf2onnx", "onnx", "pytest"}

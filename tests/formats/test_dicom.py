@@ -1,0 +1,311 @@
+"""DICOM slices as scanners, archives and viewers write them."""
+
+from __future__ import annotations
+
+import io
+import itertools
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom import uid
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
+
+from service.core.errors import (
+    ImageTooLarge,
+    MultiFrame,
+    NotCT,
+    NotGrey,
+    UndecodableImage,
+)
+from service.core.types import Scan
+from service.formats.read import ReadOptions, read_scan
+from tests.formats import jpeg_lossless
+from tests.formats.dicoms import (
+    compressed,
+    encapsulated,
+    enhanced,
+    parse,
+    save,
+    uncompressed,
+)
+from training.phantom import Phantom, dicom_bytes, make_phantom
+
+HTJ2K_24_BY_16 = bytes.fromhex(
+    "ff4fff5100294000000000180000001000000000000000000000001800000010000000000000000000010f0101"
+    "ff50000800020000000aff52000c00020001000504044001ff5c00132088909090909090909090909090888888"
+    "ff64001700014f70656e4a50482056657220302e32362e332eff90000a0000000000920001ff93c000268bf905"
+    "077400c0001280ee01077400c00011c0001380277300feebbf00c23400c00012c0001540be800b7400fce58fbf"
+    "0018c0775600c00013c00015e0eeeed8a7c27500f2ca93274f9ebce020f64201ecb800c0002ae00016e0244992"
+    "f3f0a7a7a74278004e9d9c9c9c9c9c9c9c9c9c9cfeff1003181efd8c607bf63181ecbf00ffd9"
+)
+"""``numpy.arange(384).reshape(16, 24) * 7 % 4096``, written by OpenJPH."""
+
+
+@pytest.fixture(scope="module")
+def small() -> Phantom:
+    return make_phantom((61, 83), seed=2)
+
+
+@pytest.fixture(scope="module")
+def plain(small: Phantom) -> bytes:
+    return dicom_bytes(small)
+
+
+def read(content: bytes, **options: object) -> Scan:
+    return read_scan(content, ReadOptions(**options))
+
+
+def stored(small: Phantom) -> np.ndarray:
+    return (small.hu + 1024).astype(np.uint16)
+
+
+# --- transfer syntaxes --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [uid.ImplicitVRLittleEndian, uid.DeflatedExplicitVRLittleEndian, uid.ExplicitVRBigEndian],
+)
+def test_uncompressed_syntaxes(small: Phantom, plain: bytes, syntax: str) -> None:
+    scan = read(uncompressed(plain, syntax))
+    assert scan.unit == "HU"
+    assert np.array_equal(scan.values[0], small.hu)
+
+
+@pytest.mark.parametrize("syntax", [uid.RLELossless, uid.JPEGLSLossless, uid.JPEG2000Lossless])
+@pytest.mark.parametrize("signed", [False, True])
+def test_lossless_syntaxes(small: Phantom, syntax: str, signed: bool) -> None:
+    changes = {}
+    if signed:
+        pixels = small.hu.astype("<i2").tobytes()
+        changes = {"PixelRepresentation": 1, "PixelData": pixels, "RescaleIntercept": "0"}
+        changes |= {"BitsStored": 16, "HighBit": 15}
+    content = compressed(dicom_bytes(small, **changes), syntax)
+    assert np.array_equal(read(content).values[0], small.hu)
+
+
+@pytest.mark.parametrize(("syntax", "predictor"), [(uid.JPEGLossless, 2), (uid.JPEGLosslessSV1, 1)])
+@pytest.mark.parametrize("signed", [False, True])
+def test_jpeg_lossless(
+    small: Phantom, plain: bytes, syntax: str, predictor: int, signed: bool
+) -> None:
+    if signed:
+        frame = jpeg_lossless.encode(small.hu.astype(np.int16).view(np.uint16), 16, predictor)
+        bits = {"BitsStored": 16, "HighBit": 15, "PixelRepresentation": 1}
+        content = encapsulated(plain, frame, syntax, RescaleIntercept="0", **bits)
+    else:
+        frame = jpeg_lossless.encode(stored(small), 12, predictor)
+        content = encapsulated(plain, frame, syntax)
+    assert np.array_equal(read(content).values[0], small.hu)
+
+
+def test_near_lossless_and_lossy_syntaxes(small: Phantom, plain: bytes) -> None:
+    for syntax, options in (
+        (uid.JPEGLSNearLossless, {"jls_error": 2}),
+        (uid.JPEG2000, {"j2k_cr": [3]}),
+    ):
+        dataset = parse(plain)
+        dataset.compress(syntax, **options, generate_instance_uid=False)
+        found = read(save(dataset)).values[0]
+        assert np.abs(found - small.hu).mean() < 25
+
+
+def test_jpeg_baseline_of_8_bits(small: Phantom, plain: bytes) -> None:
+    grey = (stored(small) >> 4).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(grey).save(stream, "JPEG", quality=95)
+    bits = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "RescaleSlope": "16"}
+    found = read(encapsulated(plain, stream.getvalue(), uid.JPEGBaseline8Bit, **bits))
+    assert np.abs(found.values[0] - small.hu).mean() < 40
+
+
+def test_jpeg_extended_of_12_bits() -> None:
+    content = save(pydicom.dcmread(get_testdata_file("JPEG-lossy.dcm", download=False)))
+    scan = read(content, allow_non_ct=True)
+    assert scan.size == (1024, 256)
+    # a whole-body scan of counts, compared once with DCMTK's dcmdjpeg: maximum 264
+    assert (scan.values.min(), scan.values.max()) == (0, 264)
+
+
+def test_htj2k(plain: bytes) -> None:
+    bits = {"Rows": 16, "Columns": 24, "BitsStored": 16, "HighBit": 15, "RescaleIntercept": "0"}
+    content = encapsulated(plain, HTJ2K_24_BY_16, "1.2.840.10008.1.2.4.201", **bits)
+    assert np.array_equal(read(content).values[0].ravel(), np.arange(384) * 7 % 4096)
+
+
+def test_an_unknown_syntax_is_undecodable(plain: bytes) -> None:
+    known = encapsulated(plain, b"\0" * 64, uid.JPEG2000Lossless)
+    with pytest.raises(UndecodableImage):
+        read(known.replace(b"1.2.840.10008.1.2.4.90", b"1.2.840.10008.1.2.4.99"))
+
+
+@pytest.mark.parametrize("length", [132, 400, 900, -1, -4000])
+def test_truncated_files(plain: bytes, length: int) -> None:
+    with pytest.raises((UndecodableImage, NotCT)):
+        read(plain[:length])
+
+
+def test_a_lost_preamble_does_no_harm(small: Phantom, plain: bytes) -> None:
+    assert np.array_equal(read(plain[132:]).values[0], small.hu)
+    implicit = uncompressed(plain, uid.ImplicitVRLittleEndian)
+    meta = 132 + 12 + int.from_bytes(implicit[140:144], "little")
+    assert np.array_equal(read(implicit[meta:]).values[0], small.hu)
+
+
+# --- from stored values to HU -------------------------------------------------------------------
+
+
+def test_bits_beside_the_stored_ones_are_dropped(small: Phantom) -> None:
+    overlay = np.random.default_rng(0).integers(0, 16, small.hu.shape).astype(np.uint16)
+    dirty = stored(small) | (overlay << 12)
+    assert np.array_equal(read(dicom_bytes(small, PixelData=dirty.tobytes())).values[0], small.hu)
+    shifted = (stored(small) << 4) | overlay
+    content = dicom_bytes(small, PixelData=shifted.tobytes(), HighBit=15)
+    assert np.array_equal(read(content).values[0], small.hu)
+
+
+def test_signed_values_of_13_bits(small: Phantom) -> None:
+    thirteen = (small.hu.astype(np.int16).view(np.uint16)) & 0x1FFF
+    bits = {"BitsStored": 13, "HighBit": 12, "PixelRepresentation": 1, "RescaleIntercept": "0"}
+    content = dicom_bytes(small, PixelData=thirteen.tobytes(), **bits)
+    assert np.array_equal(read(content).values[0], small.hu)
+
+
+def test_modality_lut_sequence(small: Phantom) -> None:
+    item = Dataset()
+    table = np.arange(4096, dtype=np.uint16)[::-1] * 2
+    item.LUTDescriptor = [4096, 0, 16]
+    item.ModalityLUTType = "HU"
+    item.LUTData = table.astype("<u2").tobytes()
+    content = dicom_bytes(
+        small,
+        ModalityLUTSequence=[item],
+        RescaleSlope=None,
+        RescaleIntercept=None,
+        RescaleType=None,
+    )
+    scan = read(content)
+    assert scan.unit == "HU"
+    assert np.array_equal(scan.values[0], table[stored(small)])
+
+
+def test_a_slope_that_is_not_one(small: Phantom) -> None:
+    content = dicom_bytes(small, RescaleSlope="0.5", RescaleIntercept="-100")
+    assert np.array_equal(read(content).values[0], stored(small) * 0.5 - 100)
+
+
+def test_without_calibration_values_are_grey_levels(small: Phantom) -> None:
+    for change in ({"RescaleSlope": None}, {"RescaleType": "OD"}, {"RescaleSlope": "0"}):
+        assert read(dicom_bytes(small, **change)).unit == "grey level"
+
+
+@pytest.mark.parametrize("beyond", [False, True])
+def test_padding_is_air(small: Phantom, beyond: bool) -> None:
+    pixels = stored(small)
+    padded = pixels.copy()
+    padding = 0xF830 if beyond else 4000  # −2000 in 16 bits: beyond the 12 that are stored
+    padded[:5] = padding
+    scan = read(dicom_bytes(small, PixelData=padded.tobytes(), PixelPaddingValue=padding))
+    assert (scan.values[0, :5] == -1000).all()
+    assert np.array_equal(scan.values[0, 5:], small.hu[5:])
+
+
+def test_a_padding_range_is_air(small: Phantom) -> None:
+    padded = stored(small)
+    padded[:, :3], padded[:, 3:6] = 3990, 4005
+    content = dicom_bytes(
+        small, PixelData=padded.tobytes(), PixelPaddingValue=4010, PixelPaddingRangeLimit=3980
+    )
+    assert (read(content).values[0, :, :6] == -1000).all()
+
+
+def test_monochrome1_whether_or_not_the_values_were_inverted(small: Phantom) -> None:
+    kept = read(dicom_bytes(small, PhotometricInterpretation="MONOCHROME1"))
+    assert np.array_equal(kept.values[0], small.hu)
+    inverted = (4095 - stored(small)).tobytes()
+    turned = dicom_bytes(small, PhotometricInterpretation="MONOCHROME1", PixelData=inverted)
+    assert read(turned).unit == "HU"
+    assert np.array_equal(read(turned).values[0], small.hu)
+
+
+# --- geometry and kind --------------------------------------------------------------------------
+
+
+def test_spacing_and_orientation_where_they_are_sound(small: Phantom) -> None:
+    scan = read(dicom_bytes(small, PixelSpacing=[0.9, 0.6]))
+    assert scan.spacing_mm == (0.9, 0.6)
+    assert scan.orientation is not None
+    for spoilt in ([0, 0], [-1, 1], [1e9, 1], [0.7]):
+        assert read(dicom_bytes(small, PixelSpacing=spoilt)).spacing_mm is None
+    for spoilt in ([1, 0, 0, 1, 0, 0], [2, 0, 0, 0, 1, 0], [0] * 6, [1, 0, 0]):
+        assert read(dicom_bytes(small, ImageOrientationPatient=spoilt)).orientation is None
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_enhanced_ct_of_one_frame(small: Phantom, shared: bool) -> None:
+    scan = read(enhanced(small, shared=shared))
+    assert np.array_equal(scan.values[0], small.hu)
+    assert scan.unit == "HU"
+    assert scan.spacing_mm == pytest.approx(small.spacing_mm)
+    assert scan.orientation is not None
+    assert scan.notes == ()
+
+
+def test_several_frames_are_refused_with_a_pointer(small: Phantom) -> None:
+    with pytest.raises(MultiFrame, match=r"received 3.*volumes"):
+        read(enhanced(small, 3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"Modality": "MR"}, "Modality MR"),
+        ({"Modality": "JOHN DOE"}, "another kind"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "secondary capture"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "secondary capture"),
+        ({"Modality": None, "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, "no Modality"),
+    ],
+)
+def test_what_is_no_ct_slice_is_refused_unless_allowed(
+    small: Phantom, changes: dict, reason: str
+) -> None:
+    content = dicom_bytes(small, **changes)
+    with pytest.raises(NotCT, match=reason):
+        read(content)
+    assert read(content, allow_non_ct=True).size == small.hu.shape
+
+
+def test_a_missing_modality_with_a_ct_class_is_accepted_with_a_note(small: Phantom) -> None:
+    scan = read(dicom_bytes(small, Modality=None))
+    assert (scan.notes, scan.unit) == (("not_ct",), "HU")
+
+
+def test_mr_values_are_never_called_hu(small: Phantom) -> None:
+    assert read(dicom_bytes(small, Modality="MR"), allow_non_ct=True).unit == "grey level"
+
+
+def test_colour_and_objects_without_pixels(small: Phantom, plain: bytes) -> None:
+    colour = dicom_bytes(small, SamplesPerPixel=3, PhotometricInterpretation="RGB")
+    with pytest.raises(NotGrey):
+        read(colour)
+    with pytest.raises(NotCT, match="without pixels"):
+        read(dicom_bytes(small, PixelData=None))
+
+
+def test_contradicting_bits_are_undecodable(small: Phantom) -> None:
+    for stored_bits, high in itertools.product((0, 12, 17), (3, 40)):
+        with pytest.raises(UndecodableImage):
+            read(dicom_bytes(small, BitsStored=stored_bits or 13, HighBit=high))
+
+
+def test_sizes_are_checked_before_and_inside_the_compressed_pixels(plain: bytes) -> None:
+    with pytest.raises(ImageTooLarge):
+        read(plain, max_pixels=60 * 83)
+    dataset = parse(compressed(plain, uid.JPEG2000Lossless))
+    dataset.Rows = 62
+    with pytest.raises(UndecodableImage, match="Rows x Columns"):
+        read(save(dataset))

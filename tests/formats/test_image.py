@@ -1,0 +1,195 @@
+"""Pictures and arrays: every depth and colour type gives the slice that grey gives."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, TiffImagePlugin
+
+from service.core.errors import (
+    ImageTooLarge,
+    InvalidParameter,
+    LungsegError,
+    MalformedRequest,
+    MultiFrame,
+    NotGrey,
+    UndecodableImage,
+    UnsupportedMediaType,
+)
+from service.core.types import Scan
+from service.formats.read import ReadOptions, read_scan
+from tests.conftest import encode
+from training.phantom import make_phantom, picture
+
+GREY = picture(make_phantom((61, 83), seed=2))
+
+
+def read(content: bytes, **options: object) -> Scan:
+    return read_scan(content, ReadOptions(**options))
+
+
+def saved(image: Image.Image, form: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def npy(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def variants() -> dict[str, bytes]:
+    image = Image.fromarray(GREY)
+    palette = image.convert("P")
+    return {
+        "png": encode(GREY, "PNG"),
+        "bmp": encode(GREY, "BMP"),
+        "tiff": encode(GREY, "TIFF"),
+        "tiff lzw": encode(GREY, "TIFF", compression="tiff_lzw"),
+        "tiff deflate": encode(GREY, "TIFF", compression="tiff_adobe_deflate"),
+        "palette": saved(palette, "PNG"),
+        "palette bmp": saved(palette, "BMP"),
+        "rgb": saved(image.convert("RGB"), "PNG"),
+        "rgba": saved(image.convert("RGBA"), "PNG"),
+        "grey and alpha": saved(image.convert("LA"), "PNG"),
+        "rgb tiff": saved(image.convert("RGB"), "TIFF"),
+        "npy": npy(GREY),
+        "npy int64": npy(GREY.astype(np.int64)),
+        "npy float64": npy(GREY.astype(np.float64)),
+        "npy big endian": npy(GREY.astype(">u2")),
+        "npy fortran": npy(np.asfortranarray(GREY)),
+        "tiff int32": encode(GREY.astype(np.int32), "TIFF"),
+        "tiff float32": encode(GREY.astype(np.float32), "TIFF"),
+    }
+
+
+@pytest.mark.parametrize("name", variants())
+def test_every_variant_gives_the_grey_levels(name: str) -> None:
+    scan = read(variants()[name])
+    assert scan.unit == "grey level"
+    assert scan.values.dtype == np.float32
+    assert np.array_equal(scan.values[0], GREY)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_16_bits_keep_their_depth(form: str) -> None:
+    deep = GREY.astype(np.uint16) * 257
+    scan = read(encode(deep, form))
+    assert np.array_equal(scan.values[0], deep)
+    assert scan.white == 65535
+
+
+def test_jpeg_and_one_bit() -> None:
+    assert np.abs(read(encode(GREY, "JPEG", quality=95)).values[0] - GREY).mean() < 3
+    dark = Image.fromarray(GREY > 90)
+    for form in ("PNG", "TIFF", "BMP"):
+        assert np.array_equal(read(saved(dark, form)).values[0], (GREY > 90) * 255)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_white_is_zero_tiff(deep: bool) -> None:
+    levels = GREY.astype(np.uint16) * 257 if deep else GREY
+    inverted = levels.max() * 0 + (65535 if deep else 255) - levels
+    content = encode(inverted.astype(levels.dtype), "TIFF", tiffinfo={262: 0})
+    assert TiffImagePlugin.TiffImageFile(io.BytesIO(content)).tag_v2[262] == 0
+    stored = Image.open(io.BytesIO(content))
+    expected = levels if deep else np.asarray(stored)
+    assert np.array_equal(read(content).values[0], expected)
+
+
+def test_exif_orientation_is_applied() -> None:
+    exif = Image.Exif()
+    exif[274] = 6  # turn clockwise to look at
+    found = read(encode(GREY, "JPEG", quality=95, exif=exif.tobytes())).values[0]
+    assert found.shape == (83, 61)
+    assert np.abs(found - np.rot90(GREY, -1)).mean() < 3
+
+
+@pytest.mark.parametrize(
+    ("dpi", "expected"),
+    [
+        ((25.4 / 0.6, 25.4 / 0.8), (0.8, 0.6)),
+        ((72, 72), None),
+        ((96, 96), None),
+        ((300, 300), None),
+        ((2, 2), None),
+    ],
+)
+def test_tiff_resolution_is_spacing_when_plausible(
+    dpi: tuple[float, float], expected: tuple[float, float] | None
+) -> None:
+    found = read(encode(GREY, "TIFF", dpi=dpi)).spacing_mm
+    assert found == (pytest.approx(expected, rel=1e-3) if expected else None)
+
+
+def test_callers_spacing_and_window() -> None:
+    scan = read(encode(GREY, "PNG"), spacing_mm=(0.8, 0.5), window_hu=(-1000.0, 400.0))
+    assert (scan.unit, scan.spacing_mm) == ("HU", (0.8, 0.5))
+    assert np.allclose(scan.values[0], -1000 + GREY * (1400 / 255), atol=1e-3)
+    with pytest.raises(InvalidParameter):
+        read(npy(GREY.astype(np.float32)), window_hu=(-1000.0, 400.0))
+
+
+# --- refusals -----------------------------------------------------------------------------------
+
+
+def colour() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (40, 50, 3)).astype(np.uint8)
+
+
+def png_header(width: int, height: int) -> bytes:
+    ihdr = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    crc = struct.pack(">I", zlib.crc32(ihdr))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + ihdr + crc
+
+
+def two_pages() -> bytes:
+    page = Image.fromarray(GREY)
+    return saved(page, "TIFF", save_all=True, append_images=[page])
+
+
+REFUSALS: dict[str, tuple[bytes, type[LungsegError]]] = {
+    "empty": (b"", MalformedRequest),
+    "text": (b"not a picture", UnsupportedMediaType),
+    "gif": (encode(GREY, "GIF"), UnsupportedMediaType),
+    "colour": (encode(colour(), "PNG"), NotGrey),
+    "truncated png": (encode(GREY, "PNG")[:-200], UndecodableImage),
+    "truncated tiff": (encode(GREY, "TIFF")[:-200], UndecodableImage),
+    "truncated bmp": (encode(GREY, "BMP")[:-200], UndecodableImage),
+    "png of 30000 x 30000": (png_header(30000, 30000), ImageTooLarge),
+    "png of 5000 x 5000": (png_header(5000, 5000), ImageTooLarge),
+    "png of 1 x 70000": (png_header(1, 70000), ImageTooLarge),
+    "png header alone": (png_header(50, 50), UndecodableImage),
+    "two pages": (two_pages(), MultiFrame),
+    "npy of three dimensions": (npy(np.zeros((3, 4, 5))), MultiFrame),
+    "npy of one": (npy(np.zeros(9)), UndecodableImage),
+    "npy without pixels": (npy(np.zeros((0, 9))), UndecodableImage),
+    "npy of objects": (npy(np.array([[None]], dtype=object)), UndecodableImage),
+    "npy of complex numbers": (npy(np.zeros((4, 4), complex)), UndecodableImage),
+    "npy with nan": (npy(np.array([[1.0, np.nan]])), UndecodableImage),
+    "npy with infinity": (npy(np.array([[1.0, np.inf]])), UndecodableImage),
+    "npy beyond float32": (npy(np.array([[1.0, 1e200]])), UndecodableImage),
+    "npy truncated": (npy(GREY)[:-1], UndecodableImage),
+    "npy too large": (npy(GREY)[:128].replace(b"(61, 83)", b"(9999, 9999)"), ImageTooLarge),
+    "npy header": (b"\x93NUMPY\x01\x00\x10\x00{'descr': [[[[((", UndecodableImage),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refusals(name: str) -> None:
+    content, error = REFUSALS[name]
+    with pytest.raises(error) as raised:
+        read(content)
+    assert raised.type is error
+    assert raised.value.__cause__ is None
+
+
+def test_npy_limits_are_checked_before_reading() -> None:
+    with pytest.raises(ImageTooLarge):
+        read(npy(GREY), max_pixels=100)

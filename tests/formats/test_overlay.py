@@ -1,0 +1,68 @@
+"""Pictures for people: the overlay in colour, in grey print and for colour-blind eyes."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from service.formats.write import overlay_png, probability_png
+from training.phantom import make_phantom
+
+CHEST = make_phantom((121, 173), seed=1)
+DEUTERANOPIA = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]])
+"""Machado, Oliveira and Fernandes 2009, severity 1."""
+
+
+def overlay(unit: str = "HU", mask: np.ndarray | None = None) -> np.ndarray:
+    content = overlay_png(CHEST.hu, unit, CHEST.lungs if mask is None else mask)
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(float)
+
+
+def rings() -> tuple[np.ndarray, np.ndarray]:
+    """The outline within the lung, and the one around it."""
+    lungs = CHEST.lungs
+    smaller, larger = (
+        np.asarray(change(lungs), bool)
+        for change in (ndimage.binary_erosion, ndimage.binary_dilation)
+    )
+    return lungs & ~smaller, larger & ~lungs
+
+
+def test_the_slice_is_shown_in_the_lung_window_outside_the_mask() -> None:
+    shown = overlay()
+    free = ~np.asarray(ndimage.binary_dilation(CHEST.lungs), bool)
+    expected = np.clip((CHEST.hu + 1350) / 1500, 0, 1) * 255
+    assert np.abs(shown[free] - expected[free][:, None]).max() <= 0.5
+
+
+@pytest.mark.parametrize("seen", ["colour", "grey print", "deuteranopia"])
+def test_the_outline_stands_out_for_every_eye(seen: str) -> None:
+    shown = overlay()
+    if seen == "deuteranopia":
+        shown = np.clip(shown @ DEUTERANOPIA.T, 0, 255)
+    luma = shown @ [0.299, 0.587, 0.114]
+    inner, outer = rings()
+    assert luma[inner].min() - luma[outer].max() > 120
+
+
+def test_lungs_are_tinted_and_still_show_what_is_in_them() -> None:
+    shown, plain = overlay(), overlay(mask=np.zeros_like(CHEST.lungs))
+    inside = ndimage.binary_erosion(CHEST.lungs)
+    assert (shown[inside, 2] > shown[inside, 0]).mean() > 0.9  # bluish
+    assert np.corrcoef(shown[inside, 1], plain[inside, 1])[0, 1] > 0.99
+
+
+def test_grey_levels_and_constant_pictures_have_a_window_too() -> None:
+    assert overlay("grey level").max() == 255
+    flat = overlay_png(np.zeros((9, 9), np.float32), "grey level", np.zeros((9, 9), bool))
+    assert np.asarray(Image.open(io.BytesIO(flat))).max() == 0
+
+
+def test_probabilities_as_eight_bits() -> None:
+    plane = np.array([[0.0, 0.5, 1.0]], np.float32)
+    picture = np.asarray(Image.open(io.BytesIO(probability_png(plane))))
+    assert picture.tolist() == [[0, 128, 255]]

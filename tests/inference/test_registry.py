@@ -1,0 +1,252 @@
+"""Versions come, are refused, swap and go; what serves is never disturbed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from service.core.errors import BundleError, ModelNotReady, UnknownModel
+from service.inference.model import Model
+from service.inference.registry import Policy, Registry, Version
+from service.inference.session import Engine, ProviderMissing
+from tests.standin import GRID, make_graph, write_bundle
+
+
+def registry(root: Path, **policy: object) -> Registry:
+    engine = Engine()
+    made = Registry(
+        root=root,
+        policy=Policy(model="standin", **policy),
+        open_bundle=lambda folder: Model.load(folder, engine),
+    )
+    made.refresh()
+    return made
+
+
+def version(made: Registry, number: int) -> Version:
+    return made.families()["standin"].versions[number]
+
+
+def flip_a_bit(bundle: Path) -> None:
+    content = bytearray((bundle / "model.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / "model.onnx").write_bytes(content)
+
+
+def truncate(bundle: Path) -> None:
+    content = (bundle / "model.onnx").read_bytes()
+    (bundle / "model.onnx").write_bytes(content[: len(content) // 2])
+
+
+def wrong_golden(bundle: Path) -> None:
+    with np.load(bundle / "golden.npz") as golden:
+        image, mask = golden["image"], golden["mask"]
+    np.savez(bundle / "golden.npz", image=image, mask=mask + 0.01)
+
+
+def golden_of_nan(bundle: Path) -> None:
+    with np.load(bundle / "golden.npz") as golden:
+        image, mask = golden["image"], golden["mask"]
+    np.savez(bundle / "golden.npz", image=image, mask=mask * np.nan)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "bit flipped": (flip_a_bit, "SHA-256"),
+    "truncated": (truncate, "SHA-256"),
+    "no graph yet": (lambda b: (b / "model.onnx").unlink(), "model.onnx is missing"),
+    "no contract yet": (lambda b: (b / "contract.json").unlink(), "contract.json is missing"),
+    "no golden yet": (lambda b: (b / "golden.npz").unlink(), "golden.npz is missing"),
+    "golden differs": (wrong_golden, "golden output"),
+    "golden is NaN": (golden_of_nan, "golden output"),
+    "golden damaged": (lambda b: (b / "golden.npz").write_bytes(b"PK"), "golden.npz is damaged"),
+    "contract damaged": (lambda b: (b / "contract.json").write_text("{"), "invalid at root"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damaged_bundles_are_refused_and_the_old_version_serves(tmp_path: Path, name: str) -> None:
+    damage, reason = DAMAGES[name]
+    write_bundle(tmp_path, version="1")
+    made = registry(tmp_path)
+    serving = made.get()
+    damage(write_bundle(tmp_path, version="2", cut=90))
+    made.refresh()
+    assert made.get() is serving
+    assert reason in version(made, 2).reason
+    assert version(made, 2).state == "UNAVAILABLE"
+    with pytest.raises(ModelNotReady, match=reason):
+        made.get("standin", "2")
+    write_bundle(tmp_path, version="2", cut=90)
+    made.refresh()
+    assert made.get().contract.version == "2"
+
+
+def test_damage_in_place_keeps_the_loaded_model(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path)
+    made = registry(tmp_path)
+    serving = made.get()
+    flip_a_bit(bundle)
+    made.refresh()
+    assert made.get() is serving
+    assert "newer content" in version(made, 1).reason
+    write_bundle(tmp_path)
+    made.refresh()
+    assert made.get() is not serving
+    assert version(made, 1).reason == ""
+
+
+def test_wrong_names_and_shapes_are_refused(tmp_path: Path) -> None:
+    contracts: dict[str, dict[str, object]] = {
+        "named picture": {"input": {"name": "picture", "height": 256, "width": 256}},
+        r"shape \(N, 128": {"input": {"name": "image", "height": 128, "width": 128}},
+        "output of shape": {"output": {"name": "mask", "height": 128, "width": 128}},
+        "invalid at sha256": {"sha256": "x"},
+        "invalid at surprise": {"surprise": 1},
+    }
+    for reason, changes in contracts.items():
+        with pytest.raises(BundleError, match=reason):
+            Model.load(write_bundle(tmp_path, **changes), Engine())
+    moved = write_bundle(tmp_path).rename(tmp_path / "standin" / "5")
+    with pytest.raises(BundleError, match="another model or version"):
+        Model.load(moved, Engine())
+    np.savez(write_bundle(tmp_path) / "golden.npz", image=np.zeros((1, 8, 8, 1)), mask=np.zeros(1))
+    with pytest.raises(BundleError, match="other shapes"):
+        Model.load(tmp_path / "standin" / "1", Engine())
+
+
+def test_graphs_with_a_fixed_batch_or_two_outputs_are_refused(tmp_path: Path) -> None:
+    def graph(batch: object, outputs: int) -> bytes:
+        names = [f"mask{i}" if i else "mask" for i in range(outputs)]
+        nodes = [helper.make_node("Sigmoid", ["image"], [name]) for name in names]
+        shape = [batch, *GRID, 1]
+        made = helper.make_graph(
+            nodes,
+            "g",
+            [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in names],
+        )
+        opset = [helper.make_opsetid("", 18)]
+        return helper.make_model(made, opset_imports=opset, ir_version=8).SerializeToString()
+
+    for content, reason in ((graph(1, 1), "free batch axis"), (graph("n", 2), "one output")):
+        bundle = write_bundle(tmp_path, graph=content)
+        with pytest.raises(BundleError, match=reason):
+            Model.load(bundle, Engine())
+
+
+def test_external_data_is_refused(tmp_path: Path) -> None:
+    """A path in a model file could name any file of the machine."""
+    model = onnx.load_from_string(make_graph())
+    tensor = next(t for t in model.graph.initializer if t.name == "cut")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "../../../etc/passwd"
+    bundle = write_bundle(tmp_path, graph=model.SerializeToString())
+    with pytest.raises(BundleError, match="external data"):
+        Model.load(bundle, Engine())
+
+
+def test_external_data_inside_a_node_is_refused(tmp_path: Path) -> None:
+    model = onnx.load_from_string(make_graph())
+    value = helper.make_tensor("v", TensorProto.FLOAT, [1], [1.0])
+    value.data_location = TensorProto.EXTERNAL
+    model.graph.node.append(helper.make_node("Constant", [], ["unused"], value=value))
+    bundle = write_bundle(tmp_path, graph=model.SerializeToString())
+    with pytest.raises(BundleError, match="external data"):
+        Model.load(bundle, Engine())
+
+
+def test_bytes_that_are_no_graph_are_refused(tmp_path: Path) -> None:
+    for content in (b"", b"\xff" * 40, os.urandom(200), b"\x08\x08:\xff\xff\xff\xff\x0f"):
+        bundle = write_bundle(tmp_path, graph=content)
+        with pytest.raises(BundleError):
+            Model.load(bundle, Engine())
+
+
+def test_the_newest_serves_unless_one_is_pinned(tmp_path: Path) -> None:
+    for number in ("1", "2", "10"):
+        write_bundle(tmp_path, version=number)
+    newest = registry(tmp_path)
+    assert newest.get().contract.version == "10"
+    assert newest.get("standin", "2").contract.version == "2"
+    assert version(newest, 1).model is None  # only the two newest are loaded
+    pinned = registry(tmp_path, pin=1)
+    assert pinned.get().contract.version == "1"
+    missing = registry(tmp_path, pin=7)
+    with pytest.raises(ModelNotReady):
+        missing.get()
+
+
+def test_a_roll_back_holds_until_the_newest_is_loaded_again(tmp_path: Path) -> None:
+    for number in ("1", "2", "3"):
+        write_bundle(tmp_path, version=number)
+    made = registry(tmp_path)
+    assert made.load("standin", "1").contract.version == "1"
+    write_bundle(tmp_path, version="4")
+    made.refresh()
+    assert made.get().contract.version == "1"
+    assert made.load("standin").contract.version == "4"
+    flip_a_bit(tmp_path / "standin" / "2")
+    with pytest.raises(BundleError):
+        made.load("standin", "2")
+    assert made.get().contract.version == "4"
+
+
+def test_folders_that_go_are_retired_but_never_the_last(tmp_path: Path) -> None:
+    for number in ("1", "2"):
+        write_bundle(tmp_path, version=number)
+    made = registry(tmp_path)
+    shutil.rmtree(tmp_path / "standin" / "2")
+    made.refresh()
+    assert made.get().contract.version == "1"
+    shutil.rmtree(tmp_path / "standin")
+    made.refresh()
+    assert made.get().contract.version == "1"
+    assert version(made, 1).reason == "its folder is gone"
+
+
+def test_folders_that_are_no_versions_are_left_alone(tmp_path: Path) -> None:
+    write_bundle(tmp_path, version="1")
+    for name in ("standin/2.partial", "standin/.3", "standin/latest", "UPPER/1", ".hidden/1"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "README").write_text("x")
+    made = registry(tmp_path)
+    assert list(made.families()) == ["standin"]
+    assert list(made.families()["standin"].versions) == [1]
+    for name in ("../standin", "UPPER", ""):
+        with pytest.raises((UnknownModel, ModelNotReady)):
+            made.load(name)
+
+
+def test_failures_are_reported_once_for_each_attempt(tmp_path: Path) -> None:
+    failures: list[tuple[str, str]] = []
+    flip_a_bit(write_bundle(tmp_path))
+    made = Registry(
+        root=tmp_path,
+        policy=Policy(model="standin"),
+        open_bundle=lambda folder: Model.load(folder, Engine()),
+        on_failure=lambda name, number: failures.append((name, number)),
+    )
+    for _ in range(3):
+        made.refresh()
+    assert failures == [("standin", "1")]
+
+
+def test_a_coarser_output_is_loaded(tmp_path: Path) -> None:
+    model = Model.load(write_bundle(tmp_path, stride=2), Engine())
+    assert model.session.run(np.zeros((3, *GRID, 1), np.float32)).shape == (3, 128, 128, 1)
+
+
+def test_a_missing_provider_is_an_error_at_start() -> None:
+    Engine().check()
+    for providers in (("CUDAExecutionProvider",), ("Nonsense",), ()):
+        with pytest.raises(ProviderMissing):
+            Engine(providers=providers).check()

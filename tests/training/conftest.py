@@ -1,0 +1,31 @@
+"""Tiny data sets and networks: no test here needs a real slice or a minute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.config import TrainConfig
+from training.phantom_set import write_phantom_set
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty slices of ten patients, 64 × 64: 16 to learn from, 4 to validate."""
+    folder = tmp_path_factory.mktemp("data") / "phantoms"
+    write_phantom_set(folder, count=20, patients=10, side=64)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where decoded slices are kept between the tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def tiny(**changes: Any) -> TrainConfig:
+    """A network of some hundred parameters."""
+    recipe: dict[str, Any] = {"grid": 32, "width": 2, "depth": 2, "epochs": 2, "batch_size": 8}
+    return TrainConfig(**(recipe | changes))

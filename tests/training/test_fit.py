@@ -1,0 +1,255 @@
+"""Fitting, through the functions that the commands call: repeatable, resumable, transferable."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.training.conftest import tiny
+from training.config import read_config, write_config
+from training.errors import DataError
+from training.run import cross_validate, train
+from training.sources import Source
+
+keras = pytest.importorskip("keras")
+pytestmark = pytest.mark.training
+
+
+def weights_of(run: Path, name: str = "last.keras") -> list[np.ndarray]:
+    from training.checkpoints import load_network
+
+    return load_network(run / name).get_weights()
+
+
+def same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
+    return all(np.array_equal(one, other) for one, other in zip(a, b, strict=True))
+
+
+def history(run: Path) -> list[dict[str, str]]:
+    with (run / "history.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="session")
+def unbroken(phantoms: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run of three epochs, with dropout and a schedule."""
+    out = tmp_path_factory.mktemp("runs") / "unbroken"
+    train([phantoms], out, REPEATED, cache=cache)
+    return out
+
+
+REPEATED = tiny(epochs=3, dropout=0.3, schedule="cosine", warmup_epochs=1.0, loss="bce_dice")
+
+
+def test_same_seed_gives_the_same_weights(
+    phantoms: Path, cache: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    """To the bit, in a second run; an epoch changes them."""
+    train([phantoms], tmp_path / "again", REPEATED, cache=cache)
+    assert same(weights_of(unbroken), weights_of(tmp_path / "again"))
+    assert (unbroken / "best.keras").exists()
+
+
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
+    phantoms: Path, cache: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    """Ctrl-C in the second epoch of another process: message, code 130, the same weights later."""
+    out = tmp_path / "runs" / "run"
+    recipe = tmp_path / "recipe.toml"
+    write_config(REPEATED, recipe)
+    command = [sys.executable, "-u", "-m", "training", "run", "--data", str(phantoms)]
+    with subprocess.Popen(
+        [*command, "--out", str(out), "--config", str(recipe), "--models", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        preexec_fn=_heed_interrupts,  # noqa: PLW1509 - before any thread of the child
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            if line.startswith("epoch 1/"):
+                process.send_signal(signal.SIGINT)
+                break
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "stopped; the same command goes on from the last whole epoch" in errors
+    assert json.loads((out / "state.json").read_text())["epochs_done"] in (1, 2)
+    assert not list(out.glob("*part*"))
+    train([phantoms], out, REPEATED, cache=cache)
+    assert [row["epoch"] for row in history(out)] == ["1", "2", "3"]
+    assert same(weights_of(unbroken), weights_of(out))
+
+
+def _heed_interrupts() -> None:
+    """A shell that starts the tests in the background would have its children ignore ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_a_run_records_how_it_was_made(unbroken: Path) -> None:
+    """Recipe, split, hashes, seeds, versions and the commit; figures as CSV and for TensorBoard."""
+    assert read_config(unbroken / "config.toml", {}) == REPEATED
+    facts = json.loads((unbroken / "provenance.json").read_text())
+    assert facts["seed"] == 0
+    assert len(facts["data_sha256"]) == len(facts["split_sha256"]) == 64
+    assert facts["versions"]["keras"] == keras.__version__
+    assert facts["sources"][0]["training"] == 16
+    assert set(facts["git"]) <= {"commit", "modified"}
+    last = history(unbroken)[-1]
+    assert {"loss", "dice", "val_loss", "val_dice", "input_wait", "seconds"} <= set(last)
+    assert logged_values(unbroken / "tensorboard", "val_dice") == pytest.approx(
+        [float(row["val_dice"]) for row in history(unbroken)], rel=1e-4
+    )
+
+
+def logged_values(folder: Path, tag: str) -> list[float]:
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    return [
+        float(value.tensor.float_val[0])
+        for path in sorted(folder.iterdir())
+        for event in EventFileLoader(str(path)).Load()
+        for value in event.summary.value
+        if value.tag == tag
+    ]
+
+
+def test_a_run_is_not_continued_with_another_recipe_or_other_data(
+    phantoms: Path, cache: Path, unbroken: Path
+) -> None:
+    """Each refusal says what changed."""
+    with pytest.raises(DataError, match=r"another recipe \(other learning_rate, loss\)"):
+        train(
+            [phantoms], unbroken, tiny(**(asdict(REPEATED) | {"loss": "bce", "learning_rate": 1.0}))
+        )
+    renamed = Source(name="elsewhere", path=phantoms)
+    with pytest.raises(DataError, match="entries of the split changed"):
+        train([renamed], unbroken, REPEATED, cache=cache)
+
+
+def test_early_stopping_ends_the_run_for_good(phantoms: Path, cache: Path, tmp_path: Path) -> None:
+    """A rate that destroys the network: no better epoch, and no epoch after a second start."""
+    config = tiny(epochs=30, early_stopping=1, learning_rate=1e6, augment=False)
+    train([phantoms], tmp_path / "run", config, cache=cache)
+    epochs = len(history(tmp_path / "run"))
+    assert epochs < 30
+    train([phantoms], tmp_path / "run", config, cache=cache)
+    assert len(history(tmp_path / "run")) == epochs
+
+
+def test_weights_start_from_an_earlier_network(
+    phantoms: Path, cache: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    """From a run, with the encoder frozen: only the decoder learns; another size is refused."""
+    config = tiny(
+        epochs=1, init_from=str(unbroken), freeze="encoder", learning_rate=1e-4, dropout=0.3
+    )
+    train([phantoms], tmp_path / "run", config, cache=cache)
+    before, after = (
+        {weight.path: weight.numpy() for weight in load(folder).weights}
+        for folder in (unbroken / "best.keras", tmp_path / "run" / "best.keras")
+    )
+    encoder = [path for path in before if path.startswith("encoder") and "seed" not in path]
+    decoder = [path for path in before if path.startswith("decoder")]
+    assert all(np.array_equal(before[path], after[path]) for path in encoder)
+    assert not all(np.array_equal(before[path], after[path]) for path in decoder)
+    with pytest.raises(DataError, match=r"best\.keras: its network has .* parameters"):
+        train([phantoms], tmp_path / "wide", tiny(width=3, init_from=str(unbroken)), cache=cache)
+    with pytest.raises(DataError, match=r"expected a \.keras file, .* found 0"):
+        train([phantoms], tmp_path / "none", tiny(init_from=str(tmp_path / "x")), cache=cache)
+
+
+def load(path: Path) -> Any:
+    from training.checkpoints import load_network
+
+    return load_network(path)
+
+
+def test_a_published_encoder_brings_its_weights_from_a_file(tmp_path: Path) -> None:
+    """MobileNetV2 from a weight file of its own: in place, frozen, under our decoder."""
+    from training.transfer import freeze_encoder
+    from training.unet import build_unet
+
+    source = keras.applications.MobileNetV2(
+        include_top=False, weights=None, input_shape=(32, 32, 3)
+    )
+    file = tmp_path / "backbone.weights.h5"
+    source.save_weights(file)
+    network = build_unet(tiny(encoder="mobilenetv2", encoder_weights=str(file)))
+    kept = network.get_layer("encoder").get_layer("Conv1").get_weights()[0]
+    np.testing.assert_array_equal(kept, source.get_layer("Conv1").get_weights()[0])
+    assert freeze_encoder(network) == 1
+    assert not [w.path for w in network.trainable_weights if not w.path.startswith(("dec", "log"))]
+    image = np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 1)).astype("float32")
+    assert network(image).shape == (1, 32, 32, 1)
+    other = tmp_path / "other.weights.h5"
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save_weights(other)
+    with pytest.raises(DataError, match=r"other\.weights\.h5: expected weights of mobilenetv2"):
+        build_unet(tiny(encoder="mobilenetv2", encoder_weights=str(other)))
+    with pytest.raises(DataError, match="no such file of encoder weights"):
+        build_unet(tiny(encoder="mobilenetv2", encoder_weights=str(tmp_path / "none.h5")))
+
+
+@pytest.mark.parametrize(
+    ("loss", "schedule", "mixed_precision"),
+    [("focal", "step", "bfloat16"), ("dice", "exponential", "none")],
+)
+def test_choices_of_the_recipe_train(
+    phantoms: Path, cache: Path, tmp_path: Path, loss: str, schedule: str, mixed_precision: str
+) -> None:
+    """Each loss and schedule lowers its loss; the probabilities stay float32."""
+    config = tiny(
+        epochs=3,
+        loss=loss,
+        schedule=schedule,
+        mixed_precision=mixed_precision,
+        learning_rate=0.02,
+        warmup_epochs=0.5,
+        augment=False,
+    )
+    train([phantoms], tmp_path / "run", config, cache=cache)
+    losses = [float(row["loss"]) for row in history(tmp_path / "run")]
+    assert losses[-1] < losses[0]
+    network = load(tmp_path / "run" / "last.keras")
+    assert network.output.dtype == "float32"
+    wanted = "float32" if mixed_precision == "none" else mixed_precision
+    assert network.get_layer("logits").compute_dtype == wanted
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_cross_validation_runs_every_fold(phantoms: Path, tmp_path: Path) -> None:
+    """One command: a folder a fold, other patients each time, and their mean."""
+    result = cross_validate([phantoms], tmp_path / "cv", tiny(epochs=1, folds=2, augment=False))
+    assert len(result["validation_dice"]) == 2
+    assert json.loads((tmp_path / "cv" / "folds.json").read_text()) == result
+    held_out = []
+    for fold in ("fold-1", "fold-2"):
+        with (tmp_path / "cv" / fold / "split.csv").open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        held_out += [row["patient"] for row in rows if row["remark"] == "validation"]
+    assert sorted(set(held_out)) == sorted({f"patient-{n:04d}" for n in range(10)})
+
+
+def test_a_weight_draws_slices_more_often() -> None:
+    """Systematically: twice is twice, a half is every other one, the number in all is constant."""
+    from service.core.contract import IntensityRule
+    from training.batches import Batches
+
+    weights = [2.0] * 4 + [0.5] * 8
+    for epoch in range(3):
+        batches = Batches([Path()] * 12, tiny(), IntensityRule(), epoch=epoch, weights=weights)
+        drawn = [number for number, _ in batches.drawn]
+        assert [drawn.count(number) for number in range(4)] == [2] * 4
+        assert sum(number >= 4 for number in drawn) == 4
+        assert len(set(batches.drawn)) == len(drawn)

@@ -1,0 +1,169 @@
+"""Publishing: whole bundles that the service accepts, a gate, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from service.inference.model import Model
+from service.inference.session import Engine
+from training.compare import compare
+from training.config import TrainConfig
+from training.dataset import DataError, Pair, list_pairs
+from training.evaluate import evaluate, summarise
+from training.phantom import make_phantom, write_png
+from training.publish import Trained, publish
+from training.run import Release
+from training.unet import build_unet
+
+CONFIG = TrainConfig(grid=32, width=2, depth=2)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pair, ...]:
+    """Six phantoms of different patients as PNGs with masks."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    for part in ("images", "masks"):
+        (folder / part).mkdir()
+    for seed in range(6):
+        phantom = make_phantom((72, 80), seed=seed)
+        write_png(phantom, folder / "images" / f"patient-{seed}-0.png")
+        mask = phantom.lungs.astype(np.uint8) * 255
+        Image.fromarray(mask).save(folder / "masks" / f"patient-{seed}-0.png")
+    return list_pairs(folder).pairs
+
+
+@pytest.fixture(scope="module")
+def trained(pairs: tuple[Pair, ...]) -> Trained:
+    """A network that has seen the phantoms for a moment."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    network = build_unet(CONFIG)
+    return Trained(
+        network=network,
+        config=CONFIG,
+        training=pairs[:4],
+        validation=pairs[4:],
+        provenance={"data_sha256": "0" * 64, "versions": {"keras": keras.__version__}},
+        dropped=((pairs[0], "outside_body: for the card"),),
+        external=pairs[:2],
+    )
+
+
+def _biased(trained: Trained, bias: float) -> Trained:
+    """The same network with another bias of its logits: another share of lung."""
+    import keras
+
+    network = keras.models.clone_model(trained.network)
+    network.set_weights(trained.network.get_weights())
+    logits = network.get_layer("logits")
+    logits.bias.assign(np.full(logits.bias.shape, bias, np.float32))
+    return replace(trained, network=network)
+
+
+def test_a_bundle_is_whole_and_the_service_loads_it(trained: Trained, tmp_path: Path) -> None:
+    """Every promised file is there, named as Triton expects, with metadata in the graph."""
+    folder = publish(trained, Release(models=tmp_path, name="tiny"))
+    assert folder == tmp_path / "tiny" / "1"
+    model = Model.load(folder, Engine())
+    assert (model.contract.name, model.contract.version) == ("tiny", "1")
+    graph = onnx.load(folder / "model.onnx")
+    assert [node.name for node in graph.graph.input] == ["image"]
+    assert [node.name for node in graph.graph.output] == ["mask"]
+    assert graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert {item.key for item in graph.metadata_props} >= {"model", "version", "config"}
+    assert 'name: "tiny"' in (tmp_path / "tiny" / "config.pbtxt").read_text()
+    held_out = json.loads((folder / "provenance.json").read_text())["validation"]
+    assert held_out == sorted(f"{pair.source}/{pair.name}" for pair in trained.validation)
+    assert not list(tmp_path.glob(".staging*"))
+
+
+def test_the_card_says_what_was_measured(trained: Trained, tmp_path: Path) -> None:
+    """Figures of the card are those of an evaluation of the published file."""
+    folder = publish(trained, Release(models=tmp_path, name="tiny"))
+    card = (folder / "CARD.md").read_text()
+    again = summarise("v", list(evaluate(Model.load(folder, Engine()), trained.validation)))
+    assert f"| validation | 2 | {again.means['dice']:.4f}" in card
+    assert "not a medical device" in card
+    assert "outside_body: for the card" in card
+    assert "grid = 32" in card
+
+
+def test_a_worse_version_is_refused_unless_forced(trained: Trained, tmp_path: Path) -> None:
+    """All background scores Dice 0 and may not replace all foreground, which does better."""
+    all_lung, no_lung = _biased(trained, 30.0), _biased(trained, -30.0)
+    publish(all_lung, Release(models=tmp_path, name="tiny"))
+    with pytest.raises(DataError, match="version 1 is better"):
+        publish(no_lung, Release(models=tmp_path, name="tiny"))
+    assert not (tmp_path / "tiny" / "2").exists()
+    folder = publish(no_lung, Release(models=tmp_path, name="tiny", force=True))
+    assert folder.name == "2"
+    assert "Published by force" in (folder / "CARD.md").read_text()
+    folder = publish(all_lung, Release(models=tmp_path, name="tiny"))
+    assert folder.name == "3"
+    assert "may replace" in (folder / "CARD.md").read_text()
+
+
+def test_int8_agrees_or_is_refused(trained: Trained, tmp_path: Path) -> None:
+    """The quantised sibling has int8 weights and its loss stands in the card."""
+    folder = publish(_biased(trained, 30.0), Release(models=tmp_path, name="tiny8", int8=True))
+    graph = onnx.load(folder / "model.onnx")
+    assert "QuantizeLinear" in {node.op_type for node in graph.graph.node}
+    assert "Quantised to int8" in (folder / "CARD.md").read_text()
+    Model.load(folder, Engine())
+
+
+def test_a_full_disk_leaves_nothing_half_written(trained: Trained, tmp_path: Path) -> None:
+    """Files can't grow beyond 4 kB: the export fails with its remedy and cleans up."""
+    trained.network.save(tmp_path / "net.keras")
+    script = (
+        "import resource, sys, keras, pathlib\n"
+        "import test_publish as t\n"
+        "import tensorflow, tf2onnx, onnx\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "pairs = t.list_pairs(pathlib.Path(sys.argv[2])).pairs\n"
+        "net = keras.saving.load_model(folder / 'net.keras', compile=False)\n"
+        "run = t.Trained(network=net, config=t.CONFIG, training=pairs[:4],\n"
+        "                validation=pairs[4:], provenance={})\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try:\n"
+        "    t.publish(run, t.Release(models=folder / 'models', name='tiny'))\n"
+        "except t.DataError as error:\n"
+        "    print(error)\n"
+    )
+    data = trained.training[0].image.parents[1]
+    here = Path(__file__).parent
+    outcome = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, str(tmp_path), str(data)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": f"{here}:{here.parents[1]}", "PATH": "", "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    assert "could not be written" in outcome.stdout, outcome.stderr[-2000:]
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_compare_names_the_greatest_losses(trained: Trained, tmp_path: Path) -> None:
+    """Paired by slice, the verdict first."""
+    a = publish(_biased(trained, 30.0), Release(models=tmp_path, name="a"))
+    b = publish(_biased(trained, -30.0), Release(models=tmp_path, name="b"))
+    before, after = (
+        list(evaluate(Model.load(folder, Engine()), trained.validation)) for folder in (a, b)
+    )
+    outcome = compare(before, after)
+    assert not outcome.may_replace
+    assert outcome.describe().startswith("B must not replace A on 2 slices")
+    assert outcome.changes[0][1] == pytest.approx(
+        min(y.metrics.dice - x.metrics.dice for x, y in zip(before, after, strict=True))
+    )
+    assert compare(after, before).may_replace

@@ -1,0 +1,208 @@
+"""Every layout and format that a researcher may have, through the functions that a run calls."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from training.config import TrainConfig
+from training.dataset import PATIENT_PATTERN, Pair, list_pairs, read_sample
+from training.errors import DataError
+from training.material import prepare
+from training.phantom import make_phantom, write_dicom, write_png
+from training.sources import Source, list_source, list_sources, parse_source
+from training.split import split_by_patient, split_fold, split_hash
+
+SIZE = (40, 56)
+
+
+def write_mask(mask: np.ndarray, path: Path) -> None:
+    Image.fromarray(mask.astype(np.uint8) * 255).save(path)
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "suffix"),
+    [("images", "masks", ""), ("2d_images", "2d_masks", ""), ("", "", "_mask")],
+)
+def test_folder_layouts_are_understood(
+    tmp_path: Path, images: str, masks: str, suffix: str
+) -> None:
+    """Two folders with equal names, Kaggle's two, and one folder with a suffix."""
+    (tmp_path / images).mkdir(exist_ok=True)
+    (tmp_path / masks).mkdir(exist_ok=True)
+    phantom = make_phantom(SIZE, seed=3)
+    write_png(phantom, tmp_path / images / "ID_0007_Z_0042.png")
+    write_mask(phantom.lungs, tmp_path / masks / f"ID_0007_Z_0042{suffix}.png")
+    write_png(phantom, tmp_path / images / "lonely.png")
+    listing = list_pairs(tmp_path)
+    assert [(pair.name, pair.patient) for pair in listing.pairs] == [("ID_0007_Z_0042", "ID_0007")]
+    assert [Path(name).name for name in listing.unmatched] == ["lonely.png"]
+    np.testing.assert_array_equal(read_sample(listing.pairs[0]).mask, phantom.lungs)
+
+
+@pytest.mark.parametrize("kind", ["tif16", "tif32", "tiff_float", "npy", "dcm", "jpg"])
+def test_formats_are_read(tmp_path: Path, kind: str) -> None:
+    """TIFF of int16, int32 and float, NPY, DICOM and JPEG beside a PNG mask."""
+    phantom = make_phantom(SIZE, seed=4)
+    image = tmp_path / f"a.{kind[:3]}"
+    if kind == "dcm":
+        write_dicom(phantom, image)
+    elif kind == "npy":
+        np.save(image, phantom.hu.astype(np.int16))
+    elif kind == "jpg":
+        shown = np.clip((phantom.hu + 1000) / 5.5, 0, 255).astype(np.uint8)
+        Image.fromarray(shown).save(image, quality=90)
+    else:
+        dtype = {"tif16": np.uint16, "tif32": np.int32, "tiff_float": np.float32}[kind]
+        Image.fromarray((phantom.hu + 1024).astype(dtype)).save(image, format="TIFF")
+    write_mask(phantom.lungs, tmp_path / "a_mask.png")
+    sample = read_sample(list_pairs(tmp_path).pairs[0])
+    assert sample.scan.size == SIZE
+    assert sample.scan.unit == ("HU" if kind == "dcm" else "grey level")
+    likeness = np.corrcoef(sample.scan.values[0].ravel(), phantom.hu.ravel())[0, 1]
+    assert likeness > 0.97
+
+
+def test_volumes_are_sliced_as_radiologists_look_at_them(tmp_path: Path) -> None:
+    """A NIfTI stored left to right and feet to head, in slices that show the phantom upright."""
+    nibabel = pytest.importorskip("nibabel")
+    slices = [make_phantom(SIZE, seed=5, level=level) for level in (0.3, 0.5, 0.7)]
+    for name, planes in (
+        ("case", [phantom.hu for phantom in slices]),
+        ("case_mask", [np.int16(1) * phantom.left + 2 * phantom.right for phantom in slices]),
+    ):
+        stack = np.stack(planes).astype(
+            np.int16
+        )  # (Z, Y, X): from the feet, front, patient's right
+        stored = stack.transpose(2, 1, 0)[::-1, ::-1]  # RAS+, the orientation that NIfTI means
+        affine = np.diag([0.7, 0.9, 5.0, 1.0])
+        nibabel.save(nibabel.Nifti1Image(stored, affine), tmp_path / f"{name}.nii.gz")
+    pairs = list_pairs(tmp_path).pairs
+    assert [pair.name for pair in pairs] == ["case_z0000", "case_z0001", "case_z0002"]
+    assert {pair.patient for pair in pairs} == {"case"}
+    for pair, phantom in zip(pairs, slices, strict=True):
+        sample = read_sample(pair)
+        np.testing.assert_array_equal(sample.scan.values[0], phantom.hu)
+        np.testing.assert_array_equal(sample.mask, phantom.lungs)  # both labels are lung
+        assert sample.scan.unit == "HU"
+        assert sample.scan.spacing_mm == pytest.approx((0.9, 0.7))
+
+
+def test_volume_and_mask_must_have_the_same_slices(tmp_path: Path) -> None:
+    """A mask with fewer slices is named, with the remedy."""
+    nibabel = pytest.importorskip("nibabel")
+    for name, count in (("a", 3), ("a_mask", 2)):
+        image = nibabel.Nifti1Image(np.zeros((8, 9, count), np.int16), np.eye(4))
+        nibabel.save(image, tmp_path / f"{name}.nii")
+    *whole, beyond = list_pairs(tmp_path).pairs
+    assert [read_sample(pair).scan.size for pair in whole] == [(9, 8)] * 2
+    with pytest.raises(DataError, match=r"a_mask\.nii: expected slice 2, found 2 slices"):
+        read_sample(beyond)
+
+
+def test_a_table_names_patients_and_sources(phantoms: Path, tmp_path: Path) -> None:
+    """Paths relative to the table; an empty patient follows from the name."""
+    shutil.copytree(phantoms, tmp_path / "set")
+    stems = [pair.name for pair in list_pairs(phantoms).pairs[:3]]
+    rows = [f"set/images/{stem}.png,set/masks/{stem}.png" for stem in stems]
+    table = tmp_path / "pairs.csv"
+    table.write_text(
+        f"image,mask,patient,source\n{rows[0]},Anna,clinic\n{rows[1]},,clinic\n{rows[2]},Bo,\n"
+    )
+    listing = list_source(parse_source(f"mine={table}:2.5"))
+    found = {(pair.name, pair.patient, pair.source) for pair in listing.pairs}
+    assert found == {
+        (stems[0], "Anna", "clinic"),
+        (stems[1], "patient-0000", "clinic"),
+        (stems[2], "Bo", "mine"),
+    }
+    with table.open("a") as stream:
+        stream.write(f"{rows[0]},Anna,clinic\n")
+    with pytest.raises(DataError, match=r"listed in lines 2 and 5; take one out"):
+        list_source(parse_source(str(table)))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("image,patient\na.png,b\n", "found no mask"),
+        ("image,mask\nnone.png,none.png\n", r"line 2: no file 'none\.png'"),
+        ("image,mask\n", "expected rows of image and mask"),
+        ("", "found no image and no mask"),
+    ],
+)
+def test_a_bad_table_is_named_with_its_line(tmp_path: Path, content: str, sentence: str) -> None:
+    """Missing columns, missing files and no rows."""
+    table = tmp_path / "pairs.csv"
+    table.write_text(content)
+    with pytest.raises(DataError, match=rf"pairs\.csv.*{sentence}"):
+        list_source(parse_source(str(table)))
+
+
+def test_sources_have_names_and_weights(phantoms: Path) -> None:
+    """The syntax of --data, and names that must differ."""
+    assert parse_source(str(phantoms)) == Source(name="phantoms", path=phantoms)
+    assert parse_source(f"a={phantoms}:0.5") == Source(name="a", path=phantoms, weight=0.5)
+    with pytest.raises(DataError, match="weight above 0"):
+        parse_source(f"{phantoms}:0")
+    with pytest.raises(DataError, match="two sources are called phantoms"):
+        list_sources([parse_source(str(phantoms))] * 2, patient_pattern=PATIENT_PATTERN)
+
+
+def test_the_same_slice_from_two_sources_is_used_once(phantoms: Path, cache: Path) -> None:
+    """Else it could stand on both sides of the split."""
+    sources = [Source(name=name, path=phantoms) for name in ("a", "b")]
+    material = prepare(sources, TrainConfig(), cache=cache)
+    assert len(material.training) + len(material.validation) == 20
+    assert {reason for _, reason in material.dropped} == {
+        f"duplicate: the same slice as a/{pair.name}" for pair, _ in material.dropped
+    }
+
+
+def pairs_of(patients: list[int]) -> list[Pair]:
+    return [
+        Pair(name=f"s{n}", image=Path(), mask=Path(), patient=f"p{patient}", source="x")
+        for n, patient in enumerate(patients)
+    ]
+
+
+@given(st.lists(st.integers(0, 9), min_size=2, max_size=40), st.integers(0, 5))
+def test_no_patient_is_on_both_sides(patients: list[int], seed: int) -> None:
+    """For any number of slices a patient, and every slice is on one side."""
+    pairs = pairs_of(patients)
+    if len(set(patients)) < 2:
+        with pytest.raises(DataError, match="at least 2 patients"):
+            split_by_patient(pairs, fraction=0.2, seed=seed)
+        return
+    training, validation = split_by_patient(pairs, fraction=0.2, seed=seed)
+    assert training
+    assert validation
+    assert not {p.patient for p in training} & {p.patient for p in validation}
+    assert {p.name for p in training} | {p.name for p in validation} == {p.name for p in pairs}
+
+
+@given(st.lists(st.integers(0, 30), min_size=8, max_size=60), st.integers(2, 5))
+def test_folds_hold_out_each_slice_once(patients: list[int], folds: int) -> None:
+    """Cross-validation measures every slice, and on no network that saw its patient."""
+    pairs = pairs_of(patients)
+    if len(set(patients)) < folds:
+        return
+    held_out = []
+    for fold in range(1, folds + 1):
+        training, validation = split_fold(pairs, folds=folds, fold=fold, seed=1)
+        assert not {p.patient for p in training} & {p.patient for p in validation}
+        held_out += [pair.name for pair in validation]
+    assert sorted(held_out) == sorted(pair.name for pair in pairs)
+
+
+def test_a_split_follows_from_seed_and_names_alone() -> None:
+    """Across versions of this code: a published model's card names its split by this hash."""
+    split = split_by_patient(pairs_of(list(range(30))), fraction=0.2, seed=7)
+    assert [pair.name for pair in split[1]] == ["s2", "s4", "s8", "s12", "s21", "s29"]
+    assert split_hash(*split)[:16] == "c96c2bfaf50f4e3a"

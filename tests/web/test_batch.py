@@ -1,0 +1,156 @@
+"""Many slices in one request: order, failures of their own, archives and their tricks."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import struct
+import zipfile
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.serving import running
+
+Files = list[tuple[str, tuple[str, bytes]]]
+
+
+def form(*files: tuple[str, bytes]) -> Files:
+    return [("files", file) for file in files]
+
+
+def packed(*files: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        for name, content in files:
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def mixed(dicom: bytes, grey_png: bytes) -> list[tuple[str, bytes]]:
+    return [("z.dcm", dicom), ("bad.png", b"text"), ("a.png", grey_png), ("z.dcm", dicom)]
+
+
+def test_answers_keep_the_order_and_one_bad_file_fails_alone(
+    client: httpx.Client, mixed: list[tuple[str, bytes]]
+) -> None:
+    answer = client.post("/segment/batch", files=form(*mixed))
+    assert answer.status_code == 200
+    items = answer.json()["items"]
+    assert [item["filename"] for item in items] == [name for name, _ in mixed]
+    assert items[1]["error"]["code"] == "unsupported_media_type"
+    assert items[1]["error"]["status"] == 415
+    for item, (_, content) in zip(items, mixed, strict=True):
+        if "error" not in item:
+            alone = client.post("/segment", content=content).json()
+            for member in ("mask", "statistics", "confidence", "quality", "image", "model"):
+                assert item[member] == alone[member]
+
+
+def test_a_zip_as_body_or_as_only_part_gives_the_same(
+    client: httpx.Client, dicom: bytes, grey_png: bytes
+) -> None:
+    archive = packed(
+        ("one/b.dcm", dicom), ("one/", b""), ("a.png", grey_png), ("__MACOSX/._a.png", b"x")
+    )
+    as_body = client.post("/segment/batch", content=archive).json()["items"]
+    as_part = client.post("/segment/batch", files=form(("s.zip", archive))).json()["items"]
+    assert [item["filename"] for item in as_body] == ["one/b.dcm", "a.png"]
+    assert [item["mask"] for item in as_body] == [item["mask"] for item in as_part]
+
+
+def test_ndjson_streams_one_line_per_item(
+    client: httpx.Client, mixed: list[tuple[str, bytes]]
+) -> None:
+    headers = {"Accept": "application/x-ndjson"}
+    with client.stream("POST", "/segment/batch", files=form(*mixed), headers=headers) as answer:
+        assert answer.headers["content-type"] == "application/x-ndjson"
+        lines = [json.loads(line) for line in answer.iter_lines()]
+    assert [line["filename"] for line in lines] == [name for name, _ in mixed]
+    assert "error" in lines[1]
+
+
+def test_zip_holds_masks_and_the_table(
+    client: httpx.Client, mixed: list[tuple[str, bytes]]
+) -> None:
+    files = form(("=cmd().png", mixed[2][1]), *mixed)
+    answer = client.post("/segment/batch?format=zip", files=files)
+    assert answer.headers["content-type"] == "application/zip"
+    archive = zipfile.ZipFile(io.BytesIO(answer.content))
+    names = ["0000-_cmd_.png", "0001-z.png", "0003-a.png", "0004-z.png", "statistics.csv"]
+    assert archive.namelist() == names
+    rows = list(csv.DictReader(io.StringIO(archive.read("statistics.csv").decode())))
+    assert [row["error"] for row in rows] == ["", "", "unsupported_media_type", "", ""]
+    assert rows[0]["filename"] == "'=cmd().png"
+    mask = np.asarray(Image.open(io.BytesIO(archive.read("0001-z.png"))))
+    assert int(rows[1]["pixels"]) == np.count_nonzero(mask)
+    assert int(rows[1]["right_pixels"]) + int(rows[1]["left_pixels"]) == int(rows[1]["pixels"])
+    assert rows[3]["laa_950"] == ""  # a picture without calibration
+    again = client.post("/segment/batch", files=files, headers={"Accept": "application/zip"})
+    assert again.content == answer.content
+
+
+def nested(dicom: bytes) -> bytes:
+    return packed(("inner.zip", packed(("a.dcm", dicom))), ("a.dcm", dicom))
+
+
+def test_an_archive_within_the_archive_is_refused(client: httpx.Client, dicom: bytes) -> None:
+    items = client.post("/segment/batch", content=nested(dicom)).json()["items"]
+    assert "archive within" in items[0]["error"]["detail"]
+    assert "mask" in items[1]
+
+
+@pytest.mark.parametrize(
+    "name", ["../a.dcm", "/etc/a.dcm", "x/../../a.dcm", "C:\\a.dcm", "..\\a.dcm"]
+)
+def test_names_that_point_elsewhere_are_refused(
+    client: httpx.Client, dicom: bytes, name: str
+) -> None:
+    answer = client.post("/segment/batch", content=packed((name, dicom)))
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
+
+
+def test_damaged_encrypted_and_foreign_archives(client: httpx.Client, dicom: bytes) -> None:
+    whole = packed(("a.dcm", dicom), ("b.dcm", dicom))
+    assert client.post("/segment/batch", content=whole[:-30]).status_code == 400
+    encrypted = bytearray(whole)
+    place = encrypted.index(b"PK\x01\x02")
+    struct.pack_into("<H", encrypted, place + 8, 1)
+    assert client.post("/segment/batch", content=bytes(encrypted)).status_code == 400
+    spoilt = bytearray(whole)
+    spoilt[200:260] = bytes(60)
+    items = client.post("/segment/batch", content=bytes(spoilt)).json()["items"]
+    assert items[0]["error"]["code"] == "undecodable_image"
+    assert "mask" in items[1]
+    lzma = packed(("a.dcm", dicom), method=zipfile.ZIP_LZMA)
+    items = client.post("/segment/batch", content=lzma).json()["items"]
+    assert items[0]["error"]["code"] == "unsupported_media_type"
+
+
+def test_nothing_to_do_and_wrong_kinds(client: httpx.Client, dicom: bytes) -> None:
+    for content, status in ((b"", 415), (dicom, 415), (packed(), 400)):
+        assert client.post("/segment/batch", content=content).status_code == status
+    other = client.post("/segment/batch", files={"file": ("a.dcm", dicom)})
+    assert (other.status_code, other.json()["code"]) == (400, "malformed_request")
+    assert client.post("/segment/batch?format=png", content=b"x").status_code == 422
+
+
+def test_limits_of_items_bytes_and_ratio(models: Path, dicom: bytes) -> None:
+    limits = {"max_batch_items": 2, "max_body_bytes": 2 << 20, "max_batch_bytes": 4 << 20}
+    with running(models, **limits) as service:
+        post = service.client.post
+        three = [(f"{number}.dcm", dicom) for number in range(3)]
+        assert post("/segment/batch", files=form(*three[:2])).status_code == 200
+        assert post("/segment/batch", files=form(*three)).json()["code"] == "too_many_items"
+        assert post("/segment/batch", content=packed(*three)).json()["code"] == "too_many_items"
+        noise = np.random.default_rng(0).bytes(3 << 20)
+        for archive in (packed(("large", noise)), packed(("dense", bytes((1 << 20) + 1)))):
+            answer = post("/segment/batch", content=archive)
+            assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+        long = post("/segment/batch", content=noise * 2)
+        assert (long.status_code, long.json()["code"]) == (413, "body_too_large")

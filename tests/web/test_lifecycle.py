@@ -1,0 +1,239 @@
+"""The real process: start, signals, reloads under load, drain, exit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.serving import PATIENCE_S, wait_until
+from tests.standin import write_bundle
+
+
+@dataclass
+class Process:
+    popen: subprocess.Popen[str]
+    port: int
+    client: httpx.Client
+
+    def signal(self, number: int) -> None:
+        self.popen.send_signal(number)
+
+    def exit_status(self) -> int:
+        return self.popen.wait(PATIENCE_S)
+
+    def status(self, path: str) -> int:
+        try:
+            return self.client.get(path).status_code
+        except httpx.TransportError:
+            return 0
+
+    def rss(self) -> int:
+        return psutil.Process(self.popen.pid).memory_info().rss
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def process(models: Path, **environment: str) -> Iterator[Process]:
+    port = free_port()
+    values = {
+        "LUNGSEG_PORT": str(port),
+        "LUNGSEG_MODELS_DIR": str(models),
+        "LUNGSEG_MODEL": "standin",
+        "LUNGSEG_RELOAD_INTERVAL_S": "0",
+    }
+    popen = subprocess.Popen(
+        [sys.executable, "-m", "service"],
+        env=os.environ | values | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S)
+    started = Process(popen, port, client)
+    reader = threading.Thread(target=_collect, args=(popen,), daemon=True)
+    reader.start()
+    try:
+        wait_until(lambda: started.status("/readyz") == 200 or popen.poll() is not None)
+        yield started
+    finally:
+        client.close()
+        popen.kill()
+        popen.wait()
+        reader.join()
+
+
+LOGS: dict[int, list[str]] = {}
+
+
+def _collect(popen: subprocess.Popen[str]) -> None:
+    lines = LOGS.setdefault(popen.pid, [])
+    assert popen.stderr is not None
+    lines.extend(popen.stderr)
+    popen.stderr.close()
+
+
+def half_sent(port: int, body: bytes) -> socket.socket:
+    """A request whose second half is yet to come."""
+    connection = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+    head = f"POST /segment?format=png HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection.sendall(head.encode() + body[: len(body) // 2])
+    return connection
+
+
+def test_sigterm_drains_and_exits_with_0(models: Path, grey_png: bytes) -> None:
+    with process(models) as service, contextlib.ExitStack() as stack:
+        stack.enter_context(connection := half_sent(service.port, grey_png))
+        wait_until(lambda: "lungseg_in_flight 1.0" in service.client.get("/metrics").text)
+        service.signal(signal.SIGTERM)
+        wait_until(lambda: service.status("/readyz") == 503)
+        refused = service.client.post("/segment", content=grey_png)
+        assert (refused.status_code, refused.json()["code"]) == (503, "draining")
+        assert service.status("/livez") == 200
+        connection.sendall(grey_png[len(grey_png) // 2 :])
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        assert service.exit_status() == 0
+
+
+def test_work_that_does_not_end_is_cut_after_the_drain_time(models: Path, grey_png: bytes) -> None:
+    with process(models, LUNGSEG_DRAIN_S="0.2") as service, half_sent(service.port, grey_png):
+        wait_until(lambda: "lungseg_in_flight 1.0" in service.client.get("/metrics").text)
+        service.signal(signal.SIGTERM)
+        assert service.exit_status() == 0
+
+
+def test_sighup_loads_new_versions_at_once(tmp_path: Path) -> None:
+    write_bundle(tmp_path, version="1")
+    with process(tmp_path) as service:
+
+        def serving() -> list[str]:
+            versions = service.client.get("/models").json()["models"][0]["versions"]
+            return [version["version"] for version in versions if version["serving"]]
+
+        assert serving() == ["1"]
+        write_bundle(tmp_path, version="2")
+        service.signal(signal.SIGHUP)
+        wait_until(lambda: serving() == ["2"])
+
+
+def test_new_versions_are_noticed_at_the_interval(tmp_path: Path) -> None:
+    write_bundle(tmp_path, version="1")
+    with process(tmp_path, LUNGSEG_RELOAD_INTERVAL_S="0.05") as service:
+        write_bundle(tmp_path, version="2")
+        wait_until(lambda: service.status("/models/standin/versions/2") == 200)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PROVIDERS", "CUDAExecutionProvider"),
+        ("QUEUE_SIZE", "many"),
+        ("MODEL_VERSION", "newest"),
+        ("API_KEYS", "sha256:12"),
+    ],
+)
+def test_wrong_settings_end_the_start_with_a_reason(models: Path, name: str, value: str) -> None:
+    if name == "PROVIDERS" and "CUDAExecutionProvider" in _available():
+        pytest.skip("the provider is there")
+    with process(models, **{f"LUNGSEG_{name}": value}) as service:
+        assert service.exit_status() != 0
+    said = "".join(LOGS[service.popen.pid])
+    assert value.rpartition(":")[0] in said or name in said
+    assert "Traceback" not in said
+
+
+def _available() -> list[str]:
+    import onnxruntime
+
+    return onnxruntime.get_available_providers()
+
+
+def test_fifty_reloads_under_load_lose_nothing(tmp_path: Path, grey_png: bytes) -> None:
+    """Every answer is whole and from one version; memory is what it was."""
+    write_bundle(tmp_path, version="1", cut=60)
+    write_bundle(tmp_path, version="2", cut=90)
+    with process(tmp_path) as service:
+        url = "/v2/repository/models/standin/load"
+
+        def reload(version: str) -> None:
+            answer = service.client.post(url, json={"parameters": {"version": version}})
+            assert answer.json() == {"name": "standin", "version": version, "load": True}
+
+        pixels: dict[str, int] = {}
+        for version in ("1", "2"):
+            reload(version)
+            answer = service.client.post("/segment", content=grey_png).json()
+            pixels[answer["model"]["version"]] = answer["statistics"]["pixels"]
+        assert len(set(pixels.values())) == 2
+
+        stop = threading.Event()
+        seen: list[tuple[int, str, int]] = []
+
+        def load() -> None:
+            with httpx.Client(base_url=service.client.base_url, timeout=PATIENCE_S) as client:
+                while not stop.is_set():
+                    answer = client.post("/segment", content=grey_png)
+                    body = answer.json()
+                    found = body.get("statistics", {}).get("pixels", -1)
+                    seen.append((answer.status_code, body["model"]["version"], found))
+
+        callers = [threading.Thread(target=load) for _ in range(3)]
+        for caller in callers:
+            caller.start()
+        for number in range(10):
+            reload(str(1 + number % 2))
+        before = service.rss()
+        for number in range(50):
+            reload(str(1 + number % 2))
+        after = service.rss()
+        stop.set()
+        for caller in callers:
+            caller.join()
+    assert len(seen) > 10
+    assert {version for _, version, _ in seen} == {"1", "2"}
+    for status, version, found in seen:
+        assert (status, found) == (200, pixels[version])
+    assert after < before * 1.1
+
+
+def test_the_access_log_is_one_json_line_a_request_without_names(
+    models: Path, grey_png: bytes
+) -> None:
+    import json
+
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    with process(models) as service:
+        service.client.post(
+            "/segment?format=png",
+            files={"file": ("Doe^John.png", grey_png)},
+            headers={"X-Request-ID": "r-1", "traceparent": f"00-{trace}-b7ad6b7169203331-01"},
+        )
+        service.client.post("/segment", content=b"Doe^John")
+        service.client.get("/Doe/John")
+        service.signal(signal.SIGTERM)
+        assert service.exit_status() == 0
+    lines = [json.loads(line) for line in LOGS[service.popen.pid]]
+    first, second, third = (line for line in lines if line["logger"] == "lungseg.access")
+    assert (first["request_id"], first["trace_id"], first["status"]) == ("r-1", trace, 200)
+    assert first["bytes_in"] > len(grey_png)
+    assert first["bytes_out"] > 0
+    assert first["version"] == "1"
+    assert set(first["stages_ms"]) >= {"decode", "queue", "inference", "encode"}
+    assert (second["status"], second["code"]) == (415, "unsupported_media_type")
+    assert (third["status"], third["route"]) == (404, "unrouted")
+    assert "Doe" not in "".join(LOGS[service.popen.pid])

@@ -1,0 +1,59 @@
+"""The document that clients generate code from, and what importing the service costs."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from service.web.errors import PROBLEMS
+
+SNAPSHOT = Path(__file__).parents[1] / "golden" / "openapi.json"
+
+
+def test_the_document_is_the_snapshot(client: httpx.Client) -> None:
+    """``make openapi`` writes the snapshot; a difference is a change of the contract."""
+    document = client.get("/openapi.json").json()
+    expected = json.loads(SNAPSHOT.read_text(encoding="utf-8"))
+    document["info"]["version"] = expected["info"]["version"]
+    assert document == expected
+
+
+def test_the_examples_of_problems_follow_the_table(client: httpx.Client) -> None:
+    responses = client.get("/openapi.json").json()["paths"]["/segment"]["post"]["responses"]
+    seen = set()
+    for status, response in responses.items():
+        if status == "200":
+            continue
+        for code, example in response["content"]["application/problem+json"]["examples"].items():
+            assert PROBLEMS[code][0] == example["value"]["status"] == int(status)
+            seen.add(code)
+    assert {"overloaded", "deadline_exceeded", "not_grey", "body_too_large"} <= seen
+
+
+def test_the_docs_page_needs_no_other_server(client: httpx.Client) -> None:
+    """Page, script and style come from here: hospital networks reach no CDN."""
+    page = client.get("/docs").text
+    assert "openapi.json" in page
+    files = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(files) >= 2
+    for path in files:
+        assert path.startswith("/docs-files/")
+        assert client.get(path).status_code == 200
+
+
+def test_importing_the_service_loads_nothing_of_training() -> None:
+    """TensorFlow would cost seconds and gigabytes."""
+    code = (
+        "import sys, service.app, service.__main__;"
+        "heavy = {'tensorflow', 'keras', 'tf2onnx', 'onnx', 'training'} & set(sys.modules);"
+        "sys.exit(', '.join(sorted(heavy)) or 0)"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr

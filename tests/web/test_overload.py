@@ -1,0 +1,148 @@
+"""Full queues, passed deadlines, clients that leave, large next to small."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import encode
+from tests.serving import PATIENCE_S, Running, running, wait_until
+
+
+@pytest.fixture(scope="module")
+def small(models: Path) -> Iterator[Running]:
+    """Two workers, and two places in the queue."""
+    with running(models, workers=2, queue_size=2, deadline_s=20.0) as started:
+        yield started
+
+
+def post(service: Running, content: bytes, **headers: str) -> http.client.HTTPConnection:
+    """Sends a request and does not wait for its answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE_S)
+    connection.request("POST", "/segment", content, headers)
+    return connection
+
+
+def test_a_full_queue_is_refused_at_once_and_honestly(small: Running, grey_png: bytes) -> None:
+    with small.busy(4):
+        begun = time.monotonic()
+        answer = small.client.post("/segment", content=grey_png)
+        assert time.monotonic() - begun < 1.0
+        assert answer.status_code == 503
+        assert answer.json()["code"] == "overloaded"
+        assert 1 <= int(answer.headers["retry-after"]) <= 60
+        v2 = small.client.post("/v2/models/standin/infer", json={})
+        assert (v2.status_code, list(v2.json())) == (503, ["error"])
+        for path in ("/livez", "/readyz", "/metrics", "/models"):
+            assert small.client.get(path).status_code == 200
+    assert small.client.post("/segment", content=grey_png).status_code == 200
+
+
+def test_what_waits_is_answered_when_its_turn_comes(small: Running, grey_png: bytes) -> None:
+    with ThreadPoolExecutor(1) as callers:
+        with small.busy(2):
+            answer = callers.submit(small.client.post, "/segment", content=grey_png)
+            wait_until(lambda: small.state.workers.waiting == 1)
+            assert "lungseg_queue_depth 1.0" in small.client.get("/metrics").text
+        assert answer.result(PATIENCE_S).status_code == 200
+
+
+def test_a_client_that_leaves_frees_its_place(small: Running, grey_png: bytes) -> None:
+    workers = small.state.workers
+    with small.busy(2):
+        leaving = [post(small, grey_png) for _ in range(2)]
+        wait_until(lambda: workers.waiting == 2)
+        assert small.client.post("/segment", content=grey_png).status_code == 503
+        for connection in leaving:
+            connection.close()
+        wait_until(lambda: workers.waiting == 0)
+    assert 'status="499"' in small.client.get("/metrics").text
+
+
+def test_a_body_that_breaks_off_harms_nobody(small: Running, grey_png: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", small.port)) as broken:
+        broken.sendall(b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\nabc")
+        wait_until(lambda: small.state.lifecycle.buffered_bytes == 3)
+    wait_until(lambda: small.state.lifecycle.buffered_bytes == 0)
+    assert small.client.post("/segment", content=grey_png).status_code == 200
+
+
+def test_a_deadline_is_kept_while_waiting_and_while_receiving(
+    models: Path, grey_png: bytes
+) -> None:
+    with running(models, workers=1, deadline_s=0.4) as hasty:
+        with hasty.busy(1):
+            begun = time.monotonic()
+            answer = hasty.client.post("/segment", content=grey_png)
+            assert 0.3 < time.monotonic() - begun < 5.0
+            assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
+            # Nothing of it is left in the queue, so no work is wasted on it later.
+            wait_until(lambda: hasty.state.workers.waiting == 0)
+
+        with socket.create_connection(("127.0.0.1", hasty.port), PATIENCE_S) as slow:
+            slow.sendall(b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc")
+            assert b" 504 " in slow.recv(4096)
+
+
+def test_large_slices_leave_a_worker_to_small_ones(models: Path, grey_png: bytes) -> None:
+    noise = np.random.default_rng(0).integers(0, 65535, (2200, 2200), np.uint16)
+    large = encode(noise, "PNG")
+    assert len(large) > 4 * 1024 * 1024
+    with running(models, workers=2) as service, ThreadPoolExecutor(6) as callers:
+        begun = time.monotonic()
+        waits = [
+            callers.submit(service.client.post, "/segment?format=png", content=large)
+            for _ in range(6)
+        ]
+        wait_until(lambda: service.state.workers.running > 0)
+        small = service.client.post("/segment", content=grey_png)
+        small_s = time.monotonic() - begun
+        assert small.status_code == 200
+        assert [wait.result(PATIENCE_S).status_code for wait in waits] == [200] * 6
+        assert small_s < 0.7 * (time.monotonic() - begun)
+
+
+def test_bodies_in_memory_are_limited_in_all(models: Path) -> None:
+    with running(models, max_buffered_bytes=50_000) as service:
+        holding = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(2)]
+        head = b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 40000\r\n\r\n"
+        holding[0].sendall(head + bytes(39_999))
+        wait_until(lambda: service.state.lifecycle.buffered_bytes == 39_999)
+        holding[1].sendall(head + bytes(39_999))
+        assert b"503" in holding[1].recv(4096).split(b"\r\n", 1)[0]
+        for connection in holding:
+            connection.close()
+        wait_until(lambda: service.state.lifecycle.buffered_bytes == 0)
+
+
+@pytest.mark.parametrize("mode", ["waiting", "window"])
+def test_batching_gives_every_caller_its_own_mask(
+    models: Path, service: Running, phantom: object, mode: str
+) -> None:
+    rows = np.arange(337)[:, None]
+    slices = [
+        encode(np.where(rows < cut, 20, 200).astype(np.uint8) * np.ones((1, 511), np.uint8), "PNG")
+        for cut in range(30, 330, 20)
+    ]
+    alone = [service.client.post("/segment?format=png", content=s).content for s in slices]
+    with running(models, batching=mode, workers=6, batch_window_ms=20.0) as joined:
+        with ThreadPoolExecutor(12) as callers:
+            together = list(
+                callers.map(
+                    lambda content: (
+                        joined.client.post("/segment?format=png", content=content).content
+                    ),
+                    slices,
+                )
+            )
+        text = joined.client.get("/metrics").text
+    assert together == alone
+    count = next(line for line in text.splitlines() if line.startswith("lungseg_batch_size_count"))
+    assert float(count.split()[1]) < len(slices)

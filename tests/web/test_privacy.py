@@ -1,0 +1,128 @@
+"""What identifies a patient appears nowhere but in the answer's own file, if at all."""
+
+from __future__ import annotations
+
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pydicom
+import pytest
+from PIL import Image, PngImagePlugin
+from pydicom.dataset import Dataset
+
+from tests.serving import Running, running
+from training.phantom import dicom_bytes, make_phantom
+
+MARKER = "ZQXMARKERQXZ"
+TEXT_VRS = ("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC")
+NUMBERS = {"DS": "9876543.2109", "IS": "987654321098"}
+NEEDED = ("Modality", "ImageType", "SpecificCharacterSet", "PhotometricInterpretation")
+
+
+@pytest.fixture(scope="module", params=["debug"])
+def watched(
+    request: pytest.FixtureRequest, models: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Running, Path]]:
+    """A service whose temporary files, should it make any, lie in one folder."""
+    folder = tmp_path_factory.mktemp("temporary")
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        with running(models, log_level=request.param, api_keys=()) as service:
+            yield service, folder
+    finally:
+        tempfile.tempdir = before
+
+
+def marked(*, broken: bool) -> list[bytes]:
+    """Files with the marker in every text element, and with broken values in each."""
+    phantom = make_phantom((40, 52), seed=1)
+    pydicom.config.settings.writing_validation_mode = pydicom.config.IGNORE
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(dicom_bytes(phantom)))
+        known = pydicom.datadict.DicomDictionary.items()
+        for tag, (vr, _, _, _, keyword) in known:
+            if vr in TEXT_VRS and keyword and keyword not in NEEDED and tag >> 16 > 2:
+                if vr in NUMBERS:
+                    if broken or keyword not in dataset:
+                        setattr(dataset, keyword, NUMBERS[vr])
+                    continue
+                setattr(dataset, keyword, MARKER if vr != "PN" else f"{MARKER}^{MARKER}")
+        item = Dataset()
+        item.PatientName = MARKER
+        dataset.OtherPatientIDsSequence = [item]
+        dataset.add_new((0x0009, 0x0010), "LO", MARKER)
+        dataset.add_new((0x0009, 0x1001), "UN", MARKER.encode())
+        files = [saved(dataset)]
+        for keyword in NEEDED:
+            if broken:
+                setattr(dataset, keyword, MARKER)
+                files.append(saved(dataset))
+        return [*files, files[0][:-2000], files[0][: len(files[0]) // 2]]
+    finally:
+        pydicom.config.settings.writing_validation_mode = pydicom.config.RAISE
+
+
+def saved(dataset: Dataset) -> bytes:
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset.save_as(stream)
+    content = stream.getvalue()
+    for number in NUMBERS.values():  # pydicom writes no number that is none
+        content = content.replace(number.encode(), MARKER.encode())
+    return content
+
+
+def pictures() -> list[bytes]:
+    grey = Image.new("L", (40, 52), 90)
+    png, tiff, spoilt = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Patient", MARKER)
+    grey.save(png, "PNG", pnginfo=texts)
+    grey.save(tiff, "TIFF", description=MARKER, artist=MARKER)
+    grey.save(spoilt, "TIFF", description=MARKER)
+    return [png.getvalue(), tiff.getvalue(), spoilt.getvalue()[:-500], MARKER.encode()]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_markers_are_found_nowhere(
+    watched: tuple[Running, Path],
+    broken: bool,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    service, folder = watched
+    files = [*marked(broken=broken), *pictures()]
+    caplog.clear()  # what the test's own writing of such files said
+    capfd.readouterr()
+    recwarn.clear()
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("pydicom").setLevel(logging.DEBUG)
+    pydicom.config.debug(True, default_handler=False)
+    try:
+        seen: list[str] = []
+        for content in files:
+            for path in ("/segment", "/segment?format=png&allow_non_ct=true"):
+                answer = service.client.post(path, content=content)
+                seen += [str(answer.headers), answer.content.decode("latin-1")]
+            named = {"file": (f"{MARKER}.dcm", content, f"image/{MARKER}")}
+            answer = service.client.post("/segment", files=named)
+            seen += [str(answer.headers), answer.text]
+            refused = service.client.post("/segment?format=dicom-seg", content=content)
+            seen += [str(refused.headers), refused.text if refused.is_error else ""]
+            service.client.post("/segment/batch", files={"files": (f"{MARKER}.dcm", content)})
+        seen.append(service.client.get("/metrics").text)
+    finally:
+        pydicom.config.debug(False)
+        logging.getLogger("pydicom").setLevel(logging.NOTSET)
+    seen += [caplog.text, *capfd.readouterr(), *(str(warning.message) for warning in recwarn)]
+    seen += [str(vars(record)) for record in caplog.records]
+    seen += [path.read_text("latin-1") for path in folder.rglob("*") if path.is_file()]
+    assert not [text[:200] for text in seen if MARKER in text]
+    assert not list(folder.rglob("*"))
+    assert caplog.records  # the log was on

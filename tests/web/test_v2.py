@@ -1,0 +1,216 @@
+"""Open Inference Protocol v2: Triton's own client, and JSON by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.http as triton
+import tritonclient.http.aio as triton_aio
+from tritonclient.utils import InferenceServerException
+
+from tests.serving import Running, running
+from tests.standin import expected, write_bundle
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:tritonclient"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+INFER = "/v2/models/standin/infer"
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(5).uniform(0, 255, (2, 256, 256, 1)).astype(np.float32)
+
+
+@pytest.fixture
+def client_v2(service: Running) -> Iterator[triton.InferenceServerClient]:
+    client = triton.InferenceServerClient(f"127.0.0.1:{service.port}")
+    yield client
+    client.close()
+
+
+def tensor(module: object, images: np.ndarray, *, binary: bool = True) -> object:
+    made = triton.InferInput("image", list(images.shape), "FP32")
+    made.set_data_from_numpy(images, binary_data=binary)
+    return made
+
+
+def document(images: np.ndarray, **changes: object) -> dict[str, object]:
+    made = {"name": "image", "shape": list(images.shape), "datatype": "FP32"}
+    return {"id": "42", "inputs": [{**made, "data": images.ravel().tolist(), **changes}]}
+
+
+def test_tritons_client_sees_health_and_metadata(client_v2: triton.InferenceServerClient) -> None:
+    assert client_v2.is_server_live()
+    assert client_v2.is_server_ready()
+    assert client_v2.is_model_ready("standin")
+    assert client_v2.is_model_ready("standin", "1")
+    assert not client_v2.is_model_ready("other")
+    assert "binary_tensor_data" in client_v2.get_server_metadata()["extensions"]
+    described = client_v2.get_model_metadata("standin")
+    assert described["inputs"] == [
+        {"name": "image", "datatype": "FP32", "shape": [-1, 256, 256, 1]}
+    ]
+    assert described["versions"] == ["1"]
+    (entry,) = client_v2.get_model_repository_index()
+    assert (entry["name"], entry["version"], entry["state"]) == ("standin", "1", "READY")
+
+
+@pytest.mark.parametrize("packed", [None, "gzip", "deflate"])
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False])
+def test_tritons_client_infers(
+    client_v2: triton.InferenceServerClient,
+    images: np.ndarray,
+    packed: str | None,
+    binary_in: bool,
+    binary_out: bool,
+) -> None:
+    result = client_v2.infer(
+        "standin",
+        [tensor(triton, images, binary=binary_in)],
+        outputs=[triton.InferRequestedOutput("mask", binary_data=binary_out)],
+        request_id="seven",
+        request_compression_algorithm=packed,
+        response_compression_algorithm=packed,
+    )
+    assert np.abs(result.as_numpy("mask") - expected(images)).max() < 1e-5
+    assert result.get_response()["id"] == "seven"
+    assert result.get_response()["model_version"] == "1"
+
+
+def test_tritons_asynchronous_client_infers(service: Running, images: np.ndarray) -> None:
+    async def call() -> list[np.ndarray]:
+        async with triton_aio.InferenceServerClient(f"127.0.0.1:{service.port}") as client:
+            results = await asyncio.gather(
+                *(client.infer("standin", [tensor(triton_aio, images[i : i + 1])]) for i in (0, 1))
+            )
+            return [np.asarray(result.as_numpy("mask")) for result in results]
+
+    found = np.concatenate(asyncio.run(call()))
+    assert np.abs(found - expected(images)).max() < 1e-5
+
+
+def test_tritons_client_sends_encoded_images(
+    client_v2: triton.InferenceServerClient, grey_png: bytes, dicom: bytes
+) -> None:
+    made = triton.InferInput("image", [2], "BYTES")
+    made.set_data_from_numpy(np.array([grey_png, dicom], dtype=np.object_))
+    mask = client_v2.infer("standin", [made]).as_numpy("mask")
+    assert mask.shape == (2, 256, 256, 1)
+    assert 0.05 < (mask > 0.5).mean() < 0.95
+
+
+def test_tritons_client_is_told_what_is_wrong(
+    client_v2: triton.InferenceServerClient, images: np.ndarray
+) -> None:
+    with pytest.raises(InferenceServerException, match="expected a model listed"):
+        client_v2.infer("other", [tensor(triton, images)])
+    small = np.zeros((1, 8, 8, 1), np.float32)
+    with pytest.raises(InferenceServerException, match=r"expected shape \[N, 256, 256, 1\]"):
+        client_v2.infer("standin", [tensor(triton, small)])
+
+
+def test_json_by_hand_nested_flat_and_mixed_with_binary(
+    client: httpx.Client, images: np.ndarray
+) -> None:
+    one = images[:1]
+    for data in (one.tolist(), one.ravel().tolist()):
+        answer = client.post(INFER, json=document(one, data=data)).json()
+        (output,) = answer["outputs"]
+        assert (answer["id"], answer["model_name"]) == ("42", "standin")
+        assert output["shape"] == [1, 256, 256, 1]
+        assert np.abs(np.array(output["data"]) - expected(one).ravel()).max() < 1e-5
+    wanted = document(one) | {"parameters": {"binary_data_output": True}}
+    answer = client.post(INFER, json=wanted)
+    split = int(answer.headers["inference-header-content-length"])
+    head = json.loads(answer.content[:split])
+    mask = np.frombuffer(answer.content[split:], "<f4")
+    assert head["outputs"][0]["parameters"]["binary_data_size"] == mask.nbytes
+    assert np.abs(mask - expected(one).ravel()).max() < 1e-5
+
+
+def wrong_documents() -> dict[str, object]:
+    one = np.zeros((1, 256, 256, 1), np.float32)
+    return {
+        "list": [],
+        "no input": {"inputs": []},
+        "name": document(one, name="picture"),
+        "dtype": document(one, datatype="FP64"),
+        "shape": document(one, shape=[1, 256, 255, 1]),
+        "negative shape": document(one, shape=[-1, 256, 256, 1]),
+        "too many": document(one, shape=[65, 1]),
+        "huge shape": document(one, shape=[1, 2**40]),
+        "ragged": document(one, data=[[1], [2, 3]]),
+        "strings": document(one, data=["a"]),
+        "no data": document(one, data=None),
+        "shared memory": document(one, parameters={"shared_memory_region": "x"}),
+        "binary that is not there": document(one, data=None, parameters={"binary_data_size": 9}),
+        "output name": document(one) | {"outputs": [{"name": "lungs"}]},
+        "id": document(one) | {"id": 7},
+        "bytes in JSON": document(one, datatype="BYTES", shape=[1], data=["%%%"]),
+    }
+
+
+@pytest.mark.parametrize("name", wrong_documents())
+def test_wrong_requests_are_400_with_the_protocols_error(client: httpx.Client, name: str) -> None:
+    answer = client.post(INFER, json=wrong_documents()[name])
+    assert answer.status_code == 400
+    assert list(answer.json()) == ["error"]
+
+
+def test_wrong_binary_requests_are_400(client: httpx.Client) -> None:
+    made = {"name": "image", "shape": [1], "datatype": "BYTES"}
+    for tail in (b"\x01", struct.pack("<I", 99) + b"x", b"\x00" * 8):
+        sized = {**made, "parameters": {"binary_data_size": len(tail)}}
+        head = json.dumps({"inputs": [sized]}).encode()
+        headers = {"Inference-Header-Content-Length": str(len(head))}
+        answer = client.post(INFER, content=head + tail, headers=headers)
+        assert answer.status_code == 400, tail
+    headers = {"Inference-Header-Content-Length": "999"}
+    assert client.post(INFER, content=b"{}", headers=headers).status_code == 400
+    assert client.post(INFER, content=b"\xff").status_code == 400
+
+
+def test_tritons_client_loads_rolls_back_and_unloads(tmp_path: Path, images: np.ndarray) -> None:
+    write_bundle(tmp_path, version="1", cut=60)
+    with running(tmp_path) as service:
+        client = triton.InferenceServerClient(f"127.0.0.1:{service.port}")
+
+        def serving() -> str:
+            return client.infer("standin", [tensor(triton, images)]).get_response()["model_version"]
+
+        assert serving() == "1"
+        write_bundle(tmp_path, version="2", cut=90)
+        client.load_model("standin")
+        assert serving() == "2"
+        roll_back = {"version_policy": {"specific": {"versions": [1]}}}
+        client.load_model("standin", config=json.dumps(roll_back))
+        assert serving() == "1"
+        client.unload_model("standin")
+        assert not client.is_model_ready("standin")
+        assert not client.is_server_ready()
+        with pytest.raises(InferenceServerException, match="not ready"):
+            serving()
+        client.load_model("standin")
+        assert serving() == "2"
+        with pytest.raises(InferenceServerException, match="expected a version"):
+            client.load_model(
+                "standin", config=json.dumps({"version_policy": {"specific": {"versions": [9]}}})
+            )
+        client.close()
+
+
+def test_model_control_can_be_switched_off(models: Path) -> None:
+    with running(models, model_control=False) as service:
+        answer = service.client.post("/v2/repository/models/standin/unload")
+        assert answer.status_code == 403
+        assert service.client.get("/readyz").status_code == 200

@@ -1,0 +1,184 @@
+"""Every choice of a training run in one frozen block, as TOML and as command-line flags."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import tomllib
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from training.dataset import PATIENT_PATTERN
+from training.errors import DataError
+
+ENCODERS = (
+    "unet",
+    "mobilenetv2",
+    "efficientnetb0",
+    "efficientnetb1",
+    "efficientnetv2b0",
+    "resnet50v2",
+    "densenet121",
+)
+"""Our own, and those of ``keras.applications`` that ``training.encoders`` knows to feed."""
+
+
+def _choice(default: Any, text: str, *choices: str) -> Any:
+    return field(default=default, metadata={"help": text, "choices": choices or None})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """Hyper-parameters of one run; the defaults are the published starting recipe."""
+
+    # data
+    patient_pattern: str = _choice(PATIENT_PATTERN, "regular expression that names the patient")
+    validation_fraction: float = _choice(0.2, "share of the patients held out for validation")
+    seed: int = _choice(0, "of the split, the weights and the augmentation")
+    grid: int = _choice(256, "side of the network's input in pixels")
+    folds: int = _choice(0, "rounds of cross-validation, 0 = one split")
+    fold: int = _choice(0, "round to run, from 1; 0 = all of them")
+    skip_unreadable: bool = _choice(False, "leave out pairs that can't be read and go on")
+    # network
+    encoder: str = _choice("unet", "what finds the features", *ENCODERS)
+    encoder_weights: str = _choice(
+        "none", "of a keras.applications encoder: none, imagenet (needs the network) or a file"
+    )
+    init_from: str = _choice("", "start from this .keras file, run or model folder")
+    freeze: str = _choice("none", "part of the network that is not fitted", "none", "encoder")
+    width: int = _choice(16, "channels of the first level; each level doubles them")
+    depth: int = _choice(4, "levels of max pooling")
+    stem: str = _choice("full", "resolution of the first level", "full", "half")
+    decoder: str = _choice("resize", "how the decoder upsamples", "resize", "transpose")
+    batch_norm_momentum: float = _choice(
+        0.9, "of the moving averages: Keras' 0.99 has not caught up after ten short epochs"
+    )
+    dropout: float = _choice(0.0, "share of the bottleneck's channels dropped")
+    # fit
+    epochs: int = _choice(10, "passes over the training slices")
+    batch_size: int = _choice(16, "slices a step")
+    learning_rate: float = _choice(1e-3, "of Adam")
+    schedule: str = _choice(
+        "constant", "of the learning rate", "constant", "cosine", "exponential", "step"
+    )
+    warmup_epochs: float = _choice(0.0, "epochs over which the rate rises from 0")
+    loss: str = _choice("bce", "objective", "bce", "dice", "bce_dice", "focal")
+    early_stopping: int = _choice(0, "epochs without a better validation Dice to end after, 0 = no")
+    mixed_precision: str = _choice(
+        "none", "16-bit arithmetic of this kind", "none", "float16", "bfloat16"
+    )
+    strategy: str = _choice(
+        "none", "of several devices or machines", "none", "mirrored", "multiworker"
+    )
+    # augmentation: probabilities a slice, ranges as plus-minus or low, high
+    augment: bool = _choice(True, "vary the training slices")
+    rotation_degrees: float = _choice(15.0, "largest ordinary rotation")
+    turn_probability: float = _choice(0.05, "rotation by any angle (prone, lying on a side)")
+    zoom: float = _choice(1.4, "largest factor by which the field of view grows or shrinks")
+    shift: float = _choice(0.08, "largest shift as a share of the side")
+    flip_probability: float = _choice(0.5, "left-right mirror")
+    window_probability: float = _choice(0.45, "a random window instead of the model's own")
+    raw_probability: float = _choice(
+        0.35, "uncalibrated values as they are, scanner padding included, as 16-bit files show them"
+    )
+    gamma: float = _choice(1.5, "largest gamma or its inverse on grey levels")
+    noise_hu: float = _choice(60.0, "largest standard deviation of added noise")
+    blur_pixels: float = _choice(1.0, "largest standard deviation of added blur")
+    padding_probability: float = _choice(0.1, "a round field of view with padding outside")
+    background_probability: float = _choice(0.1, "another grey outside the body, table removed")
+    opacity_probability: float = _choice(0.1, "a dense opacity inside the lungs, still lung")
+    no_lung_probability: float = _choice(0.03, "lungs painted out: the truth is empty")
+    # served mask
+    threshold: float = _choice(0.5, "probability from which a pixel is lung")
+    largest_components: int = _choice(0, "connected regions kept in a mask, 0 = all")
+
+    def __post_init__(self) -> None:
+        """Refuses values that can't train.
+
+        Raises:
+            DataError: with the name of the field and what it may be.
+        """
+        for item in fields(self):
+            choices = item.metadata["choices"]
+            value = getattr(self, item.name)
+            if choices and value not in choices:
+                raise DataError(f"{item.name}: expected one of {', '.join(choices)}, got {value}")
+        for name in ("grid", "width", "depth", "epochs", "batch_size", "learning_rate", "zoom"):
+            if getattr(self, name) <= 0:
+                raise DataError(f"{name}: expected a positive number, got {getattr(self, name)}")
+        cells = 2 ** (self.depth + (self.stem == "half")) if self.encoder == "unet" else 32
+        if self.grid % cells:
+            raise DataError(f"grid: expected a multiple of {cells} for this network: {self.grid}")
+        if not 0 < self.validation_fraction < 1:
+            raise DataError("validation_fraction: expected a number between 0 and 1")
+        if self.folds == 1 or not 0 <= self.fold <= max(0, self.folds):
+            raise DataError(f"fold: expected 2 folds or more and one of them, got {self.fold}")
+        if self.encoder == "unet" and self.encoder_weights != "none":
+            raise DataError("encoder_weights: name their network too, --encoder mobilenetv2")
+        try:
+            re.compile(self.patient_pattern)
+        except re.error as error:
+            raise DataError(f"patient_pattern: no regular expression ({error})") from error
+
+
+def read_config(path: Path | None, overrides: dict[str, Any]) -> TrainConfig:
+    """Reads a TOML file (None for the defaults) and lays given values over it.
+
+    Raises:
+        DataError: the file is no TOML, or it names a field that does not exist.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text())
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise DataError(f"{path.name}: expected a readable TOML file ({error})") from error
+    known = get_type_hints(TrainConfig)
+    for name, value in values.items():
+        if name not in known:
+            raise DataError(f"{name}: no such setting; see `python -m training run --help`")
+        whole_float = known[name] is float and type(value) is int
+        if type(value) is not known[name] and not whole_float:
+            raise DataError(f"{name}: expected {known[name].__name__}, got {value!r}")
+        values[name] = known[name](value)
+    return TrainConfig(**(values | overrides))
+
+
+def write_config(config: TrainConfig, path: Path) -> None:
+    """Writes a configuration as TOML that ``read_config`` reads back."""
+    path.write_text("".join(toml_line(*item) + "\n" for item in asdict(config).items()))
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds one flag for each field; a flag not given is absent from the parsed arguments."""
+    types = get_type_hints(TrainConfig)
+    group = parser.add_argument_group("recipe (defaults in brackets)")
+    for item in fields(TrainConfig):
+        options: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+        if types[item.name] is not bool:
+            options = {"type": types[item.name], "choices": item.metadata["choices"]}
+        text = f"{item.metadata['help']} [{item.default}]".replace("%", "%%")
+        flag = "--" + item.name.replace("_", "-")
+        group.add_argument(flag, dest=item.name, default=argparse.SUPPRESS, help=text, **options)
+
+
+def given_flags(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The recipe flags that the command line gave."""
+    names = {item.name for item in fields(TrainConfig)}
+    return {name: value for name, value in vars(arguments).items() if name in names}
+
+
+def toml_line(key: str, value: Any) -> str:
+    """One setting as TOML."""
+    return f"{key} = {_toml(value)}"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        # A literal string where it can be, for the patterns' backslashes; else JSON's, a TOML one.
+        return json.dumps(value) if "'" in value else f"'{value}'"
+    return repr(value)

@@ -1,0 +1,89 @@
+"""Puts slices of any origin on one HU-like scale, so that windows mean the same on each."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from service.core.types import AIR_HU, Scan
+
+SOFT_TISSUE_HU = 40.0
+"""Attenuation of muscle: the upper peak of a chest slice's histogram."""
+HISTOGRAM_BINS = 256
+ROBUST_PERCENTILES = (0.5, 99.5)
+MIN_PEAK_DISTANCE = 0.2
+"""Least distance of the two peaks, as a share of the robust range."""
+PADDING_GAP = 0.15
+"""Width of the empty range above padding, as a share of the whole range."""
+EMPTY_FRACTION = 1e-3
+"""Share of the pixels that an empty range may still hold (noise, interpolated edges)."""
+
+
+def find_peaks(values: NDArray[np.float32]) -> tuple[float, float]:
+    """Finds the intensities of air (or aerated lung) and of soft tissue.
+
+    The two highest modes of the smoothed histogram that lie far enough apart; the robust
+    minimum and a point at 70% of the robust range where there are no two.
+
+    Args:
+        values: intensities of one slice, any shape.
+
+    Returns:
+        (air, soft tissue), air < soft tissue.
+    """
+    values = _without_padding(values)
+    low, high = (float(edge) for edge in np.percentile(values, ROBUST_PERCENTILES))
+    if high <= low:
+        return low, low + 1.0
+    counts, edges = np.histogram(values, bins=HISTOGRAM_BINS, range=(low, high))
+    # Pictures clip at both ends: black and white are counted like any other level.
+    smooth = ndimage.gaussian_filter1d(counts.astype(float), sigma=3.0, mode="constant")
+    centres = (edges[:-1] + edges[1:]) / 2
+    first = int(smooth.argmax())
+    apart = np.abs(np.arange(HISTOGRAM_BINS) - first) >= MIN_PEAK_DISTANCE * HISTOGRAM_BINS
+    modes = (smooth >= np.roll(smooth, 1)) & (smooth >= np.roll(smooth, -1)) & apart
+    if not (smooth * modes).any():
+        return low, low + 0.7 * (high - low)
+    second = int((smooth * modes).argmax())
+    air, tissue = sorted((centres[first], centres[second]))
+    return float(air), float(tissue)
+
+
+def _without_padding(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Leaves out what a wide empty range of the histogram separates from the rest below it.
+
+    Scanners and exports mark the corners outside the field of view with a value far below air.
+    """
+    top = float(np.percentile(values, ROBUST_PERCENTILES[1]))  # metal must not widen the range
+    bottom = float(values.min())
+    if top <= bottom:
+        return values
+    counts, edges = np.histogram(values, bins=HISTOGRAM_BINS, range=(bottom, top))
+    below = np.concatenate(([0], np.cumsum(counts))) / values.size
+    width = int(PADDING_GAP * HISTOGRAM_BINS)
+    empty = below[width:] - below[:-width] < EMPTY_FRACTION
+    # Air and tissue may lie as far apart in a narrow picture: padding is the darker minority.
+    starts = np.flatnonzero(empty & (below[: len(empty)] > 0) & (below[: len(empty)] < 0.5))
+    starts = starts[starts < HISTOGRAM_BINS // 2]
+    if not starts.size:
+        return values
+    kept = values[values > edges[starts[0] + width]]
+    return kept if kept.size else values
+
+
+def pseudo_hu(scan: Scan) -> NDArray[np.float32]:
+    """Intensities of a slice in HU, or scaled so that air and soft tissue lie where HU have them.
+
+    Args:
+        scan: one slice, Z = 1.
+
+    Returns:
+        float32, shape (Y, X).
+    """
+    values = scan.values[0]
+    if scan.unit == "HU":
+        return values
+    air, tissue = find_peaks(values)
+    slope = (SOFT_TISSUE_HU - AIR_HU) / (tissue - air)
+    return ((values - air) * slope + AIR_HU).astype(np.float32)

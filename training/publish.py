@@ -1,0 +1,249 @@
+"""Writes a trained network as the next version of a model: checked, gated, all or nothing."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from service.core.contract import Contract, IntensityRule, MaskRule, TensorSpec
+from service.core.errors import BundleError
+from service.core.preprocess import fit
+from service.core.types import Scan
+from service.inference.model import Model
+from service.inference.session import Engine, Session
+from training.card import CardFacts, write_card
+from training.compare import Comparison, compare
+from training.config import TrainConfig
+from training.convert import OPSET, parity, to_onnx, write_triton_config
+from training.dataset import DataError, Pair, read_sample
+from training.evaluate import SliceResult, evaluate, summarise
+from training.material import PROVENANCE
+from training.phantom import make_phantom
+from training.quantize import CALIBRATION_SLICES, MAX_DICE_LOSS, quantize_int8
+from training.run import Release
+from training.views import STANDARD_WINDOWS_HU, through_window
+
+PARITY_SLICES = 16
+GOLDEN_SEED = 1
+WEIGHTS = "model.keras"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What a run has to show for itself.
+
+    Attributes:
+        network: the Keras model of the best epoch.
+        config: its recipe.
+        training: pairs it was fitted to.
+        validation: pairs it was not fitted to.
+        provenance: data hash, versions and the like, as JSON values.
+        dropped: reasons of the pairs left out.
+        external: other data sets to measure on, never trained on.
+    """
+
+    network: keras.Model
+    config: TrainConfig
+    training: tuple[Pair, ...]
+    validation: tuple[Pair, ...]
+    provenance: dict[str, Any]
+    dropped: tuple[tuple[Pair, str], ...] = ()
+    external: tuple[Pair, ...] = ()
+
+
+def publish(trained: Trained, release: Release) -> Path:
+    """Exports, proves, measures and publishes a network.
+
+    The bundle is made in a hidden folder beside the models and moved into place by one rename,
+    so that a crash or a full disk leaves nothing half-written.
+
+    Returns:
+        The folder of the new version.
+
+    Raises:
+        DataError: Keras and ONNX disagree, the gate refuses, or the disk is full.
+    """
+    version = next_version(release.models / release.name)
+    try:
+        with _staging(release.models) as staging:
+            folder = staging / release.name / version
+            folder.mkdir(parents=True)
+            facts = _fill(folder, trained, release)
+            comparison = _gate(facts.results, release, trained.validation)
+            write_card(replace(facts, comparison=comparison, forced=release.force), folder)
+            Model.load(folder, Engine())  # the proof: the service itself accepts the bundle
+            target = release.models / release.name / version
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_triton_config(
+                target.parent, release.name, Session((folder / "model.onnx").read_bytes(), Engine())
+            )
+            folder.rename(target)
+    except OSError as error:
+        raise DataError(
+            f"{release.models}: the model could not be written ({error.strerror}); nothing is "
+            "left half-written. Make room and export again"
+        ) from error
+    except BundleError as error:
+        raise DataError(f"the service refuses the exported model: {error}") from error
+    return target
+
+
+def next_version(family: Path) -> str:
+    """One more than the highest version in a model's folder."""
+    numbers = [int(path.name) for path in family.glob("[0-9]*") if path.name.isdigit()]
+    return str(max(numbers, default=0) + 1)
+
+
+def latest(family: Path) -> Path | None:
+    """The newest version's folder, None for a new model."""
+    number = int(next_version(family)) - 1
+    return family / str(number) if number else None
+
+
+def _fill(folder: Path, trained: Trained, release: Release) -> CardFacts:
+    """Writes all files of a bundle but the card."""
+    network, config = trained.network, trained.config
+    metadata = {"model": release.name, "version": folder.name, "license": "research use only"}
+    content = to_onnx(network, metadata | {"config": json.dumps(asdict(config))})
+    difference = parity(network, content, _greys(trained.validation[:PARITY_SLICES], network))
+    float_results: list[SliceResult] | None = None
+    if release.int8:
+        _write_graph(folder, content, config, {})
+        float_results = list(evaluate(Model.load(folder, Engine()), trained.validation))
+        chosen = trained.training[:: max(1, len(trained.training) // CALIBRATION_SLICES)]
+        content = quantize_int8(content, list(_greys(chosen, network)))
+    _write_graph(folder, content, config, {})
+    model = Model.load(folder, Engine())
+    results = list(evaluate(model, trained.validation))
+    loss = _int8_loss(float_results, results)
+    external = list(evaluate(model, trained.external))
+    windows = {
+        window: list(evaluate(model, trained.validation, vary=through_window(*window)))
+        for window in STANDARD_WINDOWS_HU
+    }
+    network.save(folder / WEIGHTS, include_optimizer=False)
+    (folder / PROVENANCE).write_text(json.dumps(_provenance(trained), indent=1, sort_keys=True))
+    contract = _write_graph(folder, content, config, _metrics(results, external))
+    return CardFacts(
+        contract=contract,
+        config=config,
+        provenance=_provenance(trained),
+        training_slices=len(trained.training),
+        dropped=trained.dropped,
+        results=results,
+        external=external,
+        windows=windows,
+        parity=difference,
+        int8_loss=loss,
+        parameters=network.count_params(),
+    )
+
+
+def _write_graph(
+    folder: Path, content: bytes, config: TrainConfig, metrics: dict[str, float]
+) -> Contract:
+    """Writes graph, golden pair and the contract that binds them."""
+    session = Session(content, Engine())
+    (folder / "model.onnx").write_bytes(content)
+    sides = [
+        (int(node.shape[1] or 0), int(node.shape[2] or 0))
+        for node in (session.input, session.output)
+    ]
+    image = _golden_image(sides[0])
+    np.savez_compressed(folder / "golden.npz", image=image, mask=session.run(image))
+    contract = Contract(
+        name=folder.parent.name,
+        version=folder.name,
+        created=dt.datetime.now(dt.UTC).date().isoformat(),
+        sha256=hashlib.sha256(content).hexdigest(),
+        opset=OPSET,
+        input=TensorSpec(name=session.input.name, height=sides[0][0], width=sides[0][1]),
+        output=TensorSpec(name=session.output.name, height=sides[1][0], width=sides[1][1]),
+        intensity=IntensityRule(),
+        mask=MaskRule(threshold=config.threshold, largest_components=config.largest_components),
+        metrics=metrics,
+    )
+    (folder / "contract.json").write_text(contract.model_dump_json(indent=2) + "\n")
+    (folder / "CARD.md").touch()
+    return contract
+
+
+def _golden_image(grid_size: tuple[int, int]) -> NDArray[np.float32]:
+    phantom = make_phantom(seed=GOLDEN_SEED)
+    scan = Scan(values=phantom.hu[None], unit="HU", media_type="application/dicom")
+    return fit(scan, grid_size, IntensityRule()).grey
+
+
+def _greys(pairs: Sequence[Pair], network: keras.Model) -> Iterator[NDArray[np.float32]]:
+    """Slices as the network sees them in serving."""
+    height, width = network.inputs[0].shape[1:3]
+    for pair in pairs:
+        yield fit(read_sample(pair).scan, (height, width), IntensityRule()).grey
+
+
+def _gate(
+    results: Sequence[SliceResult], release: Release, validation: Sequence[Pair]
+) -> Comparison | None:
+    """Compares with the version in place; refuses a worse one unless forced."""
+    before = latest(release.models / release.name)
+    if before is None:
+        return None
+    comparison = compare(list(evaluate(Model.load(before, Engine()), validation)), results)
+    if not comparison.may_replace and not release.force:
+        raise DataError(
+            f"not published, version {before.name} is better on the validation slices "
+            f"(--force publishes anyway):\n{comparison.describe()}"
+        )
+    return comparison
+
+
+def _int8_loss(
+    float_results: Sequence[SliceResult] | None, results: Sequence[SliceResult]
+) -> float | None:
+    if float_results is None:
+        return None
+    loss = -compare(float_results, results).difference
+    if loss > MAX_DICE_LOSS:
+        raise DataError(
+            f"not published: quantisation costs {loss:.4f} Dice, at most {MAX_DICE_LOSS} is allowed"
+        )
+    return loss
+
+
+def _provenance(trained: Trained) -> dict[str, Any]:
+    names = [f"{pair.source}/{pair.name}" for pair in trained.validation]
+    return trained.provenance | {"config": asdict(trained.config), "validation": sorted(names)}
+
+
+def _metrics(results: Sequence[SliceResult], external: Sequence[SliceResult]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for prefix, group in (("validation", results), ("external", external)):
+        if group:
+            summary = summarise(prefix, group)
+            figures = {name: summary.means[name] for name in ("dice", "iou", "hd95")}
+            found |= {f"{prefix}.{name}": round(value, 4) for name, value in figures.items()}
+            found[f"{prefix}.dice_min"] = round(summary.minimum, 4)
+    return {name: value for name, value in found.items() if np.isfinite(value)}
+
+
+@contextmanager
+def _staging(models: Path) -> Generator[Path]:
+    """A hidden folder on the same file system as the models, gone afterwards."""
+    models.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".staging-", dir=models))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

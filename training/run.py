@@ -1,0 +1,186 @@
+"""From folders of slices and masks to a published model version, without a hand on it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from training.config import TrainConfig, read_config, write_config
+from training.dataset import list_pairs
+from training.errors import DataError
+from training.material import (
+    PROVENANCE,
+    SPLIT,
+    Material,
+    prepare,
+    read_material,
+    split_rows,
+    write_material,
+)
+from training.sources import Source
+
+CONFIG, FOLDS, STATE = "config.toml", "folds.json", "state.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """What is to be published, and where.
+
+    Attributes:
+        models: folder of all models.
+        name: of the model.
+        external: folders of slices to measure on, never trained on.
+        force: publish although the version in place is better; the card says so.
+        int8: quantise, and refuse when that costs too much.
+    """
+
+    models: Path
+    name: str
+    external: tuple[Path, ...] = ()
+    force: bool = False
+    int8: bool = False
+
+
+def run(
+    sources: Sequence[Source | Path], out: Path, config: TrainConfig, release: Release
+) -> Path | None:
+    """Trains and publishes; what ``out`` already holds of this run is continued.
+
+    Returns:
+        The folder of the new model version; None after a cross-validation, which publishes none.
+    """
+    if config.folds and not config.fold:
+        cross_validate(sources, out, config)
+        return None
+    chief = train(sources, out, config)
+    if config.folds or not chief:
+        return None
+    return export(out, release)
+
+
+def train(
+    sources: Sequence[Source | Path], out: Path, config: TrainConfig, *, cache: Path | None = None
+) -> bool:
+    """Cleans, splits and fits; returns whether this process is the one that keeps the run.
+
+    Raises:
+        DataError: the slices can't be used, or ``out`` holds another run.
+    """
+    # Keras takes seconds to import: only where it is needed
+    from training.cache import cache_pieces
+    from training.fit import fit
+    from training.provenance import provenance
+    from training.strategies import is_chief
+
+    cache = cache or out.parent / ".cache"
+    chief = is_chief(config.strategy)
+    expect_same_recipe(config, out)
+    material = prepare(sources, config, cache=cache)
+    expect_same_split(material, out)
+    if chief:
+        out.mkdir(parents=True, exist_ok=True)
+        write_config(config, out / CONFIG)
+        write_material(material, out, provenance(config))
+        print(material.describe())
+    fit(
+        cache_pieces(material.training, config.grid, cache),
+        cache_pieces(material.validation, config.grid, cache),
+        config,
+        out,
+        weights=[material.weights.get(pair.source, 1.0) for pair in material.training],
+    )
+    return chief
+
+
+def cross_validate(
+    sources: Sequence[Source | Path], out: Path, config: TrainConfig
+) -> dict[str, Any]:
+    """Runs all folds, each in its own folder, and sums up their validation Dice.
+
+    Returns:
+        What ``folds.json`` holds: the Dice of each fold, mean and standard deviation.
+    """
+    from training.checkpoints import read_progress
+
+    dice: list[float] = []
+    for fold in range(1, config.folds + 1):
+        print(f"fold {fold} of {config.folds}")
+        folder = out / f"fold-{fold}"
+        train(sources, folder, replace(config, fold=fold), cache=out.parent / ".cache")
+        dice.append(read_progress(folder).best_dice)
+    result = {
+        "validation_dice": dice,
+        "mean": statistics.fmean(dice),
+        "standard_deviation": statistics.stdev(dice),
+    }
+    (out / FOLDS).write_text(json.dumps(result, indent=2) + "\n")
+    print(f"validation Dice {result['mean']:.4f} ± {result['standard_deviation']:.4f} over folds")
+    return result
+
+
+def export(out: Path, release: Release) -> Path:
+    """Publishes the best network of a run as the next version of a model.
+
+    Raises:
+        DataError: the folder holds no whole run, or ``publish`` refuses.
+    """
+    from training.checkpoints import BEST, load_network
+    from training.publish import Trained, publish
+
+    if not (out / BEST).exists():
+        raise DataError(f"{out}: expected a run with {BEST}; train first")
+    material = read_material(out)
+    target = publish(
+        Trained(
+            network=load_network(out / BEST),
+            config=read_config(out / CONFIG, {}),
+            training=material.training,
+            validation=material.validation,
+            provenance=json.loads((out / PROVENANCE).read_text()),
+            dropped=material.dropped,
+            external=tuple(p for folder in release.external for p in list_pairs(folder).pairs),
+        ),
+        release,
+    )
+    print(f"published {target}")
+    return target
+
+
+def expect_same_recipe(config: TrainConfig, out: Path) -> None:
+    """Refuses to continue a run with another recipe; one without a whole epoch may change.
+
+    Raises:
+        DataError: the folder holds a run of a different recipe.
+    """
+    if not (out / STATE).exists() or not (out / CONFIG).exists():
+        return
+    before, now = asdict(read_config(out / CONFIG, {})), asdict(config)
+    changed = [name for name in now if now[name] != before[name]]
+    if changed:
+        raise DataError(
+            f"{out}: holds a run of another recipe (other {', '.join(changed)}); "
+            "choose another --out"
+        )
+
+
+def expect_same_split(material: Material, out: Path) -> None:
+    """Refuses to continue a run on other slices; one without a whole epoch may change.
+
+    Raises:
+        DataError: slices were added, removed or moved to the other side since.
+    """
+    if not (out / STATE).exists() or not (out / SPLIT).exists():
+        return
+    with (out / SPLIT).open(newline="") as stream:
+        before = {tuple(row) for row in list(csv.reader(stream))[1:]}
+    now = {(p.source, p.name, p.patient, side) for p, side in split_rows(material)}
+    if before != now:
+        raise DataError(
+            f"{out}: {len(before ^ now)} entries of the split changed since this run began; "
+            "restore the data, or choose another --out"
+        )
