@@ -211,7 +211,8 @@ def checked(values: NDArray[np.generic]) -> FloatArray:
     Raises:
         UndecodableImage: NaN, infinity or absurdly large values.
     """
-    if not -MAX_INTENSITY <= values.min() <= values.max() <= MAX_INTENSITY:  # false for NaN
+    low, high = float(values.min()), float(values.max())
+    if not -MAX_INTENSITY <= low <= high <= MAX_INTENSITY:  # false for NaN
         raise UndecodableImage(f"expected finite intensities of at most ±{MAX_INTENSITY:.0e}")
     return np.ascontiguousarray(values, np.float32)
 

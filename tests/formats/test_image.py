@@ -174,6 +174,7 @@ REFUSALS: dict[str, tuple[bytes, type[LungsegError]]] = {
     "npy of complex numbers": (npy(np.zeros((4, 4), complex)), UndecodableImage),
     "npy with nan": (npy(np.array([[1.0, np.nan]])), UndecodableImage),
     "npy with infinity": (npy(np.array([[1.0, np.inf]])), UndecodableImage),
+    "npy of 16 bit with infinity": (npy(np.array([[1.0, np.inf]], np.float16)), UndecodableImage),
     "npy beyond float32": (npy(np.array([[1.0, 1e200]])), UndecodableImage),
     "npy truncated": (npy(GREY)[:-1], UndecodableImage),
     "npy too large": (npy(GREY)[:128].replace(b"(61, 83)", b"(9999, 9999)"), ImageTooLarge),
