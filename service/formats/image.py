@@ -50,6 +50,8 @@ MM_PER_RESOLUTION_UNIT = {2: 25.4, 3: 10.0}
 _TIFF_X_RESOLUTION, _TIFF_Y_RESOLUTION, _TIFF_RESOLUTION_UNIT = 282, 283, 296
 _TIFF_PHOTOMETRIC, _TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH, _EXIF_ORIENTATION = 262, 322, 323, 274
 _WHITE_IS_ZERO = 0
+_ON_ITS_SIDE = (5, 6, 7, 8)
+"""EXIF orientations that exchange rows and columns."""
 _PNG_SIZE = slice(16, 24)
 
 
@@ -79,11 +81,10 @@ def read_picture(content: bytes, format_name: str, max_pixels: int) -> Scan:
                 raise MultiFrame("expected one picture in the file, received several")
             _check_hidden_sizes(content, picture)
             spacing_mm = _tiff_spacing(picture) if format_name == "TIFF" else None
-            turned = picture
-            if picture.getexif().get(_EXIF_ORIENTATION, 1) != 1:
-                turned = ImageOps.exif_transpose(picture)
-            if turned.size != picture.size and spacing_mm is not None:
+            orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
+            if orientation in _ON_ITS_SIDE and spacing_mm is not None:
                 spacing_mm = (spacing_mm[1], spacing_mm[0])
+            turned = picture if orientation == 1 else ImageOps.exif_transpose(picture)
             grey, white = _grey_levels(turned)
             if _is_inverted(picture) and white is not None:
                 grey = np.float32(white) - grey.astype(np.float32)

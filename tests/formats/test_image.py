@@ -128,6 +128,17 @@ def test_tiff_resolution_is_spacing_when_plausible(
     assert found == (pytest.approx(expected, rel=1e-3) if expected else None)
 
 
+@pytest.mark.parametrize("size", [(61, 83), (61, 61)])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_spacing_turns_with_the_picture(size: tuple[int, int], orientation: int) -> None:
+    dpi = (25.4 / 0.6, 25.4 / 0.8)
+    tags = {"dpi": dpi, "tiffinfo": {274: orientation}}
+    scan = read(encode(GREY[: size[0], : size[1]], "TIFF", **tags))
+    on_its_side = orientation >= 5
+    assert scan.size == (size[::-1] if on_its_side else size)
+    assert scan.spacing_mm == pytest.approx((0.6, 0.8) if on_its_side else (0.8, 0.6), rel=1e-3)
+
+
 def test_callers_spacing_and_window() -> None:
     scan = read(encode(GREY, "PNG"), spacing_mm=(0.8, 0.5), window_hu=(-1000.0, 400.0))
     assert (scan.unit, scan.spacing_mm) == ("HU", (0.8, 0.5))
