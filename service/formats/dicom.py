@@ -154,11 +154,10 @@ def _check_kind(dataset: FileDataset, *, allow_non_ct: bool) -> tuple[str, ...]:
             "volumes will have an endpoint of their own"
         )
     modality = str(dataset.get("Modality") or "").strip().upper()
-    if not allow_non_ct:
-        reason = _not_ct_because(dataset, modality)
-        if reason:
-            raise NotCT(f"expected a CT slice, received {reason}")
-    return () if modality == "CT" else ("not_ct",)
+    reason = _not_ct_because(dataset, modality)
+    if reason and not allow_non_ct:
+        raise NotCT(f"expected a CT slice, received {reason}")
+    return ("not_ct",) if reason or not modality else ()
 
 
 def _not_ct_because(dataset: FileDataset, modality: str) -> str | None:

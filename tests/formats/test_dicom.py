@@ -276,7 +276,8 @@ def test_what_is_no_ct_slice_is_refused_unless_allowed(
     content = dicom_bytes(small, **changes)
     with pytest.raises(NotCT, match=reason):
         read(content)
-    assert read(content, allow_non_ct=True).size == small.hu.shape
+    scan = read(content, allow_non_ct=True)
+    assert (scan.size, scan.notes) == (small.hu.shape, ("not_ct",))
 
 
 def test_a_missing_modality_with_a_ct_class_is_accepted_with_a_note(small: Phantom) -> None:
