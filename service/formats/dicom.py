@@ -207,15 +207,13 @@ def _rescaled(dataset: FileDataset, stored: NDArray[np.integer]) -> tuple[FloatA
         for keyword in ("RescaleSlope", "RescaleIntercept")
     )
     values = stored.astype(np.float32)
-    modality = str(dataset.get("Modality") or "CT").strip().upper()
-    if slope is None or slope[0] == 0 or modality in OTHER_MODALITIES:
+    if slope is None or slope[0] == 0 or intercept is None:
         return values, False
-    if slope[0] != 1:
-        values *= np.float32(slope[0])
-    if intercept is not None:
-        values += np.float32(intercept[0])
+    values *= np.float32(slope[0])
+    values += np.float32(intercept[0])
     kind = functional(dataset, "PixelValueTransformationSequence", "RescaleType")
-    return values, str(kind or "HU").strip().upper() in HU_RESCALE_TYPES
+    modality = str(dataset.get("Modality") or "CT").strip().upper()
+    return values, modality == "CT" and str(kind or "HU").strip().upper() in HU_RESCALE_TYPES
 
 
 def _has_air(values: FloatArray, padding: NDArray[np.bool_] | None) -> bool:

@@ -198,7 +198,12 @@ def test_a_slope_that_is_not_one(small: Phantom) -> None:
 
 
 def test_without_calibration_values_are_grey_levels(small: Phantom) -> None:
-    for change in ({"RescaleSlope": None}, {"RescaleType": "OD"}, {"RescaleSlope": "0"}):
+    for change in (
+        {"RescaleSlope": None},
+        {"RescaleIntercept": None},
+        {"RescaleType": "OD"},
+        {"RescaleSlope": "0"},
+    ):
         assert read(dicom_bytes(small, **change)).unit == "grey level"
 
 
@@ -285,8 +290,9 @@ def test_a_missing_modality_with_a_ct_class_is_accepted_with_a_note(small: Phant
     assert (scan.notes, scan.unit) == (("not_ct",), "HU")
 
 
-def test_mr_values_are_never_called_hu(small: Phantom) -> None:
-    assert read(dicom_bytes(small, Modality="MR"), allow_non_ct=True).unit == "grey level"
+@pytest.mark.parametrize("modality", ["MR", "PX", "JOHN DOE"])
+def test_values_of_other_modalities_are_never_called_hu(small: Phantom, modality: str) -> None:
+    assert read(dicom_bytes(small, Modality=modality), allow_non_ct=True).unit == "grey level"
 
 
 def test_colour_and_objects_without_pixels(small: Phantom, plain: bytes) -> None:
