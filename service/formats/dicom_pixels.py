@@ -54,11 +54,13 @@ def read_layout(dataset: FileDataset) -> Layout:
     """The pixels' layout from the header.
 
     Raises:
-        NotGrey: several samples per pixel.
+        NotGrey: several samples per pixel, or numbers of palette colours.
         UndecodableImage: attributes that contradict each other.
     """
     if int(dataset.get("SamplesPerPixel") or 1) != 1:
         raise NotGrey("expected one sample per pixel, received a colour image")
+    if str(dataset.get("PhotometricInterpretation")).strip() == "PALETTE COLOR":
+        raise NotGrey("expected grey pixels, received numbers of palette colours")
     allocated = int(dataset.BitsAllocated)
     stored = int(dataset.get("BitsStored") or allocated)
     high_bit = dataset.get("HighBit")

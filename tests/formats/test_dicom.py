@@ -297,8 +297,10 @@ def test_values_of_other_modalities_are_never_called_hu(small: Phantom, modality
 
 def test_colour_and_objects_without_pixels(small: Phantom, plain: bytes) -> None:
     colour = dicom_bytes(small, SamplesPerPixel=3, PhotometricInterpretation="RGB")
-    with pytest.raises(NotGrey):
-        read(colour)
+    palette = dicom_bytes(small, PhotometricInterpretation="PALETTE COLOR")
+    for content in (colour, palette):
+        with pytest.raises(NotGrey):
+            read(content)
     with pytest.raises(NotCT, match="without pixels"):
         read(dicom_bytes(small, PixelData=None))
 
