@@ -32,9 +32,12 @@ def _numbers(value: Any) -> tuple[float, float] | None:
         value = ",".join(map(str, cast("list[object]", value)))
     if value is None:
         return None
-    first, second = (float(part) for part in str(value).split(","))
+    try:
+        first, second = (float(part) for part in str(value).split(","))
+    except ValueError:  # its message quotes the value
+        first = second = math.nan
     if not math.isfinite(first + second):
-        raise ValueError("expected finite numbers")
+        raise ValueError("expected two finite numbers with a comma between them")
     return first, second
 
 
