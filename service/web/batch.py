@@ -33,13 +33,14 @@ from service.web.body import disconnected, inflate, read_body, split_form
 from service.web.errors import problem_document
 from service.web.openapi import BATCH_BODY, BATCH_RESPONSES
 from service.web.schemas import Problem, SegmentAnswer, SegmentQuery
-from service.web.segment import Job, begin, describe, timings
+from service.web.segment import Job, begin, describe, preferred, timings
 from service.web.state import Exchange, State, exchange_of, state_of
 
 PART = "files"
 RETRY_S = 0.05
 """Pause before an item knocks again at a full queue."""
 NDJSON, ZIP = "application/x-ndjson", "application/zip"
+ACCEPTED = {"application/json": "json", NDJSON: "ndjson", ZIP: "zip"}
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 router = APIRouter(tags=["segmentation"])
 
@@ -157,7 +158,7 @@ class Batch:
 async def segment_batch(request: Request, query: Annotated[BatchQuery, Query()]) -> Response:
     """Finds the lungs in each of many slices; one that is refused fails alone."""
     state, exchange = state_of(request.scope), exchange_of(request.scope)
-    form = query.format or _preferred(request.headers.get("accept", ""))
+    form = query.format or preferred(request.headers.get("accept", ""), ACCEPTED)
     job = begin(request, query)
     headers = request.headers
     body = await read_body(request)
@@ -255,9 +256,3 @@ def _safe_name(index: int, filename: str) -> str:
     """A name that is unique by its number and means nothing to a file system."""
     stem = _UNSAFE.sub("_", PurePosixPath(filename).stem)[:64].lstrip(".")
     return f"{index:04d}-{stem}.png" if stem else f"{index:04d}.png"
-
-
-def _preferred(accept: str) -> str:
-    types: dict[str, str] = {NDJSON: "ndjson", ZIP: "zip"}
-    wanted = (entry.partition(";")[0].strip().lower() for entry in accept.split(","))
-    return next((types[media_type] for media_type in wanted if media_type in types), "json")

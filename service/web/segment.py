@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -82,7 +82,7 @@ async def segment(request: Request, query: Annotated[SliceQuery, Query()]) -> Re
     """Finds the lungs in one slice; the content decides what format it is."""
     state, exchange = state_of(request.scope), exchange_of(request.scope)
     job = begin(request, query)
-    form = query.format or preferred(request.headers.get("accept", ""))
+    form = query.format or preferred(request.headers.get("accept", ""), ACCEPTED)
     headers = request.headers
     encoding = headers.get("content-encoding", "")
     content_type = headers.get("content-type", "")
@@ -112,8 +112,13 @@ def begin(request: Request, query: SegmentQuery) -> Job:
     return Job(state=state, model=model, query=query, deadline=exchange.deadline)
 
 
-def preferred(accept: str) -> str:
-    """The form that an ``Accept`` header wants most; of equal ones the first, else JSON."""
+def preferred(accept: str, forms: Mapping[str, str]) -> str:
+    """The form that an ``Accept`` header wants most; of equal ones the first, else JSON.
+
+    Args:
+        accept: the header's value.
+        forms: the form of each media type that can be had.
+    """
     best, best_weight = "json", 0.0
     for entry in accept.split(","):
         media_type, *parameters = (part.strip().lower() for part in entry.split(";"))
@@ -124,8 +129,8 @@ def preferred(accept: str) -> str:
                     weight = float(parameter[2:])
                 except ValueError:
                     weight = 0.0
-        if media_type in ACCEPTED and weight > best_weight:
-            best, best_weight = ACCEPTED[media_type], weight
+        if media_type in forms and weight > best_weight:
+            best, best_weight = forms[media_type], weight
     return best
 
 

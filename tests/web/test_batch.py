@@ -95,6 +95,23 @@ def test_zip_holds_masks_and_the_table(
     assert again.content == answer.content
 
 
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("application/json, application/zip", "application/json"),
+        ("application/zip;q=0.1, application/json", "application/json"),
+        ("application/x-ndjson;q=0, */*", "application/json"),
+        ("application/json;q=0.5, application/x-ndjson;q=0.6", "application/x-ndjson"),
+    ],
+)
+def test_accept_is_weighed_as_for_a_single_slice(
+    client: httpx.Client, accept: str, media_type: str
+) -> None:
+    files = form(("a", b"no slice"))
+    answer = client.post("/segment/batch", files=files, headers={"Accept": accept})
+    assert answer.headers["content-type"] == media_type
+
+
 def nested(dicom: bytes) -> bytes:
     return packed(("inner.zip", packed(("a.dcm", dicom))), ("a.dcm", dicom))
 
