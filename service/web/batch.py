@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import re
+import time
 import zipfile
 from collections import deque
 from collections.abc import AsyncGenerator
@@ -117,11 +118,15 @@ class Batch:
     async def _one(self, member: Member) -> Result:
         """One item; whatever is wrong with it is its own error."""
         deadline, watch = Deadline(self.exchange.deadline.at_s), Stopwatch()
+        submitted = time.perf_counter()
+
+        def work() -> Result:
+            watch.add("queue", (time.perf_counter() - submitted) * 1000)
+            return self._work(member, deadline, watch)
+
         while True:
             try:
-                result = await self.state.workers.run(
-                    lambda: self._work(member, deadline, watch), deadline=deadline
-                )
+                result = await self.state.workers.run(work, deadline=deadline)
                 for stage, spent_ms in watch.spent_ms.items():
                     self.exchange.watch.add(stage, spent_ms)
                 return result

@@ -50,6 +50,7 @@ def test_answers_keep_the_order_and_one_bad_file_fails_alone(
             alone = client.post("/segment", content=content).json()
             for member in ("mask", "statistics", "confidence", "quality", "image", "model"):
                 assert item[member] == alone[member]
+            assert all(spent_ms > 0 for spent_ms in item["timings_ms"].values())
 
 
 def test_a_zip_as_body_or_as_only_part_gives_the_same(
