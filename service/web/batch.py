@@ -36,6 +36,7 @@ from service.web.openapi import BATCH_BODY, BATCH_RESPONSES
 from service.web.schemas import Problem, SegmentAnswer, SegmentQuery
 from service.web.segment import Job, begin, describe, preferred, timings
 from service.web.state import Exchange, State, exchange_of, state_of
+from service.web.telemetry import SEE_LOG, log_bug
 
 PART = "files"
 RETRY_S = 0.05
@@ -137,6 +138,9 @@ class Batch:
                 code, detail = Overloaded.code, "the queue stayed full"
             except LungsegError as error:
                 code, detail = error.code, str(error)
+            except Exception as error:  # noqa: BLE001 - the boundary of an item: it fails alone
+                log_bug(self.exchange, error)
+                code, detail = LungsegError.code, SEE_LOG
             problem = problem_document(code, detail, self.exchange.request_id)
             return Result(document={"filename": member.filename, "error": problem})
 

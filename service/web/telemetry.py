@@ -19,6 +19,8 @@ from service.web.state import Exchange, State, state_of
 ACCESS = logging.getLogger("lungseg.access")
 ERRORS = logging.getLogger("lungseg.errors")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+SEE_LOG = "see the log under the request id"
+"""What a caller hears of a bug."""
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context, level 1."""
 QUIET_PATHS = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
@@ -48,10 +50,9 @@ class TelemetryLayer:
         try:
             await self._app(scope, receive, answer.send)
         except Exception as error:  # noqa: BLE001 - the outermost boundary: nothing gets past it
-            _log_bug(exchange, error)
+            log_bug(exchange, error)
             if not answer.started:
-                bug = LungsegError("see the log under the request id")
-                await respond(bug, exchange)(scope, receive, answer.send)
+                await respond(LungsegError(SEE_LOG), exchange)(scope, receive, answer.send)
         finally:
             state.lifecycle.in_flight -= not quiet
             exchange.seconds = time.monotonic() - begun
@@ -125,7 +126,8 @@ def _unrouted(exchange: Exchange) -> str:
     return exchange.path if exchange.path in ("/segment", "/segment/batch") else "unrouted"
 
 
-def _log_bug(exchange: Exchange, error: Exception) -> None:
+def log_bug(exchange: Exchange, error: Exception) -> None:
+    """Writes an unexpected exception to the log."""
     # The message of an unexpected exception may quote data: type and places are enough.
     frames = traceback.extract_tb(error.__traceback__)
     places = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]

@@ -11,10 +11,14 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 from PIL import Image
 
+from tests.conftest import encode
 from tests.serving import running
+from tests.standin import make_graph, write_bundle
 
 Files = list[tuple[str, tuple[str, bytes]]]
 
@@ -51,6 +55,40 @@ def test_answers_keep_the_order_and_one_bad_file_fails_alone(
             for member in ("mask", "statistics", "confidence", "quality", "image", "model"):
                 assert item[member] == alone[member]
             assert all(spent_ms > 0 for spent_ms in item["timings_ms"].values())
+
+
+def fails_on_black() -> bytes:
+    """The stand-in, which looks for a value that isn't there where no pixel is above 0."""
+    model = onnx.load_from_string(make_graph())
+    nodes = [
+        helper.make_node("ReduceMax", ["image"], ["highest"], keepdims=0),
+        helper.make_node("Equal", ["highest", "zero"], ["black"]),
+        helper.make_node("Cast", ["black"], ["index"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["only", "index"], ["nothing"]),
+    ]
+    for node in reversed(nodes):
+        model.graph.node.insert(0, node)
+    last = next(node for node in model.graph.node if node.op_type == "Sub")
+    last.input[0] = "nothing"
+    cut = next(tensor for tensor in model.graph.initializer if tensor.name == "cut")
+    only = onnx.numpy_helper.to_array(cut)[None]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(only, "only"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0) * only[0], "zero"))
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "application/x-ndjson"])
+def test_a_bug_is_one_items_own_too(tmp_path: Path, dicom: bytes, media_type: str) -> None:
+    write_bundle(tmp_path, graph=fails_on_black())
+    black = encode(np.zeros((20, 30), np.uint8), "PNG")
+    with running(tmp_path) as service:
+        alone = service.client.post("/segment", content=black)
+        assert (alone.status_code, alone.json()["code"]) == (500, "internal_error")
+        files = form(("a.dcm", dicom), ("black.png", black), ("b.dcm", dicom))
+        answer = service.client.post("/segment/batch", files=files, headers={"Accept": media_type})
+    assert answer.status_code == 200
+    assert answer.text.count('"statistics"') == 2
+    assert answer.text.count('"internal_error"') == 1
 
 
 def test_a_zip_as_body_or_as_only_part_gives_the_same(
