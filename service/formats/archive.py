@@ -21,7 +21,10 @@ MAX_RATIO = 200
 """Unpacked to packed bytes of a member; slices reach 20, bombs a thousand and more."""
 MIN_RATIO_BYTES = 1 << 20
 """Members that unpack to less may be as dense as they like."""
+MAX_ENTRIES_PER_ITEM = 16
+"""Folders and hidden files are no slices, but each entry of the directory costs time and memory."""
 ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")
+_ENTRY_SIGNATURE = b"PK\x01\x02"
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
 _FOLDERS_OF_OTHERS = ("__MACOSX",)
@@ -63,6 +66,8 @@ def open_archive(content: bytes, limits: ArchiveLimits) -> list[Member]:
         MalformedRequest: it is damaged, encrypted, or has names that point elsewhere.
         TooManyItems, BodyTooLarge: it goes beyond the limits.
     """
+    if content.count(_ENTRY_SIGNATURE) > MAX_ENTRIES_PER_ITEM * limits.max_items:
+        raise TooManyItems(f"expected at most {limits.max_items} files, received far more entries")
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
     except Exception:  # noqa: BLE001 - zipfile raises many kinds on broken directories

@@ -141,6 +141,19 @@ def lying_zip_bomb() -> bytes:
     return stream.getvalue().replace(size, struct.pack("<I", 1000))
 
 
+def zip_of_many_entries() -> bytes:
+    """A directory that lists one hidden file 300 000 times."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr(".a", b"")
+    whole = stream.getvalue()
+    begin, end = whole.index(b"PK\x01\x02"), whole.index(b"PK\x05\x06")
+    directory = whole[begin:end] * 300_000
+    tail = bytearray(whole[end:])
+    struct.pack_into("<L", tail, 12, len(directory))
+    return whole[:begin] + directory + bytes(tail)
+
+
 def plain_zip() -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -185,6 +198,7 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes], Callable[[], bytes], set[str]]]
     # PackBits stops at Rows x Columns: what lies behind is never unpacked
     "rle dicom": ("read", of(uid.RLELossless), rle_bomb, {"accepted"}),
     "zip": ("zip", plain_zip, zip_bomb, {"body_too_large"}),
+    "zip directory": ("zip", plain_zip, zip_of_many_entries, {"too_many_items"}),
     "lying zip": ("zip", plain_zip, lying_zip_bomb, {"undecodable_image"}),
     "gzip": (
         "gzip",
