@@ -136,7 +136,8 @@ class Workers:
         pool = self._large_pool if size_bytes > LARGE_BODY_BYTES else self._pool
         with self._lock:
             self._admitted += 1
-        future = pool.submit(self._timed, job, deadline)
+        jobs = [job]
+        future = pool.submit(self._timed, jobs, deadline)
         # A job that has begun keeps its place until it ends, even when its caller has left.
         future.add_done_callback(self._release)
         work = asyncio.wrap_future(future)
@@ -158,9 +159,13 @@ class Workers:
             if not work.done():
                 deadline.give_up()
                 work.cancel()
+                if future.cancel():
+                    # The pool keeps an empty place; what the job holds, a body, must go now.
+                    jobs.clear()
 
-    def _timed(self, job: Callable[[], T], deadline: Deadline) -> T:
+    def _timed(self, jobs: list[Callable[[], T]], deadline: Deadline) -> T:
         deadline.check()  # it may have passed while waiting
+        job = jobs.pop()
         with self._lock:
             self._running += 1
         begun = time.monotonic()
