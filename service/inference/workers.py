@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -72,6 +72,7 @@ class Workers:
     _pool: ThreadPoolExecutor = field(init=False)
     _large_pool: ThreadPoolExecutor = field(init=False)
     _admitted: int = 0
+    _large: int = 0
     _running: int = 0
     _job_s: float = 0.05
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -98,13 +99,18 @@ class Workers:
         ahead = self._admitted - self.threads + 1
         return max(0, ahead) * self._job_s / self.threads
 
-    def admit(self) -> None:
+    def admit(self, size_bytes: int = 0) -> None:
         """Checks that one more job may come.
 
+        Args:
+            size_bytes: of the request's body, as far as it is known.
+
         Raises:
-            Overloaded: the queue is full.
+            Overloaded: the queue is full, or half full of large bodies and this is one more.
         """
-        if self._admitted >= self.threads + self.queue_size:
+        places = self.threads + self.queue_size
+        too_large = size_bytes > LARGE_BODY_BYTES and self._large >= max(1, places // 2)
+        if too_large or self._admitted >= places:
             raise Overloaded(
                 "the queue is full, try again later", retry_after_s=self.expected_wait_s
             )
@@ -130,16 +136,18 @@ class Workers:
             DeadlineExceeded: the answer is not ready in time, or could not be.
             ClientGone: ``gone`` returned first.
         """
-        self.admit()
+        self.admit(size_bytes)
         if self.expected_wait_s > deadline.remaining_s:
             raise DeadlineExceeded("the queue is longer than the time left for this request")
-        pool = self._large_pool if size_bytes > LARGE_BODY_BYTES else self._pool
+        is_large = size_bytes > LARGE_BODY_BYTES
+        pool = self._large_pool if is_large else self._pool
         with self._lock:
             self._admitted += 1
+            self._large += is_large
         jobs = [job]
         future = pool.submit(self._timed, jobs, deadline)
         # A job that has begun keeps its place until it ends, even when its caller has left.
-        future.add_done_callback(self._release)
+        future.add_done_callback(lambda _: self._release(is_large))
         work = asyncio.wrap_future(future)
         leaving = asyncio.ensure_future(gone()) if gone is not None else None
         try:
@@ -176,9 +184,10 @@ class Workers:
                 self._running -= 1
                 self._job_s += SMOOTHING * (time.monotonic() - begun - self._job_s)
 
-    def _release(self, _future: Future[Any]) -> None:
+    def _release(self, is_large: bool) -> None:
         with self._lock:
             self._admitted -= 1
+            self._large -= is_large
 
     def close(self) -> None:
         """Waits for jobs that compute; those that wait are dropped."""

@@ -71,12 +71,13 @@ def _check(state: State, exchange: Exchange, scope: Scope) -> None:
     if state.lifecycle.draining and not state.lifecycle.lingering:
         raise Draining("the service is shutting down, use another replica")
     limit = _body_limit(state.limits, exchange.path)
-    announced = headers.get("content-length", "0")
-    if announced.isdecimal() and int(announced) > limit:
+    announced = headers.get("content-length", "")
+    size_bytes = int(announced) if announced.isdecimal() else 0
+    if size_bytes > limit:
         raise _too_large(limit)
     if "/repository/" not in exchange.path:
         # Before the body is read: under a storm, refusing must cost almost nothing.
-        state.workers.admit()
+        state.workers.admit(size_bytes)
 
 
 def _known_key(headers: Headers, hashes: tuple[bytes, ...]) -> bool:

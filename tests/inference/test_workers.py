@@ -1,12 +1,16 @@
-"""The pool of workers seen from outside."""
+"""The pool seen from outside: what its queue holds, and who may fill it."""
 
 from __future__ import annotations
 
+import asyncio
 import http.client
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
+from service.inference.workers import LARGE_BODY_BYTES, Deadline
 from tests.serving import PATIENCE_S, running, wait_until
 
 
@@ -22,3 +26,32 @@ def test_bodies_of_clients_that_left_are_let_go_at_once(models: Path) -> None:
             leaving.close()
             wait_until(lambda: service.state.workers.waiting == 0)
         assert psutil.Process().memory_info().rss - before < 10 * len(body)
+
+
+def test_large_bodies_fill_at_most_half_of_the_places(models: Path) -> None:
+    large = bytes(LARGE_BODY_BYTES + 1)
+
+    def streamed() -> Iterator[bytes]:
+        yield large
+
+    with running(models, workers=2, queue_size=2) as service:
+        workers, gate = service.state.workers, threading.Event()
+        deadline = Deadline.after(PATIENCE_S)
+        held = [
+            asyncio.run_coroutine_threadsafe(
+                workers.run(gate.wait, deadline=deadline, size_bytes=len(large)), service.loop
+            )
+            for _ in range(2)
+        ]
+        try:
+            wait_until(lambda: workers.waiting + workers.running == 2)
+            for content in (large, streamed()):
+                refused = service.client.post("/segment", content=content)
+                assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+                assert int(refused.headers["retry-after"]) >= 1
+            assert service.client.post("/segment", content=b"small").status_code == 415
+        finally:
+            gate.set()
+        assert all(job.result(PATIENCE_S) for job in held)
+        wait_until(lambda: workers.waiting + workers.running == 0)
+        assert service.client.post("/segment", content=large).status_code == 415
