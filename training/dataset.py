@@ -22,7 +22,7 @@ from training.volumes import VOLUME_SUFFIXES, count_slices, is_volume, read_slic
 IMAGE_FOLDERS = (("images", "masks"), ("2d_images", "2d_masks"))
 """Folder layouts understood without configuration: our own and Kaggle's."""
 MASK_SUFFIX = "_mask"
-"""Layout of one folder: ``x.png`` beside ``x_mask.png``."""
+"""Layout of one folder: ``x.png`` beside ``x_mask.png``; a folder of masks may use it too."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy", ".dcm", *VOLUME_SUFFIXES)
 LABELS = 32
 """Masks of whole numbers below this hold labels (lungs, lobes), not grey: any label is lung."""
@@ -124,8 +124,9 @@ def slices_of(pair: Pair) -> list[Pair]:
 
 
 def stem_of(path: Path) -> str:
-    """The file's name without its suffix, ``.nii.gz`` being one."""
-    return path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
+    """The file's name without its suffix; the points of a DICOM UID are none."""
+    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
+    return path.name[: len(path.name) - len(suffix)]
 
 
 def read_sample(pair: Pair) -> Sample:
@@ -193,7 +194,11 @@ def write_pairs(path: Path, rows: Iterable[tuple[Pair, str]]) -> None:
 def _image_and_mask_files(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     for image_folder, mask_folder in IMAGE_FOLDERS:
         if (folder / image_folder).is_dir() and (folder / mask_folder).is_dir():
-            return _by_stem(folder / image_folder), _by_stem(folder / mask_folder)
+            images, masks = _by_stem(folder / image_folder), _by_stem(folder / mask_folder)
+            return images, {
+                stem if stem in images else stem.removesuffix(MASK_SUFFIX): path
+                for stem, path in masks.items()
+            }
     files = _by_stem(folder)
     masks = {stem: path for stem, path in files.items() if stem.endswith(MASK_SUFFIX)}
     images = {stem: path for stem, path in files.items() if stem not in masks}
@@ -203,13 +208,23 @@ def _image_and_mask_files(folder: Path) -> tuple[dict[str, Path], dict[str, Path
 def _by_stem(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if not path.name.lower().endswith(SUFFIXES) or path.name.startswith("."):
+        if path.name.startswith("."):
+            continue
+        if not path.name.lower().endswith(SUFFIXES) and not _is_dicom(path):
             continue
         if (other := files.setdefault(stem_of(path), path)) != path:
             raise DataError(
                 f"{path.name}: {other.name} has the same name in {folder}; take one of them out"
             )
     return files
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a file of another suffix, or none, is DICOM as scanners and archives name it."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
 
 
 def _read(path: Path, index: int | None) -> Scan:

@@ -8,7 +8,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.dataset import PATIENT_PATTERN, DataError, Listing, Pair, list_pairs, stem_of
+from training.dataset import (
+    PATIENT_PATTERN,
+    DataError,
+    Listing,
+    Pair,
+    list_pairs,
+    slices_of,
+    stem_of,
+)
 
 COLUMNS = ("image", "mask", "patient", "source")
 """Of a table of pairs; the last two may be missing or empty."""
@@ -52,8 +60,12 @@ def list_sources(sources: Sequence[Source], *, patient_pattern: str) -> list[Lis
     """Lists the pairs of all sources.
 
     Raises:
-        DataError: two sources share a name, or one holds no pair.
+        DataError: two sources share a name, one holds no pair, or the pattern is none.
     """
+    try:
+        re.compile(patient_pattern)
+    except re.error as error:
+        raise DataError(f"--patient-pattern: no regular expression ({error})") from error
     names = [source.name for source in sources]
     for name in names:
         if names.count(name) > 1:
@@ -85,17 +97,18 @@ def read_table(path: Path, *, source: str, patient_pattern: str = PATIENT_PATTER
         DataError: a column or a file is missing, or a slice is listed twice; with the line.
     """
     pattern = re.compile(patient_pattern)
+    rows = list(_rows(path))
+    files = [[_file(path, line, row, column) for column in ("image", "mask")] for line, row in rows]
+    names = _names([image for image, _ in files])
     pairs: list[Pair] = []
     lines: dict[tuple[str, str], int] = {}
-    for line, row in _rows(path):
-        image, mask = (_file(path, line, row, column) for column in ("image", "mask"))
-        stem = stem_of(image)
-        match = pattern.search(stem)
+    for (line, row), (image, mask), name in zip(rows, files, names, strict=True):
+        match = pattern.search(name)
         pair = Pair(
-            name=stem,
+            name=name,
             image=image,
             mask=mask,
-            patient=row.get("patient") or (match.group(0) if match else stem),
+            patient=row.get("patient") or (match.group(0) if match else name),
             source=row.get("source") or source,
         )
         first = lines.setdefault((pair.source, pair.name), line)
@@ -104,11 +117,22 @@ def read_table(path: Path, *, source: str, patient_pattern: str = PATIENT_PATTER
                 f"{path.name}: {image.name} is listed in lines {first} and {line}; "
                 "take one out, or give the rows different sources"
             )
-        pairs.append(pair)
+        pairs += slices_of(pair)
     if not pairs:
         raise DataError(f"{path.name}: expected rows of image and mask, found none")
     pairs.sort(key=lambda pair: (pair.source, pair.name))
     return Listing(pairs=tuple(pairs), unmatched=())
+
+
+def _names(images: Sequence[Path]) -> list[str]:
+    """Their stems, all with as many folders before them as it takes to tell them apart."""
+    names = [stem_of(image) for image in images]
+    different = len({(image.parent, name) for image, name in zip(images, names, strict=True)})
+    depth = 0
+    while len(set(names)) < different:
+        depth += 1
+        names = ["/".join((*image.parts[-1 - depth : -1], stem_of(image))) for image in images]
+    return names
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -122,6 +146,11 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                     f"found no {' and no '.join(sorted(missing))}"
                 )
             for row in reader:
+                if None in row:
+                    raise DataError(
+                        f"{path.name}, line {reader.line_num}: more cells than columns; put names "
+                        "that hold a comma in quotes"
+                    )
                 yield reader.line_num, {key: (value or "").strip() for key, value in row.items()}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path.name}: expected a readable CSV table ({error})") from error

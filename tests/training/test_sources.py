@@ -28,7 +28,12 @@ def write_mask(mask: np.ndarray, path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("images", "masks", "suffix"),
-    [("images", "masks", ""), ("2d_images", "2d_masks", ""), ("", "", "_mask")],
+    [
+        ("images", "masks", ""),
+        ("images", "masks", "_mask"),
+        ("2d_images", "2d_masks", ""),
+        ("", "", "_mask"),
+    ],
 )
 def test_folder_layouts_are_understood(
     tmp_path: Path, images: str, masks: str, suffix: str
@@ -67,6 +72,19 @@ def test_formats_are_read(tmp_path: Path, kind: str) -> None:
     assert sample.scan.unit == ("HU" if kind == "dcm" else "grey level")
     likeness = np.corrcoef(sample.scan.values[0].ravel(), phantom.hu.ravel())[0, 1]
     assert likeness > 0.97
+
+
+def test_dicom_needs_no_suffix(tmp_path: Path) -> None:
+    """As scanners and archives name it, by number or UID; other files beside it are no slices."""
+    phantom = make_phantom(SIZE, seed=4)
+    for name in ("IM0001", "1.2.840.1", "1.2.840.2"):
+        write_dicom(phantom, tmp_path / name)
+        write_mask(phantom.lungs, tmp_path / f"{name}_mask.png")
+    (tmp_path / "README").write_text("no slice")
+    listing = list_pairs(tmp_path)
+    assert [pair.name for pair in listing.pairs] == ["1.2.840.1", "1.2.840.2", "IM0001"]
+    assert listing.unmatched == ()
+    assert read_sample(listing.pairs[0]).scan.unit == "HU"
 
 
 def test_volumes_are_sliced_as_radiologists_look_at_them(tmp_path: Path) -> None:
@@ -128,9 +146,41 @@ def test_a_table_names_patients_and_sources(phantoms: Path, tmp_path: Path) -> N
         list_source(parse_source(str(table)))
 
 
+def test_slices_of_one_name_in_folders_of_patients(phantoms: Path, tmp_path: Path) -> None:
+    """Told apart by their folders, in all rows alike, so that the pattern finds every patient."""
+    rows = ["image,mask"]
+    for patient, pair in zip(("p1", "p2", "p2"), list_pairs(phantoms).pairs, strict=False):
+        (tmp_path / patient).mkdir(exist_ok=True)
+        name = "s2" if f"{patient}/s1.png,m1.png" in rows else "s1"
+        shutil.copy(pair.image, tmp_path / patient / f"{name}.png")
+        shutil.copy(pair.mask, tmp_path / f"m{name[1]}.png")
+        rows.append(f"{patient}/{name}.png,m{name[1]}.png")
+    (tmp_path / "pairs.csv").write_text("\n".join(rows))
+    listing = list_source(parse_source(str(tmp_path / "pairs.csv")), patient_pattern=r"^p\d+")
+    found = [(pair.name, pair.patient) for pair in listing.pairs]
+    assert found == [("p1/s1", "p1"), ("p2/s1", "p2"), ("p2/s2", "p2")]
+
+
+def test_a_table_lists_volumes(tmp_path: Path) -> None:
+    """Each row of them becomes its axial slices, of the row's patient."""
+    nibabel = pytest.importorskip("nibabel")
+    for name in ("a", "b"):
+        nibabel.save(
+            nibabel.Nifti1Image(np.zeros((8, 9, 3), np.int16), np.eye(4)), tmp_path / f"{name}.nii"
+        )
+    table = tmp_path / "pairs.csv"
+    table.write_text("image,mask,patient\na.nii,b.nii,Anna\n")
+    pairs = list_source(parse_source(str(table))).pairs
+    assert [(pair.name, pair.patient) for pair in pairs] == [
+        (f"a_z000{number}", "Anna") for number in range(3)
+    ]
+    assert read_sample(pairs[2]).scan.size == (9, 8)
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
+        ("image,mask\na.png,b.png,c\n", r", line 2: more cells than columns"),
         ("image,patient\na.png,b\n", "found no mask"),
         ("image,mask\nnone.png,none.png\n", r"line 2: no file 'none\.png'"),
         ("image,mask\n", "expected rows of image and mask"),

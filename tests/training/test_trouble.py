@@ -103,6 +103,8 @@ def test_settings_that_cannot_train(capsys: pytest.CaptureFixture[str], phantoms
         answer = refused(capsys, "run", "--data", phantoms, "--out", out, *TINY, *flags)
         assert sentence in answer
         assert not out.exists()
+    answer = refused(capsys, "inspect", phantoms, "--patient-pattern", "(")
+    assert "--patient-pattern: no regular expression" in answer
     assert "expected slices: --data DIR" in refused(capsys, "run", "--out", phantoms / "x")
 
 
