@@ -101,7 +101,7 @@ def render(
 
 
 def _images(tensor: dict[str, Any], binary: bytes, max_items: int) -> FloatArray | list[bytes]:
-    parameters = _object(tensor.get("parameters", {}), "parameters")
+    parameters = _object(tensor.get("parameters") or {}, "parameters")
     if any(name.startswith("shared_memory") for name in parameters):
         raise InvalidParameter("shared memory is not supported")
     shape = tensor.get("shape")
@@ -134,7 +134,8 @@ def _floats(data: Any, shape: list[int]) -> FloatArray:
         if isinstance(data, bytes):
             values = np.frombuffer(data, _FLOAT32).reshape(shape)
         else:
-            values = np.asarray(data, np.float32).reshape(shape)
+            with np.errstate(over="ignore"):  # becomes infinite, which is refused below
+                values = np.asarray(data, np.float32).reshape(shape)
     except (ValueError, TypeError, OverflowError):
         raise InvalidParameter("expected as many FP32 values as the shape says") from None
     if not np.isfinite(values).all():
@@ -162,7 +163,7 @@ def _encoded(data: Any, count: int) -> list[bytes]:
 
 
 def _wants_binary(document: dict[str, Any], output_name: str) -> bool:
-    parameters = _object(document.get("parameters", {}), "parameters")
+    parameters = _object(document.get("parameters") or {}, "parameters")
     default = parameters.get("binary_data_output") is True
     outputs = document.get("outputs")
     if not outputs:
@@ -172,9 +173,9 @@ def _wants_binary(document: dict[str, Any], output_name: str) -> bool:
     output = _object(outputs[0], "output")
     if output.get("name") != output_name:
         raise InvalidParameter(f"expected an output named {output_name}, received another")
-    wanted = _object(output.get("parameters", {}), "parameters")
-    if "shared_memory_region" in wanted:
-        raise InvalidParameter("shared memory is not supported")
+    wanted = _object(output.get("parameters") or {}, "parameters")
+    if "shared_memory_region" in wanted or "classification" in wanted:
+        raise InvalidParameter("shared memory and classification are not supported")
     return wanted.get("binary_data", default) is True
 
 
@@ -201,7 +202,7 @@ def load_version(body: bytes) -> str | None:
         MalformedRequest, InvalidParameter: it asks for something else.
     """
     parameters = _object(
-        _object(_json(body or b"{}"), "request").get("parameters", {}), "parameters"
+        _object(_json(body or b"{}"), "request").get("parameters") or {}, "parameters"
     )
     if any(name.startswith("file:") for name in parameters):
         raise InvalidParameter("models are not taken from clients, only from the models folder")

@@ -138,6 +138,18 @@ def test_json_by_hand_nested_flat_and_mixed_with_binary(
     assert np.abs(mask - expected(one).ravel()).max() < 1e-5
 
 
+def test_members_that_are_null_are_as_good_as_none(
+    client: httpx.Client, images: np.ndarray
+) -> None:
+    """Clients that print their whole data model send them."""
+    one = images[:1]
+    wanted = document(one, parameters=None) | dict.fromkeys(("id", "parameters"))
+    for outputs in (None, [{"name": "mask", "parameters": None}]):
+        answer = client.post(INFER, json=wanted | {"outputs": outputs})
+        assert answer.status_code == 200, answer.text
+        assert "id" not in answer.json()
+
+
 def wrong_documents() -> dict[str, object]:
     one = np.zeros((1, 256, 256, 1), np.float32)
     return {
@@ -155,6 +167,9 @@ def wrong_documents() -> dict[str, object]:
         "shared memory": document(one, parameters={"shared_memory_region": "x"}),
         "binary that is not there": document(one, data=None, parameters={"binary_data_size": 9}),
         "output name": document(one) | {"outputs": [{"name": "lungs"}]},
+        "classification": document(one)
+        | {"outputs": [{"name": "mask", "parameters": {"classification": 2}}]},
+        "beyond FP32": document(one, data=[1e300] * one.size),
         "id": document(one) | {"id": 7},
         "bytes in JSON": document(one, datatype="BYTES", shape=[1], data=["%%%"]),
     }
