@@ -119,7 +119,10 @@ def slices_of(pair: Pair) -> list[Pair]:
     """The axial slices of a pair of volumes; the pair itself when it is one slice already."""
     if not is_volume(pair.image):
         return [pair]
-    count = count_slices(pair.image)
+    try:
+        count = count_slices(pair.image)
+    except DataError:
+        return [replace(pair, index=0)]  # whoever reads it learns what is wrong
     return [replace(pair, name=f"{pair.name}_z{index:04d}", index=index) for index in range(count)]
 
 
@@ -138,6 +141,8 @@ def read_sample(pair: Pair) -> Sample:
     Raises:
         DataError: a file can't be read, or mask and slice differ in size.
     """
+    if pair.index is not None:
+        _expect_same_slices(pair)
     scan = _read(pair.image, pair.index)
     mask_values = _read(pair.mask, pair.index).values[0]
     if mask_values.shape != scan.size:
@@ -149,6 +154,15 @@ def read_sample(pair: Pair) -> Sample:
     highest = float(mask_values.max())
     labels = highest < LABELS and bool((mask_values == np.rint(mask_values)).all())
     return Sample(pair=pair, scan=scan, mask=mask_values > (0 if labels else highest / 2))
+
+
+def _expect_same_slices(pair: Pair) -> None:
+    slices, found = count_slices(pair.image), count_slices(pair.mask)
+    if slices != found:
+        raise DataError(
+            f"{pair.mask.name}: expected {slices} slices like its image, found {found}; export it "
+            "again on the image's grid"
+        )
 
 
 def read_raw_mask(pair: Pair) -> NDArray[np.float32]:

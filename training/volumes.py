@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -67,8 +68,12 @@ def read_slice(path: Path, index: int) -> Scan:
     Raises:
         DataError: no readable NIfTI.
     """
+    try:
+        modified_ns = path.stat().st_mtime_ns
+    except OSError as error:
+        raise DataError(f"{path.name}: {error.strerror}; bring the file back") from error
     with _lock:  # the threads that ask for slices of one volume share one decoding
-        volume = _load(path, path.stat().st_mtime_ns)
+        volume = _load(path, modified_ns)
     if index >= len(volume.values):
         raise DataError(
             f"{path.name}: expected slice {index}, found {len(volume.values)} slices; volume and "
@@ -89,12 +94,17 @@ def _load(path: Path, _modified_ns: int) -> _Volume:
     upright = nibabel.as_closest_canonical(_open(path))
     try:
         stored = upright.get_fdata(dtype=np.float32, caching="unchanged")
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"{path.name}: the NIfTI is damaged ({error}); repair it") from error
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(
+            f"{path.name}: the NIfTI is damaged ({error}); repair the file or take it out"
+        ) from error
     if not np.isfinite(stored).all():
-        raise DataError(f"{path.name}: expected finite intensities, found NaN or infinity")
+        raise DataError(
+            f"{path.name}: expected finite intensities, found NaN or infinity; repair the file or "
+            "take it out"
+        )
     # RAS+ to (Z, Y, X) with X to the patient's left and Y to the back.
-    values = stored[::-1, ::-1, :].transpose(2, 1, 0)
+    values = stored.reshape(stored.shape[:3])[::-1, ::-1, :].transpose(2, 1, 0)
     zooms = upright.header.get_zooms()
     air, tissue = find_peaks(values[len(values) // 2])
     calibrated = HU_AIR[0] <= air <= HU_AIR[1] and HU_TISSUE[0] <= tissue <= HU_TISSUE[1]
@@ -107,14 +117,18 @@ def _open(path: Path) -> SpatialImage:
     try:
         import nibabel
         from nibabel.filebasedimages import ImageFileError
+        from nibabel.spatialimages import HeaderDataError
     except ImportError as error:  # an extra of the distribution
         raise DataError(
             f"{path.name}: NIfTI needs nibabel; install lungseg with the extra `training`"
         ) from error
     try:
         image: Any = nibabel.load(path)
-    except (OSError, EOFError, ImageFileError) as error:
-        raise DataError(f"{path.name}: expected a NIfTI volume ({error})") from error
-    if len(image.shape) != 3:
-        raise DataError(f"{path.name}: expected 3 dimensions, found {len(image.shape)}")
+    except (OSError, EOFError, ImageFileError, HeaderDataError, zlib.error) as error:
+        raise DataError(
+            f"{path.name}: expected a NIfTI volume ({error}); repair the file or take it out"
+        ) from error
+    if len(image.shape) < 3 or any(size != 1 for size in image.shape[3:]):
+        shape = " x ".join(str(size) for size in image.shape)
+        raise DataError(f"{path.name}: expected one volume of 3 dimensions, found {shape}")
     return image

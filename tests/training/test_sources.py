@@ -112,16 +112,58 @@ def test_volumes_are_sliced_as_radiologists_look_at_them(tmp_path: Path) -> None
         assert sample.scan.spacing_mm == pytest.approx((0.9, 0.7))
 
 
-def test_volume_and_mask_must_have_the_same_slices(tmp_path: Path) -> None:
-    """A mask with fewer slices is named, with the remedy."""
+@pytest.mark.parametrize("count", [2, 4])
+def test_volume_and_mask_must_have_the_same_slices(tmp_path: Path, count: int) -> None:
+    """A mask with fewer or more slices is named, with the remedy, whichever slice is asked for."""
+    write_volume(tmp_path / "a.nii", (8, 9, 3))
+    write_volume(tmp_path / "a_mask.nii", (8, 9, count))
+    for pair in list_pairs(tmp_path).pairs:
+        with pytest.raises(DataError, match=rf"a_mask\.nii: expected 3 slices .* found {count}"):
+            read_sample(pair)
+
+
+def write_volume(path: Path, shape: tuple[int, ...]) -> None:
     nibabel = pytest.importorskip("nibabel")
-    for name, count in (("a", 3), ("a_mask", 2)):
-        image = nibabel.Nifti1Image(np.zeros((8, 9, count), np.int16), np.eye(4))
-        nibabel.save(image, tmp_path / f"{name}.nii")
-    *whole, beyond = list_pairs(tmp_path).pairs
-    assert [read_sample(pair).scan.size for pair in whole] == [(9, 8)] * 2
-    with pytest.raises(DataError, match=r"a_mask\.nii: expected slice 2, found 2 slices"):
-        read_sample(beyond)
+    nibabel.save(nibabel.Nifti1Image(np.zeros(shape, np.int16), np.eye(4)), path)
+
+
+def test_a_volume_may_have_a_fourth_dimension_of_one(tmp_path: Path) -> None:
+    """As many converters write it; several volumes in a file are refused."""
+    for name in ("a", "a_mask"):
+        write_volume(tmp_path / f"{name}.nii", (8, 9, 3, 1))
+    pairs = list_pairs(tmp_path).pairs
+    assert [read_sample(pair).scan.size for pair in pairs] == [(9, 8)] * 3
+    write_volume(tmp_path / "a.nii", (8, 9, 3, 2))
+    with pytest.raises(DataError, match=r"a\.nii: expected one volume .* found 8 x 9 x 3 x 2"):
+        read_sample(list_pairs(tmp_path).pairs[0])
+
+
+@pytest.mark.parametrize("damage", ["type", "stream", "end", "gone"])
+def test_a_damaged_volume_is_one_unreadable_pair(tmp_path: Path, damage: str) -> None:
+    """Whatever is wrong with it, it is named, and the others are found."""
+    for name in ("a", "a_mask", "b", "b_mask"):
+        write_volume(tmp_path / f"{name}.nii{'' if damage == 'type' else '.gz'}", (8, 9, 2))
+    file = next(tmp_path.glob("a.nii*"))
+    content = bytearray(file.read_bytes())
+    if damage == "type":
+        content[70] = 99  # the header's datatype
+    elif damage == "stream":
+        content[40:60] = b"\xff" * 20
+    else:
+        del content[len(content) // 2 :]
+    if damage == "gone":
+        pairs = list_pairs(tmp_path).pairs
+        file.unlink()
+    else:
+        file.write_bytes(content)
+        pairs = list_pairs(tmp_path).pairs
+    for pair in pairs:
+        if pair.image == file:
+            with pytest.raises(DataError, match=r"a\.nii"):
+                read_sample(pair)
+        else:
+            read_sample(pair)
+    assert {pair.image for pair in pairs} == {file, file.with_name(file.name.replace("a", "b", 1))}
 
 
 def test_a_table_names_patients_and_sources(phantoms: Path, tmp_path: Path) -> None:
@@ -163,11 +205,8 @@ def test_slices_of_one_name_in_folders_of_patients(phantoms: Path, tmp_path: Pat
 
 def test_a_table_lists_volumes(tmp_path: Path) -> None:
     """Each row of them becomes its axial slices, of the row's patient."""
-    nibabel = pytest.importorskip("nibabel")
     for name in ("a", "b"):
-        nibabel.save(
-            nibabel.Nifti1Image(np.zeros((8, 9, 3), np.int16), np.eye(4)), tmp_path / f"{name}.nii"
-        )
+        write_volume(tmp_path / f"{name}.nii", (8, 9, 3))
     table = tmp_path / "pairs.csv"
     table.write_text("image,mask,patient\na.nii,b.nii,Anna\n")
     pairs = list_source(parse_source(str(table))).pairs
