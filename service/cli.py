@@ -166,26 +166,36 @@ async def _answers(
     client: AsyncClient, inputs: list[Input], form: str, parameters: dict[str, Any]
 ) -> AsyncGenerator[tuple[Input, File | tuple[str, str]]]:
     """Answers in the order of the inputs; a refusal as its code and sentence."""
-    pending: deque[tuple[Input, asyncio.Task[File]]] = deque()
+    pending: deque[tuple[Input, asyncio.Task[File | tuple[str, str]]]] = deque()
     waiting = iter(inputs)
     limit = AHEAD * (os.cpu_count() or 1)
     try:
         while True:
             while len(pending) < limit and (item := next(waiting, None)) is not None:
-                work = client.fetch(item.read(), form, **parameters)
+                work = _answer(client, item, form, parameters)
                 pending.append((item, asyncio.create_task(work)))
             if not pending:
                 return
             item, task = pending.popleft()
-            try:
-                yield item, await task
-            except ServiceError as error:
-                if error.code in ("unauthorized", "unknown_model", "model_not_ready"):
-                    raise  # no file will fare better
-                yield item, (error.code, error.detail)
+            yield item, await task
     finally:
         for _, task in pending:
             task.cancel()
+
+
+async def _answer(
+    client: AsyncClient, item: Input, form: str, parameters: dict[str, Any]
+) -> File | tuple[str, str]:
+    try:
+        content = item.read()
+    except OSError:
+        return "unreadable", "the file cannot be read"
+    try:
+        return await client.fetch(content, form, **parameters)
+    except ServiceError as error:
+        if error.code in ("unauthorized", "unknown_model", "model_not_ready"):
+            raise  # no file will fare better
+        return error.code, error.detail
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,15 @@ def test_one_bad_file_gives_1_and_its_reason(folder: Path, models: Path, tmp_pat
     assert [line["filename"] for line in lines] == ["a.dcm", "deeper/b.png"]
     rows = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
     assert [row["error"] for row in rows] == ["", "", "unsupported_media_type"]
+
+
+def test_a_file_that_cannot_be_read_fails_alone(folder: Path, models: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as pipe:
+        pipe.bind(str(folder / "pipe"))  # can't be opened as a file, not even by root
+        done = run("segment", folder / "pipe", folder / "a.dcm", models=models)
+    assert done.returncode == 1
+    assert done.stderr == b"pipe: the file cannot be read\n"
+    assert json.loads(done.stdout)["filename"] == "a.dcm"
 
 
 @pytest.mark.parametrize("form", ["png", "overlay", "probability", "npy", "dicom-seg"])
