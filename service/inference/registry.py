@@ -16,6 +16,7 @@ from typing import Literal
 
 from service.core.errors import BundleError, ModelNotReady, UnknownModel
 from service.inference.model import BUNDLE_FILES, Model
+from service.inference.session import ProviderMissing
 
 State = Literal["READY", "LOADING", "UNAVAILABLE"]
 Fingerprint = tuple[tuple[str, int, int], ...]
@@ -78,7 +79,7 @@ class Registry:
     Attributes:
         root: folder of ``<name>/<version>/`` bundles.
         policy: what is loaded.
-        open_bundle: how a bundle becomes a model; raises ``BundleError``.
+        open_bundle: how a bundle becomes a model; raises ``BundleError`` or ``ProviderMissing``.
         on_failure: hears name and version of each bundle that is refused.
     """
 
@@ -218,7 +219,7 @@ class Registry:
     def _open(self, name: str, number: int, fingerprint: Fingerprint) -> Version:
         try:
             model = self.open_bundle(self.root / name / str(number))
-        except BundleError as error:
+        except (BundleError, ProviderMissing) as error:
             self.on_failure(name, str(number))
             return Version(number=number, fingerprint=fingerprint, reason=str(error), refused=True)
         return Version(number=number, fingerprint=fingerprint, model=model, state="READY")

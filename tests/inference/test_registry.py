@@ -240,6 +240,24 @@ def test_failures_are_reported_once_for_each_attempt(tmp_path: Path) -> None:
     assert failures == [("standin", "1")]
 
 
+def test_a_provider_that_does_not_start_again_refuses_the_version(tmp_path: Path) -> None:
+    """A GPU whose memory is full: the versions that are loaded go on, and so does looking."""
+
+    def open_bundle(folder: Path) -> Model:
+        if folder.name == "2":
+            raise ProviderMissing("expected CUDAExecutionProvider to start, it did not")
+        return Model.load(folder, Engine())
+
+    for number in ("1", "2"):
+        write_bundle(tmp_path, version=number)
+    made = Registry(root=tmp_path, policy=Policy(model="standin"), open_bundle=open_bundle)
+    made.refresh()
+    assert made.get().contract.version == "1"
+    assert "CUDAExecutionProvider" in version(made, 2).reason
+    with pytest.raises(BundleError, match="CUDAExecutionProvider"):
+        made.load("standin", "2")
+
+
 def test_a_coarser_output_is_loaded(tmp_path: Path) -> None:
     model = Model.load(write_bundle(tmp_path, stride=2), Engine())
     assert model.session.run(np.zeros((3, *GRID, 1), np.float32)).shape == (3, 128, 128, 1)
