@@ -108,14 +108,7 @@ def _build(
         open_bundle=lambda folder: Model.load(folder, engine),
         on_failure=lambda name, number: metrics.load_failures.labels(name, number).inc(),
     )
-    batcher = None
-    if settings.batching != "off":
-        window_s = settings.batch_window_ms / 1000 if settings.batching == "window" else 0.0
-        batcher = Batcher(
-            max_size=settings.batch_max_size,
-            window_s=window_s,
-            on_batch=metrics.batch_size.observe,
-        )
+    batcher = _build_batcher(settings, metrics)
     state = State(
         registry=registry,
         segmenter=Segmenter(batcher, on_batch=metrics.batch_size.observe),
@@ -131,6 +124,18 @@ def _build(
     metrics.watch("in_flight", "Requests being answered.", lambda: state.lifecycle.in_flight)
     metrics.watch("ready", "1 when work is taken.", lambda: float(state.ready))
     return state, batcher
+
+
+def _build_batcher(settings: Settings, metrics: Metrics) -> Batcher | None:
+    if settings.batching == "off":
+        return None
+    batcher = Batcher(
+        max_size=settings.batch_max_size,
+        window_s=settings.batch_window_ms / 1000 if settings.batching == "window" else 0.0,
+        on_batch=metrics.batch_size.observe,
+    )
+    metrics.watch("batch_queue_depth", "Slices that wait for a batch.", lambda: batcher.waiting)
+    return batcher
 
 
 def _limits(settings: Settings) -> Limits:

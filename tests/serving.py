@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import numpy as np
 import uvicorn
 
 from service.app import create_app
@@ -65,6 +67,27 @@ class Running:
             gate.set()
             for job in taken:
                 job.result(PATIENCE_S)
+
+    @contextlib.contextmanager
+    def inferring(self) -> Iterator[None]:
+        """Keeps the batcher at one inference, as a slow network would."""
+        began, gate = threading.Event(), threading.Event()
+
+        def slow(grey: np.ndarray) -> np.ndarray:
+            began.set()
+            gate.wait(PATIENCE_S)
+            return grey
+
+        network: Any = SimpleNamespace(session=SimpleNamespace(run=slow))
+        grey = np.zeros((1, 1, 1, 1), np.float32)
+        caller = threading.Thread(target=self.state.segmenter.infer, args=(network, grey))
+        caller.start()
+        try:
+            assert began.wait(PATIENCE_S)
+            yield
+        finally:
+            gate.set()
+            caller.join(PATIENCE_S)
 
     @property
     def state(self) -> State:

@@ -62,6 +62,11 @@ class Batcher:
         self._thread = threading.Thread(target=self._serve, name="lungseg-batcher", daemon=True)
         self._thread.start()
 
+    @property
+    def waiting(self) -> int:
+        """Arrays that are in no batch yet."""
+        return len(self._waiting)
+
     def submit(self, key: Hashable, run: Run, rows: FloatArray) -> Pending:
         """Puts an array into the next batch of its key.
 
