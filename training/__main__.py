@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from pathlib import Path
@@ -12,9 +13,15 @@ from training.config import add_flags, given_flags, read_config
 from training.errors import DataError
 from training.release_commands import add_release_flags, make_release
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says of a full disk, a used-up quota and a limit of a file's size."""
+
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command; returns 0, or 2 for input that can't be used."""
+    """Runs one command; returns 0, 1 for a verdict against the input, or 2 where it can't be used.
+
+    130 says that ctrl-C stopped it.
+    """
     arguments = _parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no hints about GPUs and compilers
     try:
@@ -22,9 +29,21 @@ def main(argv: list[str] | None = None) -> int:
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: {_trouble(error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last whole epoch", file=sys.stderr)
+        resumes = arguments.command is _run
+        after = "goes on from the last whole epoch" if resumes else "starts anew"
+        print(f"stopped; the same command {after}", file=sys.stderr)
         return 130
+
+
+def _trouble(error: OSError) -> str:
+    remedy = "make room" if error.errno in NO_ROOM else "see to it"
+    what = error.strerror or str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{what}; {remedy} and start the same command again"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="from a folder of slices and masks to a model version")
     data_commands.add_source_flags(run)
     run.add_argument("--out", type=Path, required=True, help="folder of the run, to resume too")
+    run.add_argument("--resume", action="store_true", help="refuse to begin a new run in --out")
     run.add_argument("--config", type=Path, help="TOML file of recipe settings")
     add_release_flags(run)
     add_flags(run)
@@ -43,8 +63,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from training.run import run
+    from training.run import expect_begun, run
 
+    if arguments.resume:
+        expect_begun(arguments.out)
     run(
         data_commands.given_sources(arguments),
         arguments.out,

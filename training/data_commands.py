@@ -71,6 +71,9 @@ def _inspect(arguments: argparse.Namespace) -> int:
     sources = [parse_source(text) for text in (*arguments.folders, *arguments.pairs)]
     if not sources:
         raise DataError("expected folders or tables to inspect")
+    for file in (arguments.sheet, arguments.json):
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
     report = survey(sources, patient_pattern=arguments.patient_pattern, sheet=arguments.sheet)
     print(report.describe())
     if arguments.json:

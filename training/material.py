@@ -143,15 +143,25 @@ def write_material(material: Material, out: Path, provenance: dict[str, Any]) ->
 
 
 def read_material(out: Path) -> Material:
-    """The slices of a run, as ``write_material`` recorded them."""
-    content = json.loads((out / MATERIAL).read_text())
-    return Material(
-        training=tuple(_pair(entry) for entry in content["training"]),
-        validation=tuple(_pair(entry) for entry in content["validation"]),
-        dropped=tuple((_pair(entry), reason) for entry, reason in content["dropped"]),
-        unmatched=tuple(content["unmatched"]),
-        weights=content.get("weights", {}),
-    )
+    """The slices of a run, as ``write_material`` recorded them.
+
+    Raises:
+        DataError: the record is missing or damaged.
+    """
+    try:
+        content = json.loads((out / MATERIAL).read_text())
+        return Material(
+            training=tuple(_pair(entry) for entry in content["training"]),
+            validation=tuple(_pair(entry) for entry in content["validation"]),
+            dropped=tuple((_pair(entry), reason) for entry, reason in content["dropped"]),
+            unmatched=tuple(content["unmatched"]),
+            weights=content.get("weights", {}),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{out / MATERIAL}: the run's record of its slices is missing or damaged; start its "
+            "command again, which writes it anew"
+        ) from error
 
 
 def _pair(entry: dict[str, Any]) -> Pair:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from training.config import TrainConfig, read_config, write_config
-from training.dataset import list_pairs
+from training.dataset import Pair
 from training.errors import DataError
 from training.material import (
     PROVENANCE,
@@ -22,9 +23,11 @@ from training.material import (
     split_rows,
     write_material,
 )
-from training.sources import Source
+from training.sources import Source, list_sources, parse_source
 
 CONFIG, FOLDS, STATE = "config.toml", "folds.json", "state.json"
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+"""Of a model, as ``service.core.contract`` wants it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +37,7 @@ class Release:
     Attributes:
         models: folder of all models.
         name: of the model.
-        external: folders of slices to measure on, never trained on.
+        external: folders or tables of slices to measure on, never trained on.
         force: publish although the version in place is better; the card says so.
         int8: quantise, and refuse when that costs too much.
     """
@@ -57,6 +60,8 @@ def run(
     if config.folds and not config.fold:
         cross_validate(sources, out, config)
         return None
+    if not config.folds:
+        expect_publishable(release, config)  # known now, not after a night of training
     chief = train(sources, out, config)
     if config.folds or not chief:
         return None
@@ -134,21 +139,49 @@ def export(out: Path, release: Release) -> Path:
 
     if not (out / BEST).exists():
         raise DataError(f"{out}: expected a run with {BEST}; train first")
+    config = read_config(out / CONFIG, {})
+    external = expect_publishable(release, config)
     material = read_material(out)
     target = publish(
         Trained(
             network=load_network(out / BEST),
-            config=read_config(out / CONFIG, {}),
+            config=config,
             training=material.training,
             validation=material.validation,
             provenance=json.loads((out / PROVENANCE).read_text()),
             dropped=material.dropped,
-            external=tuple(p for folder in release.external for p in list_pairs(folder).pairs),
+            external=external,
         ),
         release,
     )
     print(f"published {target}")
     return target
+
+
+def expect_publishable(release: Release, config: TrainConfig) -> tuple[Pair, ...]:
+    """Refuses what could only fail after the training; returns the external pairs.
+
+    Raises:
+        DataError: the name can't be a model's, or external slices are missing.
+    """
+    if not NAME.fullmatch(release.name):
+        raise DataError(
+            f"{release.name!r} can't be a model's name: expected at most 64 of a-z, 0-9, '.', '_' "
+            "and '-', a letter or digit first; choose one with --name"
+        )
+    sources = [parse_source(str(path)) for path in release.external]
+    listings = list_sources(sources, patient_pattern=config.patient_pattern)
+    return tuple(pair for listing in listings for pair in listing.pairs)
+
+
+def expect_begun(out: Path) -> None:
+    """Refuses to take a new folder for a run to resume.
+
+    Raises:
+        DataError: ``out`` holds no run.
+    """
+    if next(out.rglob(CONFIG), None) is None:
+        raise DataError(f"{out}: holds no run to resume; leave --resume out to begin one there")
 
 
 def expect_same_recipe(config: TrainConfig, out: Path) -> None:

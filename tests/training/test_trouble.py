@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from service.core.contract import Contract
+from training import data_commands
 from training.__main__ import main
 from training.config import read_config
 from training.errors import DataError
+from training.material import read_material
+from training.run import NAME
 
 TINY = ["--grid", "32", "--width", "2", "--depth", "2", "--epochs", "1", "--batch-size", "8"]
 
@@ -106,6 +113,80 @@ def test_settings_that_cannot_train(capsys: pytest.CaptureFixture[str], phantoms
     answer = refused(capsys, "inspect", phantoms, "--patient-pattern", "(")
     assert "--patient-pattern: no regular expression" in answer
     assert "expected slices: --data DIR" in refused(capsys, "run", "--out", phantoms / "x")
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Generator[None]:
+    """Writing more fails as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_before_the_first_epoch(
+    capsys: pytest.CaptureFixture[str], copy: Path, tmp_path: Path
+) -> None:
+    """While the decoded slices are written: a sentence with the remedy, no traceback."""
+    with files_of_at_most(4096):
+        answer = refused(capsys, "run", "--data", copy, "--out", tmp_path / "r" / "run", *TINY)
+    assert "make room and start the same command again" in answer
+
+
+def test_a_folder_that_cannot_be_made(
+    capsys: pytest.CaptureFixture[str], phantoms: Path, tmp_path: Path
+) -> None:
+    """The file that is in its place is named."""
+    (tmp_path / "file").touch()
+    answer = refused(capsys, "phantom", "--out", tmp_path / "file" / "data")
+    assert str(tmp_path / "file") in answer
+    assert main(["inspect", str(phantoms), "--json", str(tmp_path / "new" / "report.json")]) == 0
+
+
+def test_ctrl_c_promises_to_resume_what_can_be(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, phantoms: Path
+) -> None:
+    """An inspection has no epochs."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data_commands, "parse_source", interrupted)
+    assert main(["inspect", str(phantoms)]) == 130
+    assert "the same command starts anew" in capsys.readouterr().err
+
+
+def test_what_cannot_be_published_is_known_before_training(
+    capsys: pytest.CaptureFixture[str], phantoms: Path, tmp_path: Path
+) -> None:
+    """A name that no contract takes, and external slices that are not there."""
+    run = ("run", "--data", phantoms, *TINY, "--out")
+    assert "'My Lung' can't be a model's name" in refused(capsys, *run, tmp_path / "My Lung")
+    answer = refused(capsys, *run, tmp_path / "run", "--external", tmp_path / "elsewhere")
+    assert "elsewhere: expected a folder" in answer
+    assert list(tmp_path.iterdir()) == []
+    assert Contract.model_fields["name"].metadata[0].pattern == f"^{NAME.pattern}$"
+
+
+def test_resume_wants_a_run(
+    capsys: pytest.CaptureFixture[str], phantoms: Path, tmp_path: Path
+) -> None:
+    """A misspelt folder begins nothing."""
+    out = tmp_path / "rum"
+    answer = refused(capsys, "run", "--data", phantoms, "--out", out, "--resume", *TINY)
+    assert "rum: holds no run to resume" in answer
+    assert not out.exists()
+
+
+def test_a_runs_record_is_missing_or_damaged(tmp_path: Path) -> None:
+    """It is named, and that the run's command writes it."""
+    for content in (None, "{", "[]", '{"training": [{}]}'):
+        if content is not None:
+            (tmp_path / "material.json").write_text(content)
+        with pytest.raises(DataError, match=r"material\.json: .* start its command again"):
+            read_material(tmp_path)
 
 
 def test_a_recipe_with_an_unknown_setting(tmp_path: Path) -> None:
