@@ -6,7 +6,7 @@ same on every data set, and ends in the grey levels that serving would make of s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,34 +15,41 @@ from scipy import ndimage
 from service.core.contract import IntensityRule
 from service.core.preprocess import to_grey
 from service.core.types import AIR_HU
+from training.anatomy import (
+    Plane,
+    Slice,
+    consolidated,
+    on_ground,
+    shrunken,
+    with_domes,
+    with_effusion,
+    with_gas,
+    with_streaks,
+    without_lungs,
+)
 from training.config import TrainConfig
 from training.intensity import SOFT_TISSUE_HU
-
-Plane = NDArray[np.float32]
 
 WINDOW_LOW_HU = (-1400.0, -100.0)
 """Black of a random window: from wide lung windows to mediastinal ones that clip the lung."""
 WINDOW_WIDTH_HU = (300.0, 3000.0)
 """White above black: narrow soft-tissue windows to minimum–maximum exports."""
+USUAL_WINDOWS_HU = (
+    (-1350.0, 150.0),
+    (-1024.0, 600.0),
+    (-450.0, 1050.0),
+    (-160.0, 240.0),
+    (-125.0, 225.0),
+)
+"""What readers use: lung, wide, bone, mediastinum, abdomen; the last two clip the lung."""
+USUAL_SHARE = 0.5
+"""Of the windowed slices; the others get a random window."""
 PADDING_HU = (-3500.0, -1000.0)
 """What scanners write outside the field of view; on the scale of ``pseudo_hu``."""
+APEX_SCALE = (0.25, 0.75)
+"""Share of its diameter that a lung keeps when it is shrunk towards an apex."""
 OUTSIDE_HU = (-2048.0, 1000.0)
 """What exports put outside the body: scanner padding to a white page."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slice:
-    """A slice on the network's grid.
-
-    Attributes:
-        hu: pseudo-HU, float32, shape (height, width).
-        lung: share of each cell that is lung, float32 in [0, 1].
-        body: share of each cell that is body, float32 in [0, 1].
-    """
-
-    hu: Plane
-    lung: Plane
-    body: Plane
 
 
 def augment(
@@ -59,12 +66,14 @@ def augment(
     Returns:
         Grey levels in [0, 255] and the lung target in [0, 1], both (height, width) float32.
     """
-    piece = _move(piece, config, random)
-    piece = _repaint(piece, config, random)
-    hu = piece.hu
+    piece = _move(_repaint(piece, config, random), config, random)
+    if random.random() < config.background_probability:
+        air = random.random() < 0.4
+        piece = on_ground(piece, AIR_HU if air else random.uniform(*OUTSIDE_HU))
+    hu: Plane = piece.hu
     if random.random() < 0.5:
-        noise = random.normal(0, random.uniform(0, config.noise_hu), hu.shape)
-        hu = (hu + noise).astype(np.float32)
+        spread = np.float32(random.uniform(0, config.noise_hu))
+        hu = (hu + spread * random.standard_normal(hu.shape, np.float32)).astype(np.float32)
     if random.random() < 0.25:
         hu = np.asarray(
             ndimage.gaussian_filter(hu, random.uniform(0, config.blur_pixels)), np.float32
@@ -81,25 +90,40 @@ def render(
         return to_grey(hu.astype(np.float32), "grey level", rule)
     if kind >= config.raw_probability + config.window_probability:
         return to_grey(hu.astype(np.float32), "HU", rule)
-    low = random.uniform(*WINDOW_LOW_HU)
-    width = np.exp(random.uniform(*np.log(WINDOW_WIDTH_HU)))
-    high = max(low + width, SOFT_TISSUE_HU + 60)  # a window that clips tissue shows no lung
+    low, high = _window(random)
     unit = np.clip((hu - low) / (high - low), 0, 1)
     unit = unit ** np.exp(random.uniform(-1, 1) * np.log(config.gamma))
-    return to_grey(np.rint(unit * 255).astype(np.float32), "grey level", rule)
+    grey = to_grey(np.rint(unit * 255).astype(np.float32), "grey level", rule)
+    return _mark(grey, random) if random.random() < config.mark_probability else grey
+
+
+def _window(random: np.random.Generator) -> tuple[float, float]:
+    """What becomes black and what becomes white."""
+    if random.random() < USUAL_SHARE:
+        low, high = USUAL_WINDOWS_HU[random.integers(len(USUAL_WINDOWS_HU))]
+        width = (high - low) * np.exp(random.uniform(-0.2, 0.2))
+        low += random.uniform(-0.1, 0.1) * width
+    else:
+        low = random.uniform(*WINDOW_LOW_HU)
+        width = np.exp(random.uniform(*np.log(WINDOW_WIDTH_HU)))
+    return low, max(low + width, SOFT_TISSUE_HU + 60)  # one that clips tissue shows no lung
 
 
 def _move(piece: Slice, config: TrainConfig, random: np.random.Generator) -> Slice:
-    """Rotates, mirrors, zooms and shifts all planes alike."""
+    """Rotates, mirrors, zooms, stretches and shifts all planes alike."""
     angle = np.deg2rad(random.uniform(-1, 1) * config.rotation_degrees)
     if random.random() < config.turn_probability:
         angle += random.choice((0.5, 1.0, 1.5)) * np.pi
-    scale = np.exp(random.uniform(-1, 1) * np.log(config.zoom))
+    # Most fields of view differ little; a third of them use the whole range.
+    zoom = config.zoom if random.random() < 1 / 3 else config.zoom**0.5
+    scale = np.exp(random.uniform(-1, 1) * np.log(zoom))
+    stretch = np.exp(random.uniform(-0.5, 0.5) * np.log(config.stretch))
     mirror = -1.0 if random.random() < config.flip_probability else 1.0
     side = np.array(piece.hu.shape)
     shift = random.uniform(-1, 1, 2) * config.shift * side
     cosine, sine = np.cos(angle), np.sin(angle)
-    matrix = scale * np.array([[cosine, -sine], [sine, cosine]]) @ np.diag([1.0, mirror])
+    turn = np.array([[cosine, -sine], [sine, cosine]])
+    matrix = scale * turn @ np.diag([stretch, mirror / stretch])
     centre = (side - 1) / 2
     offset = centre - matrix @ (centre + shift)
 
@@ -124,27 +148,40 @@ def _inside_circle(shape: tuple[int, ...], random: np.random.Generator) -> NDArr
 
 
 def _repaint(piece: Slice, config: TrainConfig, random: np.random.Generator) -> Slice:
-    """Changes what is outside the body or inside the lungs, by the given probabilities."""
-    hu, lung = piece.hu, piece.lung
-    if random.random() < config.background_probability:
-        outside = AIR_HU if random.random() < 0.4 else random.uniform(*OUTSIDE_HU)
-        hu = hu * piece.body + np.float32(outside) * (1 - piece.body)
-    if random.random() < config.no_lung_probability:
-        # Twice the soft edge, so that no dark rim is left where the mask was drawn tight.
-        cover = np.clip(2 * ndimage.gaussian_filter(lung, 1.5), 0, 1)
-        tissue = SOFT_TISSUE_HU + random.normal(0, 20, hu.shape) + _cloud(hu.shape, random) * 60
-        hu = hu * (1 - cover) + tissue * cover
-        lung = np.zeros_like(lung)
-    elif random.random() < config.opacity_probability:
-        cloud = _cloud(hu.shape, random)
-        amount = np.clip((cloud - random.uniform(-0.5, 1.0)) * 3, 0, 1) * lung
-        density = random.uniform(-700, 60) + random.normal(0, 20, hu.shape)
-        hu = hu * (1 - amount) + np.maximum(hu, density) * amount
-    return Slice(hu=hu.astype(np.float32), lung=lung.astype(np.float32), body=piece.body)
+    """Changes what the body holds, by the given probabilities; at most one change of the lungs."""
+    kind = random.random()
+    gas = random.random() < config.gas_probability
+    for probability, change in (
+        (config.no_lung_probability, without_lungs),
+        (config.base_probability, with_domes),
+        (config.apex_probability, partial(shrunken, scale=APEX_SCALE)),
+        (config.opacity_probability, consolidated),
+        (config.effusion_probability, with_effusion),
+    ):
+        if kind < probability:
+            # Where lungs give way to an abdomen, gas is the rule.
+            gas = gas or (change in (without_lungs, with_domes) and random.random() < 0.5)
+            piece = change(piece, random)
+            break
+        kind -= probability
+    if gas:
+        piece = with_gas(piece, random)
+    if random.random() < config.streak_probability:
+        piece = with_streaks(piece, random)
+    return piece
 
 
-def _cloud(shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.float64]:
-    """Smooth noise with standard deviation 1 and structures of an eighth of the side."""
-    coarse = random.normal(0, 1, (10, 10))
-    zoom = (shape[0] / 10, shape[1] / 10)
-    return np.asarray(ndimage.zoom(coarse, zoom, order=1, grid_mode=True, mode="nearest"))
+def _mark(grey: Plane, random: np.random.Generator) -> Plane:
+    """Burns in bars where screenshots carry text, rulers and frames: near an edge."""
+    marked = grey.copy()
+    for _ in range(random.integers(1, 6)):
+        top, left = (random.random(2) * grey.shape).astype(int)
+        height, width = random.integers(1, 6), random.integers(4, 60)
+        if random.random() < 0.5:
+            height, width = width, height
+        if random.random() < 0.5:
+            top = random.choice((2, grey.shape[0] - 2 - height))
+        else:
+            left = random.choice((2, grey.shape[1] - 2 - width))
+        marked[max(0, top) : top + height, max(0, left) : left + width] = random.choice((255, 128))
+    return marked

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.preprocess import place, resample
-from training.augment import Slice
+from training.anatomy import Slice
 from training.clean import body_and_dark, suspect
 from training.dataset import Pair, Sample, file_hash, read_sample
 from training.intensity import pseudo_hu

@@ -13,6 +13,7 @@ from training.compare import Comparison
 from training.config import TrainConfig, toml_line
 from training.dataset import Pair
 from training.evaluate import SliceResult, format_table, summarise, summarise_by, worst
+from training.stress import StressResult, format_stress
 
 WORST_CASES = 12
 
@@ -24,6 +25,12 @@ diagnosis, treatment or any decision about a patient.
 Known limits: learnt from few slices, most of them mid-chest; apices, bases, slices of other
 body regions, dense consolidation, large tumours and effusions are where it errs. Masks on such
 slices need a person's eye; the service's quality flags name some of them.
+"""
+
+STRESS_SET = """\
+Validation slices changed by rule so that the truth stays known (`training/stress.py`);
+`python -m training stress` prints this table.
+
 """
 
 
@@ -43,6 +50,7 @@ class CardFacts:
         parity: largest difference between Keras and ONNX Runtime.
         int8_loss: mean Dice lost by quantisation, None for a float model.
         parameters: weights of the network.
+        stress: results of the stressed validation slices.
         comparison: with the version in place before, None for the first.
         forced: whether a failed comparison was overruled.
     """
@@ -58,6 +66,7 @@ class CardFacts:
     parity: float
     int8_loss: float | None
     parameters: int
+    stress: Sequence[StressResult] = ()
     comparison: Comparison | None = None
     forced: bool = False
 
@@ -74,6 +83,8 @@ def write_card(facts: CardFacts, folder: Path) -> None:
         _data(facts),
         "## Quality",
         _quality(facts),
+        "## Under stress",
+        STRESS_SET + format_stress(facts.stress),
         "## Worst validation slices",
         _worst(facts.results),
         *_worst_external(facts),

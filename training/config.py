@@ -29,6 +29,10 @@ def _choice(default: Any, text: str, *choices: str) -> Any:
     return field(default=default, metadata={"help": text, "choices": choices or None})
 
 
+LIGHT_CELLS = 64
+"""Pixels of the grid in one of the light network's coarsest, whose six levels halve it each."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """Hyper-parameters of one run; the defaults are the published starting recipe."""
@@ -42,16 +46,19 @@ class TrainConfig:
     fold: int = _choice(0, "round to run, from 1; 0 = all of them")
     skip_unreadable: bool = _choice(False, "leave out pairs that can't be read and go on")
     # network
+    network: str = _choice("classic", "family of the network", "classic", "light")
     encoder: str = _choice("unet", "what finds the features", *ENCODERS)
     encoder_weights: str = _choice(
         "none", "of a keras.applications encoder: none, imagenet (needs the network) or a file"
     )
     init_from: str = _choice("", "start from this .keras file, run or model folder")
     freeze: str = _choice("none", "part of the network that is not fitted", "none", "encoder")
-    width: int = _choice(16, "channels of the first level; each level doubles them")
-    depth: int = _choice(4, "levels of max pooling")
-    stem: str = _choice("full", "resolution of the first level", "full", "half")
-    decoder: str = _choice("resize", "how the decoder upsamples", "resize", "transpose")
+    width: int = _choice(16, "channels of the first level")
+    depth: int = _choice(4, "levels of max pooling, of the classic network")
+    stem: str = _choice("full", "resolution of the classic network's first level", "full", "half")
+    decoder: str = _choice(
+        "resize", "how the classic network's decoder upsamples", "resize", "transpose"
+    )
     batch_norm_momentum: float = _choice(
         0.9, "of the moving averages: Keras' 0.99 has not caught up after ten short epochs"
     )
@@ -77,6 +84,7 @@ class TrainConfig:
     rotation_degrees: float = _choice(15.0, "largest ordinary rotation")
     turn_probability: float = _choice(0.05, "rotation by any angle (prone, lying on a side)")
     zoom: float = _choice(1.4, "largest factor by which the field of view grows or shrinks")
+    stretch: float = _choice(1.1, "largest ratio by which the slice's proportions change")
     shift: float = _choice(0.08, "largest shift as a share of the side")
     flip_probability: float = _choice(0.5, "left-right mirror")
     window_probability: float = _choice(0.45, "a random window instead of the model's own")
@@ -89,7 +97,13 @@ class TrainConfig:
     padding_probability: float = _choice(0.1, "a round field of view with padding outside")
     background_probability: float = _choice(0.1, "another grey outside the body, table removed")
     opacity_probability: float = _choice(0.1, "a dense opacity inside the lungs, still lung")
+    effusion_probability: float = _choice(0.05, "fluid at the back of the lungs, still lung")
     no_lung_probability: float = _choice(0.03, "lungs painted out: the truth is empty")
+    base_probability: float = _choice(0.05, "organs risen into the lungs, no lung there")
+    apex_probability: float = _choice(0.05, "lungs shrunk about their centres")
+    gas_probability: float = _choice(0.05, "gas in the body that is no lung")
+    streak_probability: float = _choice(0.03, "metal and its streaks")
+    mark_probability: float = _choice(0.1, "bars as of burnt-in text on an 8-bit picture")
     # served mask
     threshold: float = _choice(0.5, "probability from which a pixel is lung")
     largest_components: int = _choice(0, "connected regions kept in a mask, 0 = all")
@@ -108,19 +122,26 @@ class TrainConfig:
         for name in ("grid", "width", "depth", "epochs", "batch_size", "learning_rate", "zoom"):
             if getattr(self, name) <= 0:
                 raise DataError(f"{name}: expected a positive number, got {getattr(self, name)}")
-        cells = 2 ** (self.depth + (self.stem == "half")) if self.encoder == "unet" else 32
-        if self.grid % cells:
-            raise DataError(f"grid: expected a multiple of {cells} for this network: {self.grid}")
+        self._check_network()
         if not 0 < self.validation_fraction < 1:
             raise DataError("validation_fraction: expected a number between 0 and 1")
         if self.folds == 1 or not 0 <= self.fold <= max(0, self.folds):
             raise DataError(f"fold: expected 2 folds or more and one of them, got {self.fold}")
-        if self.encoder == "unet" and self.encoder_weights != "none":
-            raise DataError("encoder_weights: name their network too, --encoder mobilenetv2")
         try:
             re.compile(self.patient_pattern)
         except re.error as error:
             raise DataError(f"patient_pattern: no regular expression ({error})") from error
+
+    def _check_network(self) -> None:
+        if self.encoder == "unet" and self.encoder_weights != "none":
+            raise DataError("encoder_weights: name their network too, --encoder mobilenetv2")
+        if self.network == "light" and self.encoder != "unet":
+            raise DataError("encoder: the light network has its own")
+        cells = 2 ** (self.depth + (self.stem == "half")) if self.encoder == "unet" else 32
+        if self.network == "light":
+            cells = LIGHT_CELLS
+        if self.grid % cells:
+            raise DataError(f"grid: expected a multiple of {cells} for this network: {self.grid}")
 
 
 def read_config(path: Path | None, overrides: dict[str, Any]) -> TrainConfig:

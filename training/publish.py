@@ -24,7 +24,7 @@ from service.core.types import Scan
 from service.inference.model import Model
 from service.inference.session import Engine, Session
 from training.card import CardFacts, write_card
-from training.compare import Comparison, compare
+from training.compare import Comparison, compare, setbacks
 from training.config import TrainConfig
 from training.convert import OPSET, parity, to_onnx, write_triton_config
 from training.dataset import DataError, Pair, read_sample
@@ -33,9 +33,12 @@ from training.material import PROVENANCE
 from training.phantom import make_phantom
 from training.quantize import CALIBRATION_SLICES, MAX_DICE_LOSS, quantize_int8
 from training.run import Release
+from training.stress import stress
 from training.views import STANDARD_WINDOWS_HU, through_window
 
 PARITY_SLICES = 16
+STRESS_SLICES = 64
+"""Of the validation slices, as many are stressed at most: each in some forty ways."""
 GOLDEN_SEED = 1
 WEIGHTS = "model.keras"
 
@@ -80,9 +83,8 @@ def publish(trained: Trained, release: Release) -> Path:
         with _staging(release.models) as staging:
             folder = staging / release.name / version
             folder.mkdir(parents=True)
-            facts = _fill(folder, trained, release)
-            comparison = _gate(facts.results, release, trained.validation)
-            write_card(replace(facts, comparison=comparison, forced=release.force), folder)
+            facts = _measured(folder, trained, release)
+            write_card(facts, folder)
             Model.load(folder, Engine())  # the proof: the service itself accepts the bundle
             target = release.models / release.name / version
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -110,6 +112,22 @@ def latest(family: Path) -> Path | None:
     """The newest version's folder, None for a new model."""
     number = int(next_version(family)) - 1
     return family / str(number) if number else None
+
+
+def _measured(folder: Path, trained: Trained, release: Release) -> CardFacts:
+    """Fills a bundle, then measures it beside the version in place and asks the gate."""
+    facts = _fill(folder, trained, release)
+    before = latest(release.models / release.name)
+    models = [Model.load(place, Engine()) for place in (folder, before) if place is not None]
+    stressed = stress(models, trained.validation, limit=STRESS_SLICES)
+    comparison = None
+    if before is not None:
+        comparison = replace(
+            compare(list(evaluate(models[1], trained.validation)), facts.results),
+            setbacks=setbacks(stressed[1], stressed[0]),
+        )
+        _gate(comparison, before.name, release)
+    return replace(facts, stress=stressed[0], comparison=comparison, forced=release.force)
 
 
 def _fill(folder: Path, trained: Trained, release: Release) -> CardFacts:
@@ -193,20 +211,13 @@ def _greys(pairs: Sequence[Pair], network: keras.Model) -> Iterator[NDArray[np.f
         yield fit(read_sample(pair).scan, (height, width), IntensityRule()).grey
 
 
-def _gate(
-    results: Sequence[SliceResult], release: Release, validation: Sequence[Pair]
-) -> Comparison | None:
-    """Compares with the version in place; refuses a worse one unless forced."""
-    before = latest(release.models / release.name)
-    if before is None:
-        return None
-    comparison = compare(list(evaluate(Model.load(before, Engine()), validation)), results)
+def _gate(comparison: Comparison, version: str, release: Release) -> None:
+    """Refuses what is worse than the version in place, unless forced."""
     if not comparison.may_replace and not release.force:
         raise DataError(
-            f"not published, version {before.name} is better on the validation slices "
+            f"not published, version {version} is better on the validation slices "
             f"(--force publishes anyway):\n{comparison.describe()}"
         )
-    return comparison
 
 
 def _int8_loss(

@@ -1,4 +1,4 @@
-"""Commands about exported models: export, evaluate, compare."""
+"""Commands about exported models: export, evaluate, stress, compare."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from training.evaluate import (
 from training.material import PROVENANCE
 from training.run import Release, export
 from training.sources import list_sources
+from training.stress import format_stress, joined, stress
 from training.views import STANDARD_WINDOWS_HU, through_window
 
 WORST_CASES = 12
@@ -43,6 +44,17 @@ def register(commands: Any) -> None:
     measure.add_argument("--windows", action="store_true", help="also as 8-bit pictures")
     measure.add_argument("--out", type=Path, help="folder for slices.csv and report.html")
     measure.set_defaults(command=_evaluate)
+    harder = commands.add_parser("stress", help="measure exported models on changed slices")
+    harder.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        nargs="+",
+        help="folder NAME/VERSION; several, as of a cross-validation, each on its own slices",
+    )
+    _add_data_flags(harder, subset="validation")
+    harder.add_argument("--limit", type=int, help="slices of each model at most, evenly chosen")
+    harder.set_defaults(command=_stress)
     against = commands.add_parser("compare", help="whether model B may replace model A")
     against.add_argument("a", type=Path, metavar="A", help="folder of the model in place")
     against.add_argument("b", type=Path, metavar="B", help="folder of the candidate")
@@ -70,13 +82,13 @@ def make_release(arguments: argparse.Namespace, run: Path) -> Release:
     )
 
 
-def _add_data_flags(parser: argparse.ArgumentParser) -> None:
+def _add_data_flags(parser: argparse.ArgumentParser, subset: str = "all") -> None:
     add_source_flags(parser)
     parser.add_argument(
         "--subset",
         choices=("all", "validation"),
-        default="all",
-        help="all pairs, or only those that the model was not trained on",
+        default=subset,
+        help=f"all pairs, or only those that the model was not trained on [{subset}]",
     )
 
 
@@ -110,6 +122,14 @@ def _write_results(out: Path, model: Model, results: list[SliceResult], groups: 
     write_slices(results, out / "slices.csv")
     write_report(model, results, groups, out / "report.html")
     print(f"\nwrote slices.csv and report.html to {out}")
+
+
+def _stress(arguments: argparse.Namespace) -> None:
+    tables = [
+        stress([_load(folder)], _pairs(arguments, folder), limit=arguments.limit)[0]
+        for folder in arguments.model
+    ]
+    print(format_stress(joined(tables)))
 
 
 def _compare(arguments: argparse.Namespace) -> int:

@@ -26,6 +26,8 @@ from training.material import (
 from training.sources import Source, list_sources, parse_source
 
 CONFIG, FOLDS, STATE = "config.toml", "folds.json", "state.json"
+MODELS = "models"
+"""Folder of a cross-validation's own models."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 """Of a model, as ``service.core.contract`` wants it."""
 
@@ -58,7 +60,7 @@ def run(
         The folder of the new model version; None after a cross-validation, which publishes none.
     """
     if config.folds and not config.fold:
-        cross_validate(sources, out, config)
+        cross_validate(sources, out, config, release)
         return None
     if not config.folds:
         expect_publishable(release, config)  # known now, not after a night of training
@@ -103,27 +105,49 @@ def train(
 
 
 def cross_validate(
-    sources: Sequence[Source | Path], out: Path, config: TrainConfig
+    sources: Sequence[Source | Path], out: Path, config: TrainConfig, release: Release
 ) -> dict[str, Any]:
-    """Runs all folds, each in its own folder, and sums up their validation Dice.
+    """Runs all folds, each in its own folder; measures each slice with the fold it was kept from.
+
+    The folds' models are published in ``out``, not among the release's.
+
+    Args:
+        sources: folders or tables of pairs.
+        out: folder of all folds, to resume too.
+        config: the recipe, with the number of folds.
+        release: what to measure beside the folds' own slices, and whether to quantise.
 
     Returns:
-        What ``folds.json`` holds: the Dice of each fold, mean and standard deviation.
+        What ``folds.json`` holds: mean Dice of each fold at the slices' own size, their mean and
+        standard deviation, mean, 5th percentile and minimum over all slices.
     """
-    from training.checkpoints import read_progress
+    from service.inference.model import Model
+    from service.inference.session import Engine
+    from training.evaluate import SliceResult, evaluate, format_table, summarise
+    from training.publish import latest
 
-    dice: list[float] = []
+    groups: list[list[SliceResult]] = []
     for fold in range(1, config.folds + 1):
         print(f"fold {fold} of {config.folds}")
-        folder = out / f"fold-{fold}"
+        name = f"fold-{fold}"
+        folder = out / name
         train(sources, folder, replace(config, fold=fold), cache=out.parent / ".cache")
-        dice.append(read_progress(folder).best_dice)
+        bundle = latest(out / MODELS / name) or export(
+            folder, replace(release, models=out / MODELS, name=name)
+        )
+        model = Model.load(bundle, Engine())
+        groups.append(list(evaluate(model, read_material(folder).validation)))
+    summaries = [summarise(f"fold {fold}", group) for fold, group in enumerate(groups, 1)]
+    total = summarise("all folds", [result for group in groups for result in group])
+    dice = [summary.means["dice"] for summary in summaries]
     result = {
         "validation_dice": dice,
         "mean": statistics.fmean(dice),
         "standard_deviation": statistics.stdev(dice),
+        "slices": {"mean": total.means["dice"], "p5": total.p5, "minimum": total.minimum},
     }
     (out / FOLDS).write_text(json.dumps(result, indent=2) + "\n")
+    print(format_table([*summaries, total]))
     print(f"validation Dice {result['mean']:.4f} ± {result['standard_deviation']:.4f} over folds")
     return result
 

@@ -7,8 +7,10 @@ from typing import Any
 import keras
 from keras import layers
 
+from training.blocks import convolve, full_grid_logits
 from training.config import TrainConfig
 from training.encoders import ENCODER, application_features
+from training.light import light_logits
 
 INPUT_NAME = "image"
 OUTPUT_NAME = "mask"
@@ -17,11 +19,12 @@ OUTPUT_NAME = "mask"
 def build_unet(config: TrainConfig) -> keras.Model:
     """Builds the network, grey levels 0…255 in, lung probability out.
 
-    The encoder halves the grid ``depth`` times by max pooling and doubles the channels each
-    time; the decoder upsamples and joins the encoder's features of the same level. With the
-    half stem a strided 4×4 convolution halves the grid before the first level, and a
-    transposed one brings the probabilities back to it: a quarter of the work. Another encoder
-    takes the place of all this and halves the grid five times.
+    The light one is described in ``training.light``. The classic one's encoder halves the grid
+    ``depth`` times by max pooling and doubles the channels each time; its decoder upsamples and
+    joins the encoder's features of the same level. With the half stem a strided 4×4 convolution
+    halves the grid before the first level, and a transposed one brings the probabilities back to
+    it: a quarter of the work. Another encoder takes the place of the classic one's and halves
+    the grid five times.
 
     Returns:
         A model from (N, grid, grid, 1) float32 in [0, 255] to (N, grid, grid, 1) in [0, 1].
@@ -30,6 +33,16 @@ def build_unet(config: TrainConfig) -> keras.Model:
         DataError: the weights of another encoder can't be had.
     """
     image: Any = keras.Input((config.grid, config.grid, 1), name=INPUT_NAME)
+    if config.network == "light":
+        logits = light_logits(_to_unit(image), config)
+    else:
+        logits = _classic_logits(image, config)
+    # Losses and metrics stay in float32 under mixed precision.
+    mask = layers.Activation("sigmoid", dtype="float32", name=OUTPUT_NAME)(logits)
+    return keras.Model(image, mask, name="unet")
+
+
+def _classic_logits(image: Any, config: TrainConfig) -> Any:
     if config.encoder == "unet":
         skips, x = _features(image, config)
         half = config.stem == "half"
@@ -45,21 +58,15 @@ def build_unet(config: TrainConfig) -> keras.Model:
         x = layers.Concatenate(name=f"{name}_join")([skips[level], x])
         x = _double_conv(x, channels, config, name)
     if half:
-        x = layers.Conv2DTranspose(1, 4, strides=2, padding="same", name="logits")(x)
-    else:
-        x = layers.Conv2D(1, 1, name="logits")(x)
-    # Losses and metrics stay in float32 under mixed precision.
-    mask = layers.Activation("sigmoid", dtype="float32", name=OUTPUT_NAME)(x)
-    return keras.Model(image, mask, name="unet")
+        return full_grid_logits(x)
+    return layers.Conv2D(1, 1, name="logits")(x)
 
 
 def _features(image: Any, config: TrainConfig) -> tuple[list[Any], Any]:
     """Our own encoder: the features of each level, and the bottleneck."""
-    x = layers.Rescaling(1 / 255.0, name="to_unit")(image)
+    x = _to_unit(image)
     if config.stem == "half":
-        stem = f"{ENCODER}_stem"
-        x = layers.Conv2D(config.width, 4, strides=2, padding="same", use_bias=False, name=stem)(x)
-        x = _activate(x, config, stem)
+        x = convolve(x, config.width, 4, config, f"{ENCODER}_stem", strides=2)
     skips = []
     for level in range(config.depth):
         x = _double_conv(x, config.width * 2**level, config, f"{ENCODER}_{level}")
@@ -69,23 +76,14 @@ def _features(image: Any, config: TrainConfig) -> tuple[list[Any], Any]:
     return skips, _double_conv(x, config.width * 2**config.depth, config, bottom)
 
 
+def _to_unit(image: Any) -> Any:
+    return layers.Rescaling(1 / 255.0, name="to_unit")(image)
+
+
 def _double_conv(x: Any, channels: int, config: TrainConfig, name: str) -> Any:
     for part in ("a", "b"):
-        x = layers.Conv2D(
-            channels,
-            3,
-            padding="same",
-            use_bias=False,
-            kernel_initializer="he_normal",
-            name=f"{name}_conv_{part}",
-        )(x)
-        x = _activate(x, config, f"{name}_{part}")
+        x = convolve(x, channels, 3, config, f"{name}_{part}")
     return x
-
-
-def _activate(x: Any, config: TrainConfig, name: str) -> Any:
-    norm = layers.BatchNormalization(momentum=config.batch_norm_momentum, name=f"{name}_norm")
-    return layers.ReLU(name=f"{name}_relu")(norm(x))
 
 
 def _upsample(x: Any, channels: int, config: TrainConfig, name: str) -> Any:

@@ -12,7 +12,7 @@ import pytest
 
 pytestmark = pytest.mark.training
 
-NEUTRAL = ("unet", "losses", "encoders", "schedules", "transfer", "batches")
+NEUTRAL = ("unet", "blocks", "light", "losses", "encoders", "schedules", "transfer", "batches")
 STEP = """
 import numpy as np
 import keras

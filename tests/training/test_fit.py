@@ -18,7 +18,7 @@ import pytest
 from tests.training.conftest import tiny
 from training.config import read_config, write_config
 from training.errors import DataError
-from training.run import cross_validate, train
+from training.run import Release, cross_validate, train
 from training.sources import Source
 
 keras = pytest.importorskip("keras")
@@ -201,6 +201,24 @@ def test_a_published_encoder_brings_its_weights_from_a_file(tmp_path: Path) -> N
         build_unet(tiny(encoder="mobilenetv2", encoder_weights=str(tmp_path / "none.h5")))
 
 
+def test_the_light_network_learns_and_exports(phantoms: Path, cache: Path, tmp_path: Path) -> None:
+    """Its loss falls; ONNX Runtime agrees with Keras; grids that it can't halve are refused."""
+    from training.checkpoints import load_network
+    from training.convert import parity, to_onnx
+
+    recipe = tiny(network="light", grid=64, epochs=3, learning_rate=0.01)
+    train([phantoms], tmp_path / "light", recipe, cache=cache)
+    losses = [float(row["loss"]) for row in history(tmp_path / "light")]
+    assert losses[-1] < losses[0]
+    network = load_network(tmp_path / "light" / "best.keras")
+    images = np.random.default_rng(0).uniform(0, 255, (2, 1, 64, 64, 1)).astype(np.float32)
+    assert parity(network, to_onnx(network, {}), images) < 1e-4
+    with pytest.raises(DataError, match="expected a multiple of 64"):
+        tiny(network="light", grid=96)
+    with pytest.raises(DataError, match="light network has its own"):
+        tiny(network="light", grid=64, encoder="mobilenetv2")
+
+
 @pytest.mark.parametrize(
     ("loss", "schedule", "mixed_precision"),
     [("focal", "step", "bfloat16"), ("dice", "exponential", "none")],
@@ -229,10 +247,17 @@ def test_choices_of_the_recipe_train(
 
 
 def test_cross_validation_runs_every_fold(phantoms: Path, tmp_path: Path) -> None:
-    """One command: a folder a fold, other patients each time, and their mean."""
-    result = cross_validate([phantoms], tmp_path / "cv", tiny(epochs=1, folds=2, augment=False))
+    """One command: a folder and a model a fold, other patients each time, and their mean."""
+    release = Release(models=tmp_path / "models", name="cv")
+    recipe = tiny(epochs=1, folds=2, augment=False)
+    result = cross_validate([phantoms], tmp_path / "cv", recipe, release)
     assert len(result["validation_dice"]) == 2
     assert json.loads((tmp_path / "cv" / "folds.json").read_text()) == result
+    assert cross_validate([phantoms], tmp_path / "cv", recipe, release) == result  # all is there
+    assert sorted((tmp_path / "cv" / "models").glob("fold-*/*/contract.json")) == [
+        tmp_path / "cv" / "models" / fold / "1" / "contract.json" for fold in ("fold-1", "fold-2")
+    ]
+    assert not (tmp_path / "models").exists()
     held_out = []
     for fold in ("fold-1", "fold-2"):
         with (tmp_path / "cv" / fold / "split.csv").open(newline="") as stream:

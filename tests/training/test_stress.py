@@ -1,0 +1,203 @@
+"""The stress set: each rule changes what it says and nothing else; the table is an evaluation."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.inference.model import Model
+from service.inference.session import Engine
+from tests.standin import write_bundle
+from training import anatomy
+from training.__main__ import main
+from training.anatomy import Slice
+from training.clean import body_and_dark
+from training.compare import compare, setbacks
+from training.dataset import Sample, list_pairs, read_sample
+from training.evaluate import evaluate
+from training.phantom import make_phantom
+from training.stress import STRESSES, Stress, StressResult, format_stress, joined, stress, stressed
+
+RULES = {rule.name: rule for rule in STRESSES}
+
+
+@pytest.fixture(scope="module")
+def sample(phantoms: Path) -> Sample:
+    return read_sample(list_pairs(phantoms).pairs[0])
+
+
+@pytest.fixture(scope="module")
+def piece() -> Slice:
+    """A phantom chest of known anatomy."""
+    phantom = make_phantom((120, 128), seed=2)
+    body, _ = body_and_dark(phantom.hu)
+    lung, body = phantom.lungs.astype(np.float32), body.astype(np.float32)
+    return Slice(hu=phantom.hu.astype(np.float32), lung=lung, body=body)
+
+
+def drawn() -> np.random.Generator:
+    return np.random.default_rng(5)
+
+
+@pytest.mark.parametrize("rule", STRESSES, ids=lambda rule: rule.name)
+def test_a_stress_is_the_same_each_time(rule: Stress, sample: Sample) -> None:
+    """Slice and truth have one size; the same name draws the same change."""
+    (shown, truth), (again, truth_again) = stressed(rule, sample), stressed(rule, sample)
+    assert shown.values.shape == (1, *truth.shape)
+    assert np.isfinite(shown.values).all()
+    assert np.array_equal(shown.values, again.values)
+    assert np.array_equal(truth, truth_again)
+    assert truth.any() == (not rule.name.startswith("no lung"))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("as stored", lambda mask: mask),
+        ("JPEG quality 50, mediastinum", lambda mask: mask),
+        ("turned by 90°", np.rot90),
+        ("turned by 180°", lambda mask: mask[::-1, ::-1]),
+        ("prone", lambda mask: mask[::-1, ::-1]),
+        ("mirrored", np.fliplr),
+        ("field halved", lambda mask: mask[16:48, 16:48]),
+        ("white outside", lambda mask: mask),
+        ("effusion", lambda mask: mask),
+        ("consolidation", lambda mask: mask),
+        ("bowel gas", lambda mask: mask),
+    ],
+)
+def test_the_truth_moves_with_the_slice(sample: Sample, name: str, expected: object) -> None:
+    """Exactly, wherever nothing is resampled."""
+    _, truth = stressed(RULES[name], sample)
+    assert np.array_equal(truth, expected(sample.mask))  # type: ignore[operator]
+
+
+def test_a_doubled_field_shows_a_quarter(sample: Sample) -> None:
+    """The lungs keep their shape and lie in the middle."""
+    _, truth = stressed(RULES["field doubled"], sample)
+    assert truth.sum() == pytest.approx(sample.mask.sum() / 4, rel=0.15)
+    assert not truth[:16].any()
+    assert not truth[48:].any()
+
+
+def test_windows_clip_as_they_say(sample: Sample) -> None:
+    """Eight-bit steps from black to white, on the scale that the slice has."""
+    shown, _ = stressed(RULES["window mediastinum [-160, 240]"], sample)
+    assert set(np.unique(shown.values)) <= set(range(256))
+    assert (shown.values[0][sample.mask] == 0).mean() > 0.5  # aerated lung is clipped
+
+
+@pytest.mark.parametrize("change", [anatomy.consolidated, anatomy.with_effusion])
+def test_disease_stays_inside_and_stays_lung(piece: Slice, change: object) -> None:
+    """Nothing outside the lungs changes; inside it gets denser; the truth is the same."""
+    ill = change(piece, drawn())  # type: ignore[operator]
+    assert np.array_equal(ill.lung, piece.lung)
+    assert np.array_equal(ill.hu[piece.lung == 0], piece.hu[piece.lung == 0])
+    assert (ill.hu > piece.hu + 100).any()
+
+
+def test_gas_is_in_the_body_and_no_lung(piece: Slice) -> None:
+    """Lungs and the room remain as they are; somewhere tissue has become darker."""
+    bloated = anatomy.with_gas(piece, drawn())
+    assert np.array_equal(bloated.lung, piece.lung)
+    same = (piece.lung == 1) | (piece.body == 0)
+    assert np.array_equal(bloated.hu[same], piece.hu[same])
+    assert (bloated.hu < piece.hu - 300).any()
+
+
+def test_lungs_can_vanish_shrink_and_give_way(piece: Slice) -> None:
+    """None is left; a share of them is left, where they were; organs take a part."""
+    gone = anatomy.without_lungs(piece, drawn())
+    assert not gone.lung.any()
+    assert gone.hu[piece.lung == 1].min() > -400
+    small = anatomy.shrunken(piece, drawn(), (0.5, 0.5))
+    assert small.lung.sum() == pytest.approx(piece.lung.sum() / 4, rel=0.1)
+    domed = anatomy.with_domes(piece, drawn())
+    assert 0 < domed.lung.sum() < piece.lung.sum()
+    assert (domed.lung <= piece.lung).all()
+    taken = (piece.lung == 1) & (domed.lung == 0)
+    assert domed.hu[taken].mean() > 0
+
+
+def test_another_ground_leaves_the_body(piece: Slice) -> None:
+    grounded = anatomy.on_ground(piece, 1000.0)
+    assert (grounded.hu[piece.body == 0] == 1000.0).all()
+    assert np.allclose(grounded.hu[piece.body == 1], piece.hu[piece.body == 1])
+
+
+def test_changes_take_slices_without_lung(piece: Slice) -> None:
+    """An empty truth stays empty, and nothing divides by it."""
+    empty = anatomy.without_lungs(piece, drawn())
+    for change in (anatomy.consolidated, anatomy.with_effusion, anatomy.with_domes):
+        assert not change(empty, drawn()).lung.any()
+    assert not anatomy.shrunken(empty, drawn(), (0.3, 0.5)).lung.any()
+
+
+def test_unstressed_slices_score_as_in_an_evaluation(phantoms: Path, tmp_path: Path) -> None:
+    """The same pipeline: "as stored" is what ``evaluate`` says, slice by slice."""
+    write_bundle(tmp_path)
+    model = Model.load(tmp_path / "standin" / "1", Engine())
+    pairs = list_pairs(phantoms).pairs[:4]
+    (table,) = stress([model], pairs)
+    evaluated = [result.metrics.dice for result in evaluate(model, pairs)]
+    assert [item.name for item in table] == list(RULES)
+    assert table[0].dice.tolist() == pytest.approx(evaluated)
+    (fewer,) = stress([model], pairs, limit=2)
+    assert fewer[0].dice.tolist() == pytest.approx([evaluated[0], evaluated[2]])
+    assert joined([table, fewer])[0].dice.size == 6
+
+
+def test_the_command_prints_the_table_of_unseen_slices(
+    phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that the bundle's provenance names, of one model or several."""
+    write_bundle(tmp_path)
+    folder = tmp_path / "standin" / "1"
+    held_out = [f"phantoms/{pair.name}" for pair in list_pairs(phantoms).pairs[:2]]
+    (folder / "provenance.json").write_text(json.dumps({"validation": held_out}))
+    command = ["stress", "--data", str(phantoms), "--model", str(folder)]
+    assert main(command) == 0
+    alone = capsys.readouterr().out
+    assert "| as stored | 2 |" in alone
+    assert "| no lung | 2 | – | – | – |" in alone
+    assert main([*command, str(folder)]) == 0
+    assert "| as stored | 4 |" in capsys.readouterr().out
+
+
+def result(name: str, dice: float, wrong: float, *, without_lung: bool = False) -> StressResult:
+    return StressResult(
+        name=name,
+        dice=np.array([dice]),
+        false_positive=np.array([wrong]),
+        without_lung=without_lung,
+    )
+
+
+def test_clear_losses_under_stress_are_setbacks(phantoms: Path, tmp_path: Path) -> None:
+    """Each is named with its figures, and any of them forbids the replacement."""
+    before = [result("blur", 0.96, 0.01), result("no lung", 1.0, 0.001, without_lung=True)]
+    good = [result("blur", 0.955, 0.02), result("no lung", 0.0, 0.003, without_lung=True)]
+    bad = [result("blur", 0.94, 0.01), result("no lung", 1.0, 0.02, without_lung=True)]
+    assert setbacks(before, good) == ()
+    found = setbacks(before, bad)
+    assert found == (
+        "blur: mean Dice 0.9600 → 0.9400",
+        "no lung: false-positive area 0.10% → 2.00%",
+    )
+    write_bundle(tmp_path)
+    model = Model.load(tmp_path / "standin" / "1", Engine())
+    results = list(evaluate(model, list_pairs(phantoms).pairs[:2]))
+    outcome = compare(results, results)
+    assert outcome.may_replace
+    assert not replace(outcome, setbacks=found).may_replace
+    assert found[0] in replace(outcome, setbacks=found).describe()
+
+
+def test_the_table_reads_as_markdown() -> None:
+    text = format_stress([result("blur", 0.9, 0.1), result("no", 1.0, 0.01, without_lung=True)])
+    assert "| blur | 1 | 0.9000 | 0.9000 | 0.9000 | – |" in text
+    assert text.endswith("| no | 1 | – | – | – | 1.000% |")
