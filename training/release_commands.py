@@ -1,4 +1,4 @@
-"""Commands about exported models: export, evaluate, stress, compare."""
+"""Commands about exported models: export, evaluate, stress, compare, cost."""
 
 from __future__ import annotations
 
@@ -60,6 +60,11 @@ def register(commands: Any) -> None:
     against.add_argument("b", type=Path, metavar="B", help="folder of the candidate")
     _add_data_flags(against)
     against.set_defaults(command=_compare)
+    price = commands.add_parser("cost", help="time models beside the classic U-Net")
+    price.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="folder NAME/VERSION")
+    price.add_argument("--threads", type=int, default=2, help="of one inference [2]")
+    price.add_argument("--rounds", type=int, default=50, help="runs of each [50]")
+    price.set_defaults(command=_cost)
 
 
 def add_release_flags(parser: argparse.ArgumentParser) -> None:
@@ -138,6 +143,14 @@ def _compare(arguments: argparse.Namespace) -> int:
     outcome = compare(a, b)
     print(outcome.describe())
     return 0 if outcome.may_replace else 1
+
+
+def _cost(arguments: argparse.Namespace) -> None:
+    from training.cost import cost, format_cost  # builds the classic network with Keras
+
+    for folder in arguments.models:
+        _load(folder)
+    print(format_cost(cost(arguments.models, threads=arguments.threads, rounds=arguments.rounds)))
 
 
 def _load(folder: Path) -> Model:
