@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +24,10 @@ FAT_HU = -100.0
 METAL_HU = 3000.0
 NOISE_HU = 15.0
 """Standard deviation of the noise of painted tissue."""
+SECTORS = 180
+"""Directions in which the distance of the skin is taken."""
+UNDER_SKIN = 0.96
+"""Share of that distance within which a shrinking chest moves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,25 +60,36 @@ def without_lungs(piece: Slice, random: np.random.Generator) -> Slice:
 
 
 def shrunken(piece: Slice, random: np.random.Generator, scale: tuple[float, float]) -> Slice:
-    """Shrinks each lung about its own centre, as towards the apices.
+    """Draws all that the chest wall holds towards the lungs' common centre, as at the apices.
+
+    The wall fills the room as shoulders do; the skin stays where it is. Painting tissue around
+    a small lung would look like fluid around it, and that is lung.
 
     Args:
         piece: the slice.
         random: source of every choice.
-        scale: least and greatest share of its diameter that a lung keeps.
+        scale: least and greatest share of its extent that the lungs keep.
     """
-    ratio = random.uniform(*scale)
-    empty = without_lungs(piece, random)
-    hu, lung = empty.hu, empty.lung
-    matrix = np.full(2, 1 / ratio)
-    for one in _sides(piece.lung):
-        centre = np.array(ndimage.center_of_mass(one))
-        offset: Any = centre - centre / ratio
-        small = ndimage.affine_transform(one, matrix, offset, order=1)
-        inside = ndimage.affine_transform(piece.hu, matrix, offset, order=1, mode="nearest")
-        hu = _blend(hu, inside, small)
-        lung = np.maximum(lung, small)
-    return replace(piece, hu=hu, lung=lung.astype(np.float32))
+    if not piece.lung.any():
+        return piece
+    centre = np.array(ndimage.center_of_mass(piece.lung))
+    y, x = (np.indices(piece.hu.shape, np.float32).T - centre.astype(np.float32)).T
+    distance = np.hypot(y, x)
+    sector = ((np.arctan2(y, x) / (2 * np.pi) + 0.5) * SECTORS).astype(int) % SECTORS
+    skin = ndimage.maximum(distance, np.where(piece.body > 0.5, sector, -1), range(SECTORS))
+    # Clearly under the skin: what is stretched most must not be air.
+    skin = ndimage.minimum_filter1d(np.maximum(skin, 1.0), 9, mode="wrap")
+    skin = UNDER_SKIN * ndimage.uniform_filter1d(skin, 9, mode="wrap")[sector]
+    depth = np.clip(distance / skin, 0, 1)  # 0 in the centre, 1 at the skin
+    edge = min(0.95, float(np.percentile(depth[piece.lung > 0.5], 98)))
+    power = np.log(1 - edge) / np.log(1 - edge * random.uniform(*scale))
+    stretch = (1 - (1 - depth) ** power) / np.maximum(depth, 1e-3)
+    where = np.stack([centre[0] + y * stretch, centre[1] + x * stretch])
+    hu, lung = (
+        np.asarray(ndimage.map_coordinates(plane, where, order=1, mode="nearest"), np.float32)
+        for plane in (piece.hu, piece.lung)
+    )
+    return replace(piece, hu=hu, lung=lung)
 
 
 def with_domes(piece: Slice, random: np.random.Generator) -> Slice:
@@ -117,9 +131,13 @@ def with_gas(piece: Slice, random: np.random.Generator, most: int = 5) -> Slice:
 
 
 def consolidated(piece: Slice, random: np.random.Generator) -> Slice:
-    """Fills clouds of the lungs with ground glass to consolidation; they stay lung."""
+    """Fills clouds of the lungs with ground glass to consolidation, some air left in the bronchi.
+
+    They stay lung.
+    """
     cloud = _cloud(piece.hu.shape, random)
     amount = np.clip((cloud - random.uniform(-0.5, 1.0)) * 3, 0, 1) * piece.lung
+    amount *= 1 - np.clip(_cloud(piece.hu.shape, random, cells=48) - 0.8, 0, 0.8)
     density = random.uniform(-700, 60) + _noise(piece.hu.shape, random)
     return replace(piece, hu=_blend(piece.hu, np.maximum(piece.hu, density), amount))
 

@@ -159,7 +159,8 @@ def _export(facts: CardFacts, folder: Path) -> str:
         (
             f"- HU become grey through the window {list(contract.intensity.window_hu)}; other "
             f"pictures are stretched between the percentiles "
-            f"{list(contract.intensity.grey_percentiles)}."
+            f"{list(contract.intensity.grey_percentiles)}"
+            f"{' of what is not padding' if contract.intensity.skip_padding else ''}."
         ),
         (
             f"- Largest difference between Keras and ONNX Runtime on validation slices: "

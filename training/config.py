@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from service.core.contract import IntensityRule
 from training.dataset import PATIENT_PATTERN
 from training.errors import DataError
 
@@ -104,6 +105,9 @@ class TrainConfig:
     gas_probability: float = _choice(0.05, "gas in the body that is no lung")
     streak_probability: float = _choice(0.03, "metal and its streaks")
     mark_probability: float = _choice(0.1, "bars as of burnt-in text on an 8-bit picture")
+    skip_padding: bool = _choice(
+        True, "stretch uncalibrated values without the scanner's padding, here and in serving"
+    )
     # served mask
     threshold: float = _choice(0.5, "probability from which a pixel is lung")
     largest_components: int = _choice(0, "connected regions kept in a mask, 0 = all")
@@ -131,6 +135,11 @@ class TrainConfig:
             re.compile(self.patient_pattern)
         except re.error as error:
             raise DataError(f"patient_pattern: no regular expression ({error})") from error
+
+    @property
+    def intensity(self) -> IntensityRule:
+        """How this network's slices become grey levels."""
+        return IntensityRule(skip_padding=self.skip_padding)
 
     def _check_network(self) -> None:
         if self.encoder == "unet" and self.encoder_weights != "none":

@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import keras
 
-from service.core.contract import IntensityRule
 from training.batches import Batches
 from training.checkpoints import LAST, Keeper, load_network
 from training.config import TrainConfig
@@ -48,7 +47,7 @@ def fit(
     _make_repeatable(config.seed)
     keeper = Keeper(run, patience=config.early_stopping, writes=place.chief)
     done = keeper.progress.epochs_done
-    rule = IntensityRule()
+    rule = config.intensity
     batches = Batches(training, config, rule, epoch=done, weights=weights, multiple=place.replicas)
     held_out = Batches(validation, config, rule, epoch=None, multiple=place.replicas)
     if not keeper.progress.stopped and done < config.epochs:

@@ -6,18 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from service.core.preprocess import HISTOGRAM_BINS, without_padding
 from service.core.types import AIR_HU, Scan
 
 SOFT_TISSUE_HU = 40.0
 """Attenuation of muscle: the upper peak of a chest slice's histogram."""
-HISTOGRAM_BINS = 256
 ROBUST_PERCENTILES = (0.5, 99.5)
 MIN_PEAK_DISTANCE = 0.2
 """Least distance of the two peaks, as a share of the robust range."""
-PADDING_GAP = 0.15
-"""Width of the empty range above padding, as a share of the whole range."""
-EMPTY_FRACTION = 1e-3
-"""Share of the pixels that an empty range may still hold (noise, interpolated edges)."""
 
 
 def find_peaks(values: NDArray[np.float32]) -> tuple[float, float]:
@@ -32,7 +28,7 @@ def find_peaks(values: NDArray[np.float32]) -> tuple[float, float]:
     Returns:
         (air, soft tissue), air < soft tissue.
     """
-    values = _without_padding(values)
+    values = without_padding(values)
     low, high = (float(edge) for edge in np.percentile(values, ROBUST_PERCENTILES))
     if high <= low:
         return low, low + 1.0
@@ -48,28 +44,6 @@ def find_peaks(values: NDArray[np.float32]) -> tuple[float, float]:
     second = int((smooth * modes).argmax())
     air, tissue = sorted((centres[first], centres[second]))
     return float(air), float(tissue)
-
-
-def _without_padding(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Leaves out what a wide empty range of the histogram separates from the rest below it.
-
-    Scanners and exports mark the corners outside the field of view with a value far below air.
-    """
-    top = float(np.percentile(values, ROBUST_PERCENTILES[1]))  # metal must not widen the range
-    bottom = float(values.min())
-    if top <= bottom:
-        return values
-    counts, edges = np.histogram(values, bins=HISTOGRAM_BINS, range=(bottom, top))
-    below = np.concatenate(([0], np.cumsum(counts))) / values.size
-    width = int(PADDING_GAP * HISTOGRAM_BINS)
-    empty = below[width:] - below[:-width] < EMPTY_FRACTION
-    # Air and tissue may lie as far apart in a narrow picture: padding is the darker minority.
-    starts = np.flatnonzero(empty & (below[: len(empty)] > 0) & (below[: len(empty)] < 0.5))
-    starts = starts[starts < HISTOGRAM_BINS // 2]
-    if not starts.size:
-        return values
-    kept = values[values > edges[starts[0] + width]]
-    return kept if kept.size else values
 
 
 def pseudo_hu(scan: Scan) -> NDArray[np.float32]:

@@ -135,13 +135,13 @@ def _fill(folder: Path, trained: Trained, release: Release) -> CardFacts:
     network, config = trained.network, trained.config
     metadata = {"model": release.name, "version": folder.name, "license": "research use only"}
     content = to_onnx(network, metadata | {"config": json.dumps(asdict(config))})
-    difference = parity(network, content, _greys(trained.validation[:PARITY_SLICES], network))
+    difference = parity(network, content, _greys(trained.validation[:PARITY_SLICES], config))
     float_results: list[SliceResult] | None = None
     if release.int8:
         _write_graph(folder, content, config, {})
         float_results = list(evaluate(Model.load(folder, Engine()), trained.validation))
         chosen = trained.training[:: max(1, len(trained.training) // CALIBRATION_SLICES)]
-        content = quantize_int8(content, list(_greys(chosen, network)))
+        content = quantize_int8(content, list(_greys(chosen, config)))
     _write_graph(folder, content, config, {})
     model = Model.load(folder, Engine())
     results = list(evaluate(model, trained.validation))
@@ -189,7 +189,7 @@ def _write_graph(
         opset=OPSET,
         input=TensorSpec(name=session.input.name, height=sides[0][0], width=sides[0][1]),
         output=TensorSpec(name=session.output.name, height=sides[1][0], width=sides[1][1]),
-        intensity=IntensityRule(),
+        intensity=config.intensity,
         mask=MaskRule(threshold=config.threshold, largest_components=config.largest_components),
         metrics=metrics,
     )
@@ -204,11 +204,10 @@ def _golden_image(grid_size: tuple[int, int]) -> NDArray[np.float32]:
     return fit(scan, grid_size, IntensityRule()).grey
 
 
-def _greys(pairs: Sequence[Pair], network: keras.Model) -> Iterator[NDArray[np.float32]]:
+def _greys(pairs: Sequence[Pair], config: TrainConfig) -> Iterator[NDArray[np.float32]]:
     """Slices as the network sees them in serving."""
-    height, width = network.inputs[0].shape[1:3]
     for pair in pairs:
-        yield fit(read_sample(pair).scan, (height, width), IntensityRule()).grey
+        yield fit(read_sample(pair).scan, (config.grid, config.grid), config.intensity).grey
 
 
 def _gate(comparison: Comparison, version: str, release: Release) -> None:

@@ -36,6 +36,8 @@ class IntensityRule(_Frozen):
     """HU that become 0 and 255."""
     grey_percentiles: tuple[float, float] = (0.5, 99.5)
     """Percentiles of an uncalibrated slice that become 0 and 255."""
+    skip_padding: bool = False
+    """Whether what scanners write outside their field of view is left out of the percentiles."""
 
     @model_validator(mode="after")
     def _ordered(self) -> IntensityRule:
