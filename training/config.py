@@ -74,6 +74,12 @@ class TrainConfig:
     warmup_epochs: float = _choice(0.0, "epochs over which the rate rises from 0")
     loss: str = _choice("bce", "objective", "bce", "dice", "bce_dice", "focal")
     early_stopping: int = _choice(0, "epochs without a better validation Dice to end after, 0 = no")
+    kept_epoch: str = _choice(
+        "best",
+        "whose network is published: of the best validation Dice, or the last",
+        "best",
+        "last",
+    )
     mixed_precision: str = _choice(
         "none", "16-bit arithmetic of this kind", "none", "float16", "bfloat16"
     )

@@ -153,22 +153,23 @@ def cross_validate(
 
 
 def export(out: Path, release: Release) -> Path:
-    """Publishes the best network of a run as the next version of a model.
+    """Publishes the kept network of a run as the next version of a model.
 
     Raises:
         DataError: the folder holds no whole run, or ``publish`` refuses.
     """
-    from training.checkpoints import BEST, load_network
+    from training.checkpoints import BEST, LAST, load_network
     from training.publish import Trained, publish
 
     if not (out / BEST).exists():
         raise DataError(f"{out}: expected a run with {BEST}; train first")
     config = read_config(out / CONFIG, {})
+    kept = BEST if config.kept_epoch == "best" else LAST
     external = expect_publishable(release, config)
     material = read_material(out)
     target = publish(
         Trained(
-            network=load_network(out / BEST),
+            network=load_network(out / kept),
             config=config,
             training=material.training,
             validation=material.validation,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 from tests.training.conftest import tiny
 from training.config import read_config, write_config
 from training.errors import DataError
-from training.run import Release, cross_validate, train
+from training.run import Release, cross_validate, export, train
 from training.sources import Source
 
 keras = pytest.importorskip("keras")
@@ -264,6 +265,18 @@ def test_cross_validation_runs_every_fold(phantoms: Path, tmp_path: Path) -> Non
             rows = list(csv.DictReader(stream))
         held_out += [row["patient"] for row in rows if row["remark"] == "validation"]
     assert sorted(set(held_out)) == sorted({f"patient-{n:04d}" for n in range(10)})
+
+
+def test_the_last_epoch_is_published_when_the_recipe_says_so(
+    unbroken: Path, tmp_path: Path
+) -> None:
+    """Not the one of the best validation Dice, which isn't even read."""
+    run = tmp_path / "run"
+    shutil.copytree(unbroken, run)
+    (run / "best.keras").write_bytes(b"not a network")
+    write_config(replace(REPEATED, kept_epoch="last"), run / "config.toml")
+    bundle = export(run, Release(models=tmp_path / "models", name="kept"))
+    assert same(weights_of(bundle, "model.keras"), weights_of(unbroken))
 
 
 def test_a_weight_draws_slices_more_often() -> None:
