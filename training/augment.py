@@ -42,7 +42,7 @@ USUAL_WINDOWS_HU = (
     (-125.0, 225.0),
 )
 """What readers use: lung, wide, bone, mediastinum, abdomen; the last two clip the lung."""
-USUAL_SHARE = 0.5
+USUAL_SHARE = 0.6
 """Of the windowed slices; the others get a random window."""
 PADDING_HU = (-3500.0, -1000.0)
 """What scanners write outside the field of view; on the scale of ``pseudo_hu``."""
