@@ -1,4 +1,4 @@
-"""Commands about exported models: export, evaluate, stress, compare, cost."""
+"""Commands about exported models: export, evaluate, stress, rules, compare, cost."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from training.evaluate import (
     write_slices,
 )
 from training.material import PROVENANCE
+from training.rules import format_rules, try_rules
 from training.run import Release, export
 from training.sources import list_sources
 from training.stress import format_stress, joined, stress
@@ -55,6 +56,11 @@ def register(commands: Any) -> None:
     _add_data_flags(harder, subset="validation")
     harder.add_argument("--limit", type=int, help="slices of each model at most, evenly chosen")
     harder.set_defaults(command=_stress)
+    repairs = commands.add_parser("rules", help="whether rules that repair masks would help")
+    repairs.add_argument("--model", type=Path, required=True, help="folder NAME/VERSION")
+    _add_data_flags(repairs, subset="validation")
+    repairs.add_argument("--limit", type=int, help="slices at most, evenly chosen")
+    repairs.set_defaults(command=_rules)
     against = commands.add_parser("compare", help="whether model B may replace model A")
     against.add_argument("a", type=Path, metavar="A", help="folder of the model in place")
     against.add_argument("b", type=Path, metavar="B", help="folder of the candidate")
@@ -135,6 +141,11 @@ def _stress(arguments: argparse.Namespace) -> None:
         for folder in arguments.model
     ]
     print(format_stress(joined(tables)))
+
+
+def _rules(arguments: argparse.Namespace) -> None:
+    model, pairs = _load(arguments.model), _pairs(arguments, arguments.model)
+    print(format_rules(try_rules(model, pairs, limit=arguments.limit)))
 
 
 def _compare(arguments: argparse.Namespace) -> int:

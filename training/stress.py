@@ -74,6 +74,41 @@ class StressResult:
     without_lung: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StressSummary:
+    """A whole table in a few figures; None where it has no such stress.
+
+    Attributes:
+        mean: mean Dice over all stresses with lung.
+        lowest_mean: the lowest mean Dice of a stress and its name.
+        lowest_p5: the lowest 5th percentile of Dice of a stress and its name.
+        false_positive: mean share of the slice called lung over the stresses without lung.
+        most_false_positive: the largest such share of a stress and its name.
+    """
+
+    mean: float | None = None
+    lowest_mean: tuple[float, str] | None = None
+    lowest_p5: tuple[float, str] | None = None
+    false_positive: float | None = None
+    most_false_positive: tuple[float, str] | None = None
+
+    def describe(self) -> str:
+        """A sentence without its end."""
+        parts = []
+        if self.mean is not None and self.lowest_mean and self.lowest_p5:
+            parts = [
+                f"mean Dice {self.mean:.4f} over the stresses with lung",
+                "lowest mean {:.4f} ({})".format(*self.lowest_mean),
+                "lowest p5 {:.4f} ({})".format(*self.lowest_p5),
+            ]
+        if self.false_positive is not None and self.most_false_positive:
+            parts += [
+                f"false-positive area {self.false_positive:.3%} where there is no lung",
+                "at most {:.3%} ({})".format(*self.most_false_positive),
+            ]
+        return ", ".join(parts)
+
+
 def stress(
     models: Sequence[Model], pairs: Iterable[Pair], *, limit: int | None = None
 ) -> list[list[StressResult]]:
@@ -90,6 +125,30 @@ def stress(
     Raises:
         DataError: a file can't be read.
     """
+    return stress_masks(
+        lambda scan: [predict(model, scan).mask[0] for model in models], pairs, limit=limit
+    )
+
+
+def stress_masks(
+    draw: Callable[[Scan], Sequence[NDArray[np.bool_]]],
+    pairs: Iterable[Pair],
+    *,
+    limit: int | None = None,
+) -> list[list[StressResult]]:
+    """Measures several ways of drawing a mask on the same stressed slices.
+
+    Args:
+        draw: makes a mask of a slice in each of the ways.
+        pairs: slices with truths.
+        limit: how many of them to use at most, evenly chosen.
+
+    Returns:
+        For each way one result for each stress.
+
+    Raises:
+        DataError: a file can't be read.
+    """
     pairs = list(pairs)
     if limit is not None and len(pairs) > limit:
         pairs = [pairs[place * len(pairs) // limit] for place in range(limit)]
@@ -99,14 +158,13 @@ def stress(
         piece = _piece(sample)
         for rule in STRESSES:
             scan, truth = stressed(rule, sample, piece)
-            for number, model in enumerate(models):
-                mask = predict(model, scan).mask[0]
+            for number, mask in enumerate(draw(scan)):
                 wrong = float((mask & ~truth).mean())
                 row = (dice_of(mask, truth), wrong, bool(truth.any()))
                 found.setdefault((number, rule.name), []).append(row)
     return [
         [_result(rule.name, found[number, rule.name]) for rule in STRESSES]
-        for number in range(len(models))
+        for number in sorted({number for number, _ in found})
     ]
 
 
@@ -131,7 +189,10 @@ def stressed(
 
 
 def format_stress(results: Sequence[StressResult]) -> str:
-    """A table as GitHub-flavoured Markdown; false positives where there is no lung."""
+    """A table as GitHub-flavoured Markdown and a line about the whole of it.
+
+    Where there is no lung, only false positives tell.
+    """
     lines = [
         "| stress | slices | mean Dice | p5 | min | false-positive area |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -142,7 +203,27 @@ def format_stress(results: Sequence[StressResult]) -> str:
         if item.without_lung:
             cells = ["–", "–", "–", f"{item.false_positive.mean():.3%}"]
         lines.append(f"| {item.name} | {len(dice)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", f"All: {sum_up(results).describe()}."])
+
+
+def sum_up(results: Sequence[StressResult]) -> StressSummary:
+    """The mean over all stresses and the worst of them: what two models differ in at a glance."""
+    summary = StressSummary()
+    if with_lung := [item for item in results if not item.without_lung]:
+        summary = replace(
+            summary,
+            mean=float(np.mean([item.dice.mean() for item in with_lung])),
+            lowest_mean=min((float(item.dice.mean()), item.name) for item in with_lung),
+            lowest_p5=min((float(np.percentile(item.dice, 5)), item.name) for item in with_lung),
+        )
+    if without := [item for item in results if item.without_lung]:
+        shares = [(float(item.false_positive.mean()), item.name) for item in without]
+        summary = replace(
+            summary,
+            false_positive=float(np.mean([share for share, _ in shares])),
+            most_false_positive=max(shares),
+        )
+    return summary
 
 
 def joined(tables: Sequence[Sequence[StressResult]]) -> list[StressResult]:

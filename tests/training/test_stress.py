@@ -204,4 +204,19 @@ def test_clear_losses_under_stress_are_setbacks(phantoms: Path, tmp_path: Path) 
 def test_the_table_reads_as_markdown() -> None:
     text = format_stress([result("blur", 0.9, 0.1), result("no", 1.0, 0.01, without_lung=True)])
     assert "| blur | 1 | 0.9000 | 0.9000 | 0.9000 | – |" in text
-    assert text.endswith("| no | 1 | – | – | – | 1.000% |")
+    assert "| no | 1 | – | – | – | 1.000% |" in text
+
+
+def test_a_line_sums_the_table_up() -> None:
+    table = [
+        result("blur", 0.9, 0.1),
+        result("noise", 0.7, 0.1),
+        result("no", 1.0, 0.01, without_lung=True),
+        result("gas", 1.0, 0.03, without_lung=True),
+    ]
+    assert format_stress(table).splitlines()[-1] == (
+        "All: mean Dice 0.8000 over the stresses with lung, lowest mean 0.7000 (noise), "
+        "lowest p5 0.7000 (noise), false-positive area 2.000% where there is no lung, "
+        "at most 3.000% (gas)."
+    )
+    assert format_stress(table[:1]).endswith("lowest p5 0.9000 (blur).")
