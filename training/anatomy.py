@@ -16,12 +16,18 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from service.core.preprocess import resample
-from training.intensity import SOFT_TISSUE_HU
 
 Plane = NDArray[np.float32]
 
 FAT_HU = -100.0
 METAL_HU = 3000.0
+ORGAN_HU = (50.0, 130.0)
+"""Liver, spleen and kidneys, from native to enhanced: what lies where no lung is."""
+GROUND_GLASS_HU = (-700.0, -300.0)
+CONSOLIDATION_HU = (0.0, 40.0)
+FLUID_HU = (-5.0, 25.0)
+"""What fills a lung that stays lung. Not fat, which is never lung, and below the organs: a truth
+that nobody could see in the slice would teach chance."""
 NOISE_HU = 15.0
 """Standard deviation of the noise of painted tissue."""
 SECTORS = 180
@@ -95,7 +101,7 @@ def shrunken(piece: Slice, random: np.random.Generator, scale: tuple[float, floa
 def with_domes(piece: Slice, random: np.random.Generator) -> Slice:
     """Lets diaphragm, liver and stomach rise into the lungs, as at the bases: less lung."""
     hu, lung = piece.hu, piece.lung
-    density = random.uniform(30.0, 130.0)
+    density = random.uniform(*ORGAN_HU)
     for one in _sides(piece.lung):
         if random.random() < 0.25:
             continue
@@ -138,7 +144,8 @@ def consolidated(piece: Slice, random: np.random.Generator) -> Slice:
     cloud = _cloud(piece.hu.shape, random)
     amount = np.clip((cloud - random.uniform(-0.5, 1.0)) * 3, 0, 1) * piece.lung
     amount *= 1 - np.clip(_cloud(piece.hu.shape, random, cells=48) - 0.8, 0, 0.8)
-    density = random.uniform(-700, 60) + _noise(piece.hu.shape, random)
+    kind = GROUND_GLASS_HU if random.random() < 0.5 else CONSOLIDATION_HU
+    density = random.uniform(*kind) + _noise(piece.hu.shape, random)
     return replace(piece, hu=_blend(piece.hu, np.maximum(piece.hu, density), amount))
 
 
@@ -161,7 +168,7 @@ def with_effusion(
         level = tall[-1] - random.uniform(*share) * np.ptp(tall)
         meniscus = 0.12 * np.ptp(tall) * ((columns - wide.mean()) / max(1, np.ptp(wide) / 2)) ** 2
         fluid = np.clip(rows - level + meniscus, 0, 1) * one
-        hu = _blend(hu, random.uniform(-5, 40) + _noise(hu.shape, random), fluid)
+        hu = _blend(hu, random.uniform(*FLUID_HU) + _noise(hu.shape, random), fluid)
     return replace(piece, hu=hu)
 
 
@@ -202,7 +209,7 @@ def _sides(lung: Plane) -> Iterator[Plane]:
 
 def _tissue(shape: tuple[int, ...], random: np.random.Generator) -> Plane:
     """Organs of one density with fat between them."""
-    organ = SOFT_TISSUE_HU + random.uniform(-30, 80) + 20 * _cloud(shape, random)
+    organ = random.uniform(*ORGAN_HU) + 12 * _cloud(shape, random)
     fat = np.clip((_cloud(shape, random, cells=16) - random.uniform(0.2, 2.5)) * 4, 0, 1)
     return (organ * (1 - fat) + FAT_HU * fat + _noise(shape, random)).astype(np.float32)
 

@@ -48,6 +48,8 @@ PADDING_HU = (-3500.0, -1000.0)
 """What scanners write outside the field of view; on the scale of ``pseudo_hu``."""
 APEX_SCALE = (0.25, 0.75)
 """Share of its diameter that a lung keeps when it is shrunk towards an apex."""
+WIDE_ZOOM_SHARE = 0.5
+"""Of the slices, how many are zoomed by up to the whole factor; the others by up to its root."""
 OUTSIDE_HU = (-2048.0, 1000.0)
 """What exports put outside the body: scanner padding to a white page."""
 
@@ -114,8 +116,8 @@ def _move(piece: Slice, config: TrainConfig, random: np.random.Generator) -> Sli
     angle = np.deg2rad(random.uniform(-1, 1) * config.rotation_degrees)
     if random.random() < config.turn_probability:
         angle += random.choice((0.5, 1.0, 1.5)) * np.pi
-    # Most fields of view differ little; a third of them use the whole range.
-    zoom = config.zoom if random.random() < 1 / 3 else config.zoom**0.5
+    # Most fields of view differ little; some of them use the whole range.
+    zoom = config.zoom if random.random() < WIDE_ZOOM_SHARE else config.zoom**0.5
     scale = np.exp(random.uniform(-1, 1) * np.log(zoom))
     stretch = np.exp(random.uniform(-0.5, 0.5) * np.log(config.stretch))
     mirror = -1.0 if random.random() < config.flip_probability else 1.0

@@ -53,7 +53,10 @@ def try_rules(
 def format_rules(tables: Sequence[Sequence[StressResult]]) -> str:
     """A table as GitHub-flavoured Markdown, a row for each of ``RULES``."""
     lines = [
-        f"| rule | {tables[0][0].name} | mean Dice, all | lowest mean | lowest p5 | false-positive area |",
+        (
+            f"| rule | {tables[0][0].name} | mean Dice, all | lowest mean | lowest p5 "
+            "| false-positive area |"
+        ),
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, results in zip(RULES, tables, strict=True):
