@@ -118,7 +118,8 @@ class Stack:
         ]
 
     def versions_on_disk(self) -> list[str]:
-        return sorted(path.name for path in (self.models / "lung-unet").glob("[0-9]*"))
+        names = (path.name for path in (self.models / "lung-unet").glob("[0-9]*"))
+        return sorted(names, key=int)
 
     def logs(self) -> str:
         return self.compose("logs", "--no-color")
@@ -126,8 +127,8 @@ class Stack:
 
 @contextlib.contextmanager
 def running(stack: Stack, bundle: Path, key_line: str) -> Iterator[Stack]:
-    """Brings a composition up with one bundle as version 1, and takes it away."""
-    publish(bundle, stack.models / "lung-unet" / "1")
+    """Brings a composition up with one bundle, and takes it away."""
+    publish(bundle, stack.models / "lung-unet" / bundle.name)
     (stack.folder / "api-keys").write_text(key_line + "\n")
     run(str(ROOT / "docker/nginx/certificate.sh"), "localhost", str(stack.folder / "certs"))
     for path in (stack.folder, *stack.folder.rglob("*")):

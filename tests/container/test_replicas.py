@@ -50,22 +50,23 @@ def test_a_stopped_replica_exits_with_status_0(stack: Stack) -> None:
 
 
 def test_a_new_version_in_the_volume_is_served_by_every_replica(
-    stack: Stack, png: bytes, tmp_path: Path
+    stack: Stack, bundle: Path, png: bytes, tmp_path: Path
 ) -> None:
     """Copied into the folder, served by both within the reload interval (here 2 s), under load."""
-    assert stack.served() == ["1", "1"]
-    made = write_bundle(tmp_path, name="lung-unet", version="2")
+    before, after = bundle.name, str(int(bundle.name) + 1)
+    assert stack.served() == [before, before]
+    made = write_bundle(tmp_path, name="lung-unet", version=after)
     with load(stack, png, callers=2) as outcome:
         start = time.monotonic()
-        publish(made, stack.models / "lung-unet" / "2")
-        wait_until("version 2 by both", lambda: stack.served() == ["2", "2"], timeout_s=20)
+        publish(made, stack.models / "lung-unet" / after)
+        wait_until("the new one by both", lambda: stack.served() == [after, after], timeout_s=20)
         seconds = time.monotonic() - start
-        print(f"version 2 by both replicas after {seconds:.1f} s, interval 2 s")
+        print(f"the new version by both replicas after {seconds:.1f} s, interval 2 s")
     with stack.client() as client:
         versions = {
             client.post("/segment", content=png).json()["model"]["version"] for _ in "12345678"
         }
-    shutil.rmtree(stack.models / "lung-unet" / "2")
-    wait_until("version 1 again", lambda: stack.served() == ["1", "1"], timeout_s=20)
-    assert (outcome.failures, versions) == ([], {"2"})
+    shutil.rmtree(stack.models / "lung-unet" / after)
+    wait_until("the old one again", lambda: stack.served() == [before, before], timeout_s=20)
+    assert (outcome.failures, versions) == ([], {after})
     assert seconds < 2 + 3  # looking itself takes a moment

@@ -31,7 +31,7 @@ def training_image(docker: None) -> str:
 
 
 def test_a_training_run_publishes_what_the_replicas_then_serve(
-    stack: Stack, training_image: str, tmp_path: Path, png: bytes
+    stack: Stack, bundle: Path, training_image: str, tmp_path: Path, png: bytes
 ) -> None:
     """From slices to the next version with one command, without a network, on a read-only root."""
     runs = tmp_path / "runs"
@@ -52,8 +52,9 @@ def test_a_training_run_publishes_what_the_replicas_then_serve(
         "--models", "/models", "--name", "lung-unet", *TINY,
     )  # fmt: skip
     print(said[-500:])
-    assert stack.versions_on_disk() == ["1", "2"]
-    wait_until("version 2 by both", lambda: stack.served() == ["2", "2"], timeout_s=30)
+    after = str(int(bundle.name) + 1)
+    assert stack.versions_on_disk() == [bundle.name, after]
+    wait_until("the new version by both", lambda: stack.served() == [after, after], timeout_s=30)
     with stack.client() as client:
         answer = client.post("/segment", content=png)
-    assert (answer.status_code, answer.json()["model"]["version"]) == (200, "2")
+    assert (answer.status_code, answer.json()["model"]["version"]) == (200, after)
