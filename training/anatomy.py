@@ -137,16 +137,19 @@ def with_gas(piece: Slice, random: np.random.Generator, most: int = 5) -> Slice:
 
 
 def consolidated(piece: Slice, random: np.random.Generator) -> Slice:
-    """Fills clouds of the lungs with ground glass to consolidation, some air left in the bronchi.
+    """Fills clouds of the lungs with ground glass or consolidation, some air left in the bronchi.
 
-    They stay lung.
+    They stay lung. Ground glass takes up to two thirds of the lungs, consolidation a third: where
+    no lung is left to be seen, no single slice tells a solid lung from an abdomen.
     """
+    dense = random.random() < 0.5
     cloud = _cloud(piece.hu.shape, random)
-    amount = np.clip((cloud - random.uniform(-0.5, 1.0)) * 3, 0, 1) * piece.lung
+    least = random.uniform(*((0.4, 1.2) if dense else (-0.5, 1.0)))
+    amount = np.clip((cloud - least) * 3, 0, 1) * piece.lung
     amount *= 1 - np.clip(_cloud(piece.hu.shape, random, cells=48) - 0.8, 0, 0.8)
-    kind = GROUND_GLASS_HU if random.random() < 0.5 else CONSOLIDATION_HU
-    density = random.uniform(*kind) + _noise(piece.hu.shape, random)
-    return replace(piece, hu=_blend(piece.hu, np.maximum(piece.hu, density), amount))
+    density = random.uniform(*(CONSOLIDATION_HU if dense else GROUND_GLASS_HU))
+    paint = np.maximum(piece.hu, density + _noise(piece.hu.shape, random))
+    return replace(piece, hu=_blend(piece.hu, paint, amount))
 
 
 def with_effusion(

@@ -1,0 +1,49 @@
+"""Objectives and the Dice metric: values that a hand can count."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from training.losses import SMOOTH_SHARE, Dice, DiceLoss, make_loss
+
+pytestmark = pytest.mark.training
+
+SIDE = 100
+SMOOTH = SMOOTH_SHARE * SIDE * SIDE  # 20 pixels
+
+
+def area(pixels: int) -> np.ndarray:
+    """A slice whose first pixels are lung, shape (1, 100, 100, 1)."""
+    plane = np.zeros(SIDE * SIDE, np.float32)
+    plane[:pixels] = 1
+    return plane.reshape(1, SIDE, SIDE, 1)
+
+
+@pytest.mark.parametrize(
+    ("truth", "guess", "expected"),
+    [
+        (0, 0, 0.0),
+        (500, 500, 0.0),
+        (500, 0, 1 - SMOOTH / (500 + SMOOTH)),
+        (400, 200, 1 - (2 * 200 + SMOOTH) / (600 + SMOOTH)),
+        (0, 20, 0.5),
+        (0, 60, 0.75),
+    ],
+)
+def test_dice_loss_is_what_a_hand_counts(truth: int, guess: int, expected: float) -> None:
+    """Where there is no lung, a false area costs the more the larger it is."""
+    assert float(DiceLoss()(area(truth), area(guess))) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_mixed_objective_adds_both() -> None:
+    truth, guess = area(400), area(400) * 0.8 + 0.1
+    parts = [float(make_loss(name)(truth, guess)) for name in ("bce", "dice", "bce_dice")]
+    assert parts[2] == pytest.approx(parts[0] + parts[1], rel=1e-4)
+
+
+def test_the_metric_counts_all_pixels_since_its_reset() -> None:
+    dice = Dice()
+    dice.update_state(area(100), area(50))
+    dice.update_state(area(0), area(50) * 0.4)
+    assert float(dice.result()) == pytest.approx(2 * 50 / 150)
