@@ -13,6 +13,7 @@ from training.compare import Comparison
 from training.config import TrainConfig, toml_line
 from training.dataset import Pair
 from training.evaluate import SliceResult, format_table, summarise, summarise_by, worst
+from training.quantize import Int8Cost
 from training.stress import StressResult, format_stress
 
 WORST_CASES = 12
@@ -48,7 +49,7 @@ class CardFacts:
         external: of slices of other sources, never trained on.
         windows: results of the validation slices as 8-bit pictures through windows in HU.
         parity: largest difference between Keras and ONNX Runtime.
-        int8_loss: mean Dice lost by quantisation, None for a float model.
+        int8: what quantisation changed, None for a float model.
         parameters: weights of the network.
         stress: results of the stressed validation slices.
         comparison: with the version in place before, None for the first.
@@ -64,7 +65,7 @@ class CardFacts:
     external: Sequence[SliceResult]
     windows: Mapping[tuple[float, float], Sequence[SliceResult]]
     parity: float
-    int8_loss: float | None
+    int8: Int8Cost | None
     parameters: int
     stress: Sequence[StressResult] = ()
     comparison: Comparison | None = None
@@ -167,8 +168,12 @@ def _export(facts: CardFacts, folder: Path) -> str:
             f"{facts.parity:.1e}."
         ),
     ]
-    if facts.int8_loss is not None:
-        lines.append(f"- Quantised to int8; mean Dice lost by it: {facts.int8_loss:.4f}.")
+    if facts.int8 is not None:
+        lines.append(
+            f"- Quantised to int8; mean Dice lost by it: {facts.int8.dice_loss:.4f}; Dice of its "
+            f"masks with the float model's: {facts.int8.agreement:.4f} on average, "
+            f"{facts.int8.least_agreement:.4f} at least."
+        )
     return "\n".join(lines)
 
 

@@ -21,8 +21,9 @@ class DiceLoss(keras.losses.Loss):
         axes = (1, 2, 3)
         overlap: Any = ops.sum(y_true * y_pred, axes)
         total: Any = ops.sum(y_true + y_pred, axes)
-        height, width = ops.shape(y_pred)[1:3]
-        smooth: Any = SMOOTH_SHARE * ops.cast(height * width, "float32")
+        shape: Any = ops.shape(y_pred)
+        pixels: Any = ops.cast(shape[1] * shape[2], "float32")
+        smooth = SMOOTH_SHARE * pixels
         return 1 - (2 * overlap + smooth) / (total + smooth)
 
 

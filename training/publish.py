@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.contract import Contract, IntensityRule, MaskRule, TensorSpec
+from service.core.contract import Contract, Golden, IntensityRule, MaskRule, TensorSpec
 from service.core.errors import BundleError
 from service.core.preprocess import fit
 from service.core.types import Scan
@@ -28,10 +28,11 @@ from training.compare import Comparison, compare, setbacks
 from training.config import TrainConfig
 from training.convert import OPSET, parity, to_onnx, write_triton_config
 from training.dataset import DataError, Pair, read_sample
-from training.evaluate import SliceResult, evaluate, summarise
+from training.evaluate import SliceResult, evaluate, predict, summarise
 from training.material import PROVENANCE
+from training.metrics import dice_of
 from training.phantom import make_phantom
-from training.quantize import CALIBRATION_SLICES, MAX_DICE_LOSS, quantize_int8
+from training.quantize import CALIBRATION_SLICES, GOLDEN_DIFFERENCE, Int8Cost, quantize_int8
 from training.run import Release
 from training.stress import stress
 from training.views import STANDARD_WINDOWS_HU, through_window
@@ -136,16 +137,17 @@ def _fill(folder: Path, trained: Trained, release: Release) -> CardFacts:
     metadata = {"model": release.name, "version": folder.name, "license": "research use only"}
     content = to_onnx(network, metadata | {"config": json.dumps(asdict(config))})
     difference = parity(network, content, _greys(trained.validation[:PARITY_SLICES], config))
-    float_results: list[SliceResult] | None = None
+    golden, float_model = Golden(), None
     if release.int8:
-        _write_graph(folder, content, config, {})
-        float_results = list(evaluate(Model.load(folder, Engine()), trained.validation))
+        _write_graph(folder, content, config, golden)
+        golden = Golden(max_abs_difference=GOLDEN_DIFFERENCE)
+        float_model = Model.load(folder, Engine())
         chosen = trained.training[:: max(1, len(trained.training) // CALIBRATION_SLICES)]
         content = quantize_int8(content, list(_greys(chosen, config)))
-    _write_graph(folder, content, config, {})
+    _write_graph(folder, content, config, golden)
     model = Model.load(folder, Engine())
     results = list(evaluate(model, trained.validation))
-    loss = _int8_loss(float_results, results)
+    int8 = _int8_cost(float_model, model, results)
     external = list(evaluate(model, trained.external))
     windows = {
         window: list(evaluate(model, trained.validation, vary=through_window(*window)))
@@ -153,7 +155,7 @@ def _fill(folder: Path, trained: Trained, release: Release) -> CardFacts:
     }
     network.save(folder / WEIGHTS, include_optimizer=False)
     (folder / PROVENANCE).write_text(json.dumps(_provenance(trained), indent=1, sort_keys=True))
-    contract = _write_graph(folder, content, config, _metrics(results, external))
+    contract = _write_graph(folder, content, config, golden, _metrics(results, external))
     return CardFacts(
         contract=contract,
         config=config,
@@ -164,13 +166,17 @@ def _fill(folder: Path, trained: Trained, release: Release) -> CardFacts:
         external=external,
         windows=windows,
         parity=difference,
-        int8_loss=loss,
+        int8=int8,
         parameters=network.count_params(),
     )
 
 
 def _write_graph(
-    folder: Path, content: bytes, config: TrainConfig, metrics: dict[str, float]
+    folder: Path,
+    content: bytes,
+    config: TrainConfig,
+    golden: Golden,
+    metrics: Mapping[str, float] | None = None,
 ) -> Contract:
     """Writes graph, golden pair and the contract that binds them."""
     session = Session(content, Engine())
@@ -191,7 +197,8 @@ def _write_graph(
         output=TensorSpec(name=session.output.name, height=sides[1][0], width=sides[1][1]),
         intensity=config.intensity,
         mask=MaskRule(threshold=config.threshold, largest_components=config.largest_components),
-        metrics=metrics,
+        golden=golden,
+        metrics=dict(metrics or {}),
     )
     (folder / "contract.json").write_text(contract.model_dump_json(indent=2) + "\n")
     (folder / "CARD.md").touch()
@@ -219,17 +226,24 @@ def _gate(comparison: Comparison, version: str, release: Release) -> None:
         )
 
 
-def _int8_loss(
-    float_results: Sequence[SliceResult] | None, results: Sequence[SliceResult]
-) -> float | None:
-    if float_results is None:
+def _int8_cost(
+    float_model: Model | None, model: Model, results: Sequence[SliceResult]
+) -> Int8Cost | None:
+    """Compares a quantised model with the float model that it was made from, if it was."""
+    if float_model is None:
         return None
-    loss = -compare(float_results, results).difference
-    if loss > MAX_DICE_LOSS:
-        raise DataError(
-            f"not published: quantisation costs {loss:.4f} Dice, at most {MAX_DICE_LOSS} is allowed"
-        )
-    return loss
+    pairs = [result.pair for result in results]
+    scans = (read_sample(pair).scan for pair in pairs)
+    agreement = [
+        dice_of(predict(model, scan).mask, predict(float_model, scan).mask) for scan in scans
+    ]
+    cost = Int8Cost(
+        dice_loss=-compare(list(evaluate(float_model, pairs)), results).difference,
+        agreement=float(np.mean(agreement)),
+        least_agreement=min(agreement),
+    )
+    cost.expect_small()
+    return cost
 
 
 def _provenance(trained: Trained) -> dict[str, Any]:

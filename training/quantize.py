@@ -4,17 +4,56 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.errors import DataError
 from training.unet import INPUT_NAME
 
 MAX_DICE_LOSS = 0.002
 """Mean Dice that quantisation may cost; a model that loses more is not published."""
+MIN_AGREEMENT = 0.995
+"""Mean Dice of the quantised model's masks with the float model's, at least."""
 CALIBRATION_SLICES = 64
+GOLDEN_DIFFERENCE = 0.1
+"""How closely int8 reproduces its golden output on another processor. A last bit of difference
+in the float input layer rounds some activations to the next step: 0.035 of probability."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Int8Cost:
+    """What quantisation changed on the validation slices.
+
+    Attributes:
+        dice_loss: mean Dice lost against the truth.
+        agreement: mean Dice of its masks with the float model's.
+        least_agreement: the lowest such Dice.
+    """
+
+    dice_loss: float
+    agreement: float
+    least_agreement: float
+
+    def expect_small(self) -> None:
+        """Refuses a quantised model that is another one.
+
+        Raises:
+            DataError: with what was lost, and what may be.
+        """
+        if self.dice_loss > MAX_DICE_LOSS:
+            raise DataError(
+                f"not published: quantisation costs {self.dice_loss:.4f} Dice, at most "
+                f"{MAX_DICE_LOSS} is allowed"
+            )
+        if self.agreement < MIN_AGREEMENT:
+            raise DataError(
+                f"not published: quantised masks agree with the float model's to "
+                f"{self.agreement:.4f} Dice, at least {MIN_AGREEMENT} is expected"
+            )
 
 
 def quantize_int8(content: bytes, images: Sequence[NDArray[np.float32]]) -> bytes:
