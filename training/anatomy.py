@@ -2,7 +2,7 @@
 
 Real collections hold few apices, bases, abdomens and dense lungs; these functions make them
 from mid-chest slices, for augmentation (``training.augment``) and for the stress set
-(``training.stress``). All lengths are shares of the slice's side, so any size will do. Slices
+(``training.stress_set``). All lengths are shares of the slice's side, so any size will do. Slices
 must be upright (the front of a patient on their back is up): gas rises, fluid sinks.
 """
 
@@ -142,13 +142,13 @@ def consolidated(piece: Slice, random: np.random.Generator) -> Slice:
     They stay lung. Ground glass takes up to two thirds of the lungs, consolidation a third: where
     no lung is left to be seen, no single slice tells a solid lung from an abdomen.
     """
+    # A cloud's values are standard normal: above 0.4 lies a third of it, above -0.5 two thirds.
     dense = random.random() < 0.5
+    levels, densities = ((0.4, 1.2), CONSOLIDATION_HU) if dense else ((-0.5, 1.0), GROUND_GLASS_HU)
     cloud = _cloud(piece.hu.shape, random)
-    least = random.uniform(*((0.4, 1.2) if dense else (-0.5, 1.0)))
-    amount = np.clip((cloud - least) * 3, 0, 1) * piece.lung
+    amount = np.clip((cloud - random.uniform(*levels)) * 3, 0, 1) * piece.lung
     amount *= 1 - np.clip(_cloud(piece.hu.shape, random, cells=48) - 0.8, 0, 0.8)
-    density = random.uniform(*(CONSOLIDATION_HU if dense else GROUND_GLASS_HU))
-    paint = np.maximum(piece.hu, density + _noise(piece.hu.shape, random))
+    paint = np.maximum(piece.hu, random.uniform(*densities) + _noise(piece.hu.shape, random))
     return replace(piece, hu=_blend(piece.hu, paint, amount))
 
 

@@ -29,7 +29,7 @@ slices need a person's eye; the service's quality flags name some of them.
 """
 
 STRESS_SET = """\
-Validation slices changed by rule so that the truth stays known (`training/stress.py`);
+Validation slices changed by rule so that the truth stays known (`training/stress_set.py`);
 `python -m training stress` prints this table.
 
 """

@@ -9,7 +9,8 @@ from keras import ops
 
 SMOOTH_SHARE = 0.002
 """Of the slice's pixels, added to both sides of the Dice ratio: an empty truth met by an empty
-mask scores 1, and a false area of some such shares is still felt. With a single pixel it isn't."""
+mask scores 1, and a false area of some such shares is still felt. With a single pixel it
+hardly is."""
 
 
 @keras.saving.register_keras_serializable("lungseg")

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from service.core.regions import keep_largest, label_regions
+from service.core.postprocess import segment
+from service.core.regions import label_regions
 from service.core.types import Scan, Segmentation
 from service.inference.model import Model
 from training.clean import body_and_dark
@@ -76,12 +77,11 @@ def _published(found: Segmentation, _scan: Scan) -> Mask:
     return found.mask[0]
 
 
-def _cut(found: Segmentation, _scan: Scan, *, threshold: float) -> Mask:
-    return np.asarray(found.probability[0] >= np.float32(threshold))
-
-
-def _largest(found: Segmentation, _scan: Scan, *, count: int) -> Mask:
-    return keep_largest(found.mask[0], count)
+def _segmented(
+    found: Segmentation, _scan: Scan, *, threshold: float | None = None, largest: int = 0
+) -> Mask:
+    cut = found.threshold if threshold is None else threshold
+    return segment(found.probability, threshold=cut, largest_components=largest).mask[0]
 
 
 def _without_specks(found: Segmentation, _scan: Scan, *, share: float) -> Mask:
@@ -116,10 +116,10 @@ def _without_trachea(found: Segmentation, _scan: Scan) -> Mask:
 
 RULES: dict[str, Rule] = {
     "as published": _published,
-    "threshold 0.4": partial(_cut, threshold=0.4),
-    "threshold 0.6": partial(_cut, threshold=0.6),
-    "two largest regions": partial(_largest, count=2),
-    "three largest regions": partial(_largest, count=3),
+    "threshold 0.4": partial(_segmented, threshold=0.4),
+    "threshold 0.6": partial(_segmented, threshold=0.6),
+    "two largest regions": partial(_segmented, largest=2),
+    "three largest regions": partial(_segmented, largest=3),
     "no region under 0.05% of the slice": partial(_without_specks, share=0.0005),
     "no region under 0.2% of the slice": partial(_without_specks, share=0.002),
     "holes filled": _without_holes,

@@ -13,8 +13,9 @@ import onnx
 import pytest
 from PIL import Image
 
+from service.core.contract import Golden
 from service.inference.model import Model
-from service.inference.session import Engine
+from service.inference.session import Engine, Session
 from training.compare import compare
 from training.config import TrainConfig
 from training.convert import to_onnx
@@ -26,6 +27,7 @@ from training.quantize import GOLDEN_DIFFERENCE, Int8Cost, quantize_int8
 from training.run import Release
 from training.unet import build_unet
 
+MODELS = Path(__file__).parents[2] / "models"
 CONFIG = TrainConfig(grid=32, width=2, depth=2)
 
 
@@ -128,13 +130,25 @@ def test_int8_agrees_or_is_refused(trained: Trained, tmp_path: Path) -> None:
     card = (folder / "CARD.md").read_text()
     assert "Quantised to int8" in card
     assert "masks with the float model's: 1.0000 on average" in card
+    assert not (folder / "model.keras").exists()  # the float model's, and with that model
     Model.load(folder, Engine())
 
 
 def test_another_processors_rounding_is_no_reason_to_refuse_int8(
     trained: Trained, tmp_path: Path
 ) -> None:
-    """A last bit in the float input layer moves some activations by a whole step of int8."""
+    """A last bit in the float input layer moves some activations by a whole step of int8.
+
+    The shipped model, its input changed by no more than that, strays from its golden output by
+    far more than a float model may.
+    """
+    shipped = MODELS / "lung-unet-int8" / "1"
+    with np.load(shipped / "golden.npz") as golden:
+        image, mask = golden["image"], golden["mask"]
+    session = Session((shipped / "model.onnx").read_bytes(), Engine())
+    strayed = float(np.abs(session.run(image * np.float32(1 + 1e-5)) - mask).max())
+    print(f"shipped int8 model: {strayed:.3f} of probability")
+    assert Golden().max_abs_difference < strayed <= GOLDEN_DIFFERENCE
     folder = publish(_biased(trained, 30.0), Release(models=tmp_path, name="tiny8", int8=True))
     contract = json.loads((folder / "contract.json").read_text())
     assert contract["golden"]["max_abs_difference"] == GOLDEN_DIFFERENCE

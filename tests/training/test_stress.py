@@ -20,7 +20,8 @@ from training.compare import compare, setbacks
 from training.dataset import Sample, list_pairs, read_sample
 from training.evaluate import evaluate
 from training.phantom import make_phantom
-from training.stress import STRESSES, Stress, StressResult, format_stress, joined, stress, stressed
+from training.stress import StressResult, format_stress, joined, stress
+from training.stress_set import STRESSES, Stress, stressed
 
 RULES = {rule.name: rule for rule in STRESSES}
 
