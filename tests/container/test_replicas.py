@@ -2,8 +2,10 @@
 
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.container.engine import run
@@ -25,6 +27,22 @@ def test_killing_one_of_two_replicas_under_load_fails_nothing(stack: Stack, png:
     run("docker", "start", victim)
     wait_until("both replicas ready", lambda: stack.ready() == 2)
     assert outcome.failures == []
+
+
+def test_a_replica_that_vanishes_costs_no_new_request(stack: Stack, png: bytes) -> None:
+    """Its address answers nothing, and the list of addresses changes while callers wait for it."""
+    answers: list[httpx.Response] = []
+    with stack.client() as client, ThreadPoolExecutor(8) as pool:
+        for attempt in range(10):  # the gateway reads the list each second: at one of its tenths
+            victim, network = stack.replicas()[0], f"{stack.name}_back"
+            run("docker", "network", "disconnect", network, victim)
+            slices = [pool.submit(client.post, "/segment", content=png) for _ in range(8)]
+            lists = [pool.submit(client.get, "/models") for _ in range(8)]
+            probes = [pool.submit(client.get, "/readyz") for _ in range(8)]
+            answers += [request.result() for request in (*slices, *lists, *probes)]
+            run("docker", "network", "connect", "--alias", "service", network, victim)
+            time.sleep(2 + attempt / 10)  # until the gateway knows it again
+    assert [answer.text for answer in answers if answer.status_code != 200] == []
 
 
 def test_restarting_all_replicas_one_after_another_fails_nothing(stack: Stack, png: bytes) -> None:
