@@ -28,6 +28,8 @@ CONSOLIDATION_HU = (0.0, 40.0)
 FLUID_HU = (-5.0, 25.0)
 """What fills a lung that stays lung. Not fat, which is never lung, and below the organs: a truth
 that nobody could see in the slice would teach chance."""
+SOFT_HU = 30.0
+"""Of the walls between airspaces: what a lung without air would be."""
 NOISE_HU = 15.0
 """Standard deviation of the noise of painted tissue."""
 SECTORS = 180
@@ -134,6 +136,19 @@ def with_gas(piece: Slice, random: np.random.Generator, most: int = 5) -> Slice:
             content = random.uniform(-700, -100) + 150 * _cloud(hu.shape, random, cells=40)
         hu = _blend(hu, content, bubble)
     return replace(piece, hu=hu)
+
+
+def expired(piece: Slice, random: np.random.Generator) -> Slice:
+    """Takes air out of all of the lungs, most at the back, as breathing out or diffuse disease do.
+
+    At most two thirds of it, down to what ground glass is at its densest.
+    """
+    rows = np.flatnonzero(piece.lung.any(axis=1))
+    if not len(rows):
+        return piece
+    depth = np.clip((np.arange(len(piece.lung)) - rows[0]) / max(1, np.ptp(rows)), 0, 1)
+    loss = random.uniform(0.05, 0.4) + random.uniform(0, 0.27) * depth[:, None]
+    return replace(piece, hu=_blend(piece.hu, np.full_like(piece.hu, SOFT_HU), loss * piece.lung))
 
 
 def consolidated(piece: Slice, random: np.random.Generator) -> Slice:

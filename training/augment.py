@@ -30,8 +30,8 @@ from training.anatomy import (
 from training.config import TrainConfig
 from training.intensity import SOFT_TISSUE_HU
 
-WINDOW_LOW_HU = (-1400.0, -100.0)
-"""Black of a random window: from wide lung windows to mediastinal ones that clip the lung."""
+WINDOW_LOW_HU = (-1400.0, 0.0)
+"""Black of a random window: from wide lung windows to narrow ones that clip lung and fat."""
 WINDOW_WIDTH_HU = (300.0, 3000.0)
 """White above black: narrow soft-tissue windows to minimum–maximum exports."""
 USUAL_WINDOWS_HU = (
@@ -50,9 +50,13 @@ PADDING_HU = (-3500.0, -1000.0)
 """What scanners write outside the field of view; on the scale of ``pseudo_hu``."""
 APEX_SCALE = (0.25, 0.75)
 """Share of its diameter that a lung keeps when it is shrunk towards an apex."""
-WIDE_ZOOM_SHARE = 0.5
+WIDE_ZOOM_SHARE = 0.6
 """Of the slices, how many are zoomed by up to the whole factor; the others by up to its root."""
-OUTSIDE_HU = (-2048.0, 1000.0)
+SMALL_FIELD_SHIFT = 0.3
+"""How far the centre of a smaller field of view may move either way, as a share of what it lacks
+of the whole one."""
+WHITE_HU = 1000.0
+OUTSIDE_HU = (-2048.0, WHITE_HU)
 """What exports put outside the body: scanner padding to a white page."""
 
 
@@ -72,8 +76,8 @@ def augment(
     """
     piece = _move(_repaint(piece, config, random), config, random)
     if random.random() < config.background_probability:
-        air = random.random() < 0.4
-        piece = on_ground(piece, AIR_HU if air else random.uniform(*OUTSIDE_HU))
+        page = random.choice((AIR_HU, WHITE_HU, random.uniform(*OUTSIDE_HU)), p=(0.4, 0.25, 0.35))
+        piece = on_ground(piece, page)
     hu: Plane = piece.hu
     if random.random() < 0.5:
         spread = np.float32(random.uniform(0, config.noise_hu))
@@ -91,6 +95,9 @@ def render(
     """Shows pseudo-HU as HU in the model's window, uncalibrated, or as an 8-bit picture."""
     kind = random.random()
     if kind < config.raw_probability:
+        # Padding that was resized or blurred is not known as such, and leaves lung little contrast.
+        skipped = rule.skip_padding and random.random() < 0.5
+        rule = rule.model_copy(update={"skip_padding": skipped})
         return to_grey(hu.astype(np.float32), "grey level", rule)
     if kind >= config.raw_probability + config.window_probability:
         return to_grey(hu.astype(np.float32), "HU", rule)
@@ -124,7 +131,9 @@ def _move(piece: Slice, config: TrainConfig, random: np.random.Generator) -> Sli
     stretch = np.exp(random.uniform(-0.5, 0.5) * np.log(config.stretch))
     mirror = -1.0 if random.random() < config.flip_probability else 1.0
     side = np.array(piece.hu.shape)
-    shift = random.uniform(-1, 1, 2) * config.shift * side
+    # A small field of view, as of a heart, need not lie in the middle.
+    reach = config.shift + SMALL_FIELD_SHIFT * max(0.0, 1 / scale - 1)
+    shift = random.uniform(-1, 1, 2) * reach * side
     cosine, sine = np.cos(angle), np.sin(angle)
     turn = np.array([[cosine, -sine], [sine, cosine]])
     matrix = scale * turn @ np.diag([stretch, mirror / stretch])

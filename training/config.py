@@ -30,6 +30,8 @@ def _choice(default: Any, text: str, *choices: str) -> Any:
     return field(default=default, metadata={"help": text, "choices": choices or None})
 
 
+BLACK_PERCENTILE = 0.5
+"""Of uncalibrated values, what becomes black."""
 LIGHT_CELLS = 64
 """Pixels of the grid in one of the light network's coarsest, whose six levels halve it each."""
 
@@ -111,9 +113,11 @@ class TrainConfig:
     gas_probability: float = _choice(0.05, "gas in the body that is no lung")
     streak_probability: float = _choice(0.03, "metal and its streaks")
     mark_probability: float = _choice(0.1, "bars as of burnt-in text on an 8-bit picture")
-    skip_padding: bool = _choice(
-        True, "stretch uncalibrated values without the scanner's padding, here and in serving"
-    )
+    # grey levels, here and in serving
+    window_low_hu: float = _choice(-1000.0, "HU that become black")
+    window_high_hu: float = _choice(400.0, "HU that become white")
+    white_percentile: float = _choice(99.5, "of uncalibrated values, what becomes white")
+    skip_padding: bool = _choice(True, "stretch uncalibrated values without the scanner's padding")
     # served mask
     threshold: float = _choice(0.5, "probability from which a pixel is lung")
     largest_components: int = _choice(0, "connected regions kept in a mask, 0 = all")
@@ -135,6 +139,10 @@ class TrainConfig:
         self._check_network()
         if not 0 < self.validation_fraction < 1:
             raise DataError("validation_fraction: expected a number between 0 and 1")
+        if not self.window_low_hu < self.window_high_hu:
+            raise DataError("window_high_hu: expected more than window_low_hu")
+        if not BLACK_PERCENTILE < self.white_percentile <= 100:
+            raise DataError(f"white_percentile: expected one above {BLACK_PERCENTILE}, to 100")
         if self.folds == 1 or not 0 <= self.fold <= max(0, self.folds):
             raise DataError(f"fold: expected 2 folds or more and one of them, got {self.fold}")
         try:
@@ -145,7 +153,11 @@ class TrainConfig:
     @property
     def intensity(self) -> IntensityRule:
         """How this network's slices become grey levels."""
-        return IntensityRule(skip_padding=self.skip_padding)
+        return IntensityRule(
+            window_hu=(self.window_low_hu, self.window_high_hu),
+            grey_percentiles=(BLACK_PERCENTILE, self.white_percentile),
+            skip_padding=self.skip_padding,
+        )
 
     def _check_network(self) -> None:
         if self.encoder == "unet" and self.encoder_weights != "none":

@@ -162,6 +162,13 @@ def _noisy(piece: Slice, random: np.random.Generator) -> Slice:
     return replace(piece, hu=piece.hu + noise)
 
 
+def _streaky(piece: Slice, random: np.random.Generator) -> Slice:
+    """Noise drawn out along the rows, as where few photons cross arms and shoulders."""
+    noise = random.standard_normal(piece.hu.shape, np.float32)
+    noise = ndimage.gaussian_filter1d(noise, BLUR_SHARE * piece.hu.shape[0], axis=1)
+    return replace(piece, hu=piece.hu + np.float32(NOISE_HU) * noise / noise.std())
+
+
 def _blurred(piece: Slice, _random: np.random.Generator) -> Slice:
     sigma = BLUR_SHARE * piece.hu.shape[0]
     return replace(piece, hu=np.asarray(ndimage.gaussian_filter(piece.hu, sigma)))
@@ -176,7 +183,9 @@ def _abdomen(piece: Slice, random: np.random.Generator) -> Slice:
 
 
 _LUNG = partial(_as_picture, low=LUNG_WINDOW[0], high=LUNG_WINDOW[1])
+_WIDE = partial(_as_picture, low=-1024, high=600)
 _MEDIASTINUM = partial(_as_picture, low=MEDIASTINAL_WINDOW[0], high=MEDIASTINAL_WINDOW[1])
+_WHITE_PAGE = partial(_on_ground, outside_hu=1000.0)
 _APEX = partial(anatomy.shrunken, scale=APEX_SCALE)
 
 STRESSES: tuple[Stress, ...] = tuple(
@@ -186,16 +195,18 @@ STRESSES: tuple[Stress, ...] = tuple(
         ("calibrated HU", _same, _as_hu),
         ("window lung [-1350, 150]", _same, _LUNG),
         ("window narrow lung [-1200, -200]", _same, partial(_as_picture, low=-1200, high=-200)),
-        ("window wide [-1024, 600]", _same, partial(_as_picture, low=-1024, high=600)),
+        ("window wide [-1024, 600]", _same, _WIDE),
         ("window bone [-450, 1050]", _same, partial(_as_picture, low=-450, high=1050)),
         ("window mediastinum [-160, 240]", _same, _MEDIASTINUM),
         ("window abdomen [-125, 225]", _same, partial(_as_picture, low=-125, high=225)),
         ("minimum to maximum", _same, _from_least_to_greatest),
+        ("minimum to maximum, blur", _blurred, _from_least_to_greatest),
         ("gamma 0.5", _same, partial(_LUNG, gamma=0.5)),
         ("gamma 2", _same, partial(_LUNG, gamma=2.0)),
         ("JPEG quality 50, lung", _same, partial(_as_jpeg, low=-1350, high=150)),
         ("JPEG quality 50, mediastinum", _same, partial(_as_jpeg, low=-160, high=240)),
-        ("white outside", partial(_on_ground, outside_hu=1000.0), _LUNG),
+        ("white outside", _WHITE_PAGE, _LUNG),
+        ("white outside, mediastinum", _WHITE_PAGE, _MEDIASTINUM),
         ("grey outside", partial(_on_ground, outside_hu=-500.0), _LUNG),
         ("table removed", partial(_on_ground, outside_hu=AIR_HU), _as_hu),
         ("turned by 90°", partial(_turned, quarters=1), _as_hu),
@@ -203,8 +214,11 @@ STRESSES: tuple[Stress, ...] = tuple(
         ("mirrored", _mirrored, _as_hu),
         ("prone", _prone, _as_hu),
         ("field halved", _half_field, _as_hu),
+        ("field halved, lung", _half_field, _LUNG),
+        ("field halved, mediastinum", _half_field, _MEDIASTINUM),
         ("field doubled", _double_field, _as_hu),
         ("noise", _noisy, _as_hu),
+        ("streaky noise", _streaky, _as_hu),
         ("blur", _blurred, _as_hu),
         ("metal streaks", anatomy.with_streaks, _as_hu),
         ("apex", _APEX, _as_hu),
@@ -212,7 +226,11 @@ STRESSES: tuple[Stress, ...] = tuple(
         ("base", anatomy.with_domes, _as_hu),
         ("base, mediastinum", anatomy.with_domes, _MEDIASTINUM),
         ("consolidation", anatomy.consolidated, _as_hu),
+        ("consolidation, mediastinum", anatomy.consolidated, _MEDIASTINUM),
         ("effusion", anatomy.with_effusion, _as_hu),
+        ("effusion, mediastinum", anatomy.with_effusion, _MEDIASTINUM),
+        ("expiration", anatomy.expired, _as_hu),
+        ("expiration, wide", anatomy.expired, _WIDE),
         ("bowel gas", anatomy.with_gas, _as_hu),
         ("bowel gas, mediastinum", anatomy.with_gas, _MEDIASTINUM),
         ("no lung", anatomy.without_lungs, _as_hu),

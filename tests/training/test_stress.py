@@ -68,6 +68,8 @@ def test_a_stress_is_the_same_each_time(rule: Stress, sample: Sample) -> None:
         ("white outside", lambda mask: mask),
         ("effusion", lambda mask: mask),
         ("consolidation", lambda mask: mask),
+        ("expiration", lambda mask: mask),
+        ("streaky noise", lambda mask: mask),
         ("bowel gas", lambda mask: mask),
     ],
 )
@@ -92,7 +94,7 @@ def test_windows_clip_as_they_say(sample: Sample) -> None:
     assert (shown.values[0][sample.mask] == 0).mean() > 0.5  # aerated lung is clipped
 
 
-@pytest.mark.parametrize("change", [anatomy.consolidated, anatomy.with_effusion])
+@pytest.mark.parametrize("change", [anatomy.consolidated, anatomy.with_effusion, anatomy.expired])
 def test_disease_stays_inside_and_stays_lung(piece: Slice, change: object) -> None:
     """Nothing outside the lungs changes; inside it gets denser; the truth is the same."""
     ill = change(piece, drawn())  # type: ignore[operator]
@@ -137,7 +139,12 @@ def test_another_ground_leaves_the_body(piece: Slice) -> None:
 def test_changes_take_slices_without_lung(piece: Slice) -> None:
     """An empty truth stays empty, and nothing divides by it."""
     empty = anatomy.without_lungs(piece, drawn())
-    for change in (anatomy.consolidated, anatomy.with_effusion, anatomy.with_domes):
+    for change in (
+        anatomy.consolidated,
+        anatomy.with_effusion,
+        anatomy.expired,
+        anatomy.with_domes,
+    ):
         assert not change(empty, drawn()).lung.any()
     assert not anatomy.shrunken(empty, drawn(), (0.3, 0.5)).lung.any()
 

@@ -190,11 +190,13 @@ def test_a_runs_record_is_missing_or_damaged(tmp_path: Path) -> None:
 
 
 def test_a_recipe_with_an_unknown_setting(tmp_path: Path) -> None:
-    """And with one of another type, and no TOML at all."""
+    """And with one of another type or out of range, and no TOML at all."""
     recipe = tmp_path / "recipe.toml"
     for text, sentence in (
         ("widht = 3", "widht: no such setting"),
         ("width = 'three'", "width: expected int, got 'three'"),
+        ("window_high_hu = -1000.0", "window_high_hu: expected more than window_low_hu"),
+        ("white_percentile = 0.5", r"white_percentile: expected one above 0\.5, to 100"),
         ("width = ", r"recipe\.toml: expected a readable TOML file"),
     ):
         recipe.write_text(text)

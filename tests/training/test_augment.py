@@ -1,0 +1,130 @@
+"""Augmentation: slice and truth move together, and grey levels are what exports would make."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from training.anatomy import Slice
+from training.augment import SMALL_FIELD_SHIFT, augment, render
+from training.clean import body_and_dark
+from training.config import TrainConfig
+from training.phantom import make_phantom
+
+STILL = TrainConfig(
+    rotation_degrees=0,
+    turn_probability=0,
+    zoom=1,
+    stretch=1,
+    shift=0,
+    flip_probability=0,
+    window_probability=0,
+    raw_probability=0,
+    noise_hu=0,
+    blur_pixels=0,
+    padding_probability=0,
+    background_probability=0,
+    opacity_probability=0,
+    effusion_probability=0,
+    no_lung_probability=0,
+    base_probability=0,
+    apex_probability=0,
+    gas_probability=0,
+    streak_probability=0,
+    mark_probability=0,
+)
+"""Changes nothing; each test turns on what it is about."""
+
+
+@pytest.fixture(scope="module")
+def piece() -> Slice:
+    phantom = make_phantom((128, 128), seed=2)
+    body, _ = body_and_dark(phantom.hu)
+    lung, body = phantom.lungs.astype(np.float32), body.astype(np.float32)
+    return Slice(hu=phantom.hu.astype(np.float32), lung=lung, body=body)
+
+
+def varied(piece: Slice, config: TrainConfig, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    return augment(piece, config, config.intensity, np.random.default_rng(seed))
+
+
+def test_the_default_recipe_is_repeatable_and_in_range(piece: Slice) -> None:
+    """Grey levels stay in 0…255 and shares in 0…1, whatever is drawn."""
+    for seed in range(40):
+        grey, lung = varied(piece, TrainConfig(), seed)
+        assert 0 <= grey.min() <= grey.max() <= 255
+        assert 0 <= lung.min() <= lung.max() <= 1
+        again, lung_again = varied(piece, TrainConfig(), seed)
+        assert np.array_equal(grey, again)
+        assert np.array_equal(lung, lung_again)
+
+
+def test_nothing_changes_when_all_is_off(piece: Slice) -> None:
+    """HU in the model's window, and the truth as it was."""
+    grey, lung = varied(piece, STILL, 0)
+    assert np.allclose(grey, np.clip((piece.hu + 1000) / 1400 * 255, 0, 255), atol=0.01)
+    assert np.array_equal(lung, piece.lung)
+    other, _ = varied(piece, replace(STILL, window_low_hu=-1350, window_high_hu=150), 0)
+    assert np.allclose(other, np.clip((piece.hu + 1350) / 1500 * 255, 0, 255), atol=0.01)
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        replace(STILL, rotation_degrees=30),
+        replace(STILL, zoom=2.5, shift=0.1),
+        replace(STILL, flip_probability=1, stretch=1.3),
+    ],
+    ids=["turned", "zoomed", "mirrored"],
+)
+def test_the_truth_moves_with_the_slice(piece: Slice, moved: TrainConfig) -> None:
+    """A plane that is lung where the truth is lung stays so, to the rounding of interpolation."""
+    drawn = replace(piece, hu=np.where(piece.lung > 0.5, 400, -1000).astype(np.float32))
+    for seed in range(20):
+        grey, lung = varied(drawn, moved, seed)
+        assert np.allclose(grey / 255, lung, atol=1e-4)
+
+
+def test_small_fields_of_view_leave_the_middle(piece: Slice) -> None:
+    """A crop's centre moves by up to its share of the room, a whole field's hardly."""
+    ramp = np.tile(np.linspace(-1000, 400, 128, dtype=np.float32), (128, 1))
+    drawn = replace(piece, hu=ramp)
+    crops = replace(STILL, zoom=2.5)
+    offsets = []
+    for seed in range(200):
+        grey, _ = varied(drawn, crops, seed)
+        inside = grey[64][grey[64] > 0]
+        share = (inside.max() - inside.min()) / 255
+        if share < 0.6 and grey[64].min() > 0:
+            offsets.append(abs(grey[64, 63:65].mean() / 255 - 0.5) / (1 - share))
+    assert len(offsets) > 10
+    assert 0.15 < max(offsets) < SMALL_FIELD_SHIFT + 0.02
+
+
+def test_padding_that_is_not_known_as_such_leaves_little_contrast(piece: Slice) -> None:
+    """Uncalibrated slices are stretched both ways: without their padding, and with it."""
+    padded = piece.hu.copy()
+    padded[:20] = -3000
+    config = replace(STILL, raw_probability=1)
+    lungs = {
+        round(float(np.median(grey[piece.lung > 0.5])))
+        for grey in (
+            render(padded, config, config.intensity, np.random.default_rng(seed))
+            for seed in range(20)
+        )
+    }
+    assert len(lungs) == 2
+    assert min(lungs) < 60
+    assert max(lungs) > 120
+
+
+def test_a_page_around_the_body_is_often_white(piece: Slice) -> None:
+    """Air, white and everything between; the body stays."""
+    config = replace(STILL, background_probability=1)
+    outside = [
+        float(np.median(varied(piece, config, seed)[0][piece.body == 0])) for seed in range(60)
+    ]
+    assert 8 < sum(grey == 255 for grey in outside) < 40
+    assert 12 < sum(grey == 0 for grey in outside) < 50
