@@ -217,6 +217,7 @@ STRESSES: tuple[Stress, ...] = tuple(
         ("field halved, lung", _half_field, _LUNG),
         ("field halved, mediastinum", _half_field, _MEDIASTINUM),
         ("field doubled", _double_field, _as_hu),
+        ("field doubled, minimum to maximum", _double_field, _from_least_to_greatest),
         ("noise", _noisy, _as_hu),
         ("streaky noise", _streaky, _as_hu),
         ("blur", _blurred, _as_hu),
