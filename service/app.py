@@ -53,8 +53,14 @@ def create_app(settings: Settings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[LifespanState]:
         state, batcher = _build(settings, engine, limits, tracer)
-        keeper = asyncio.create_task(_keep_models(state.registry, settings.reload_interval_s))
+        loaded = asyncio.Event()
+        keeper = asyncio.create_task(
+            _keep_models(state.registry, settings.reload_interval_s, loaded)
+        )
         try:
+            # Who can connect is sent work; until the models are loaded, nobody should be.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(loaded.wait(), settings.first_load_s)
             yield {"lungseg": state}
         finally:
             state.lifecycle.draining = True
@@ -152,8 +158,8 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-async def _keep_models(registry: Registry, interval_s: float) -> None:
-    """Loads the models, then again at each interval and at each SIGHUP."""
+async def _keep_models(registry: Registry, interval_s: float, done: asyncio.Event) -> None:
+    """Loads the models, then again at each interval and at each SIGHUP; tells when it first did."""
     told = asyncio.Event()
     with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
         # Not on Windows, and not outside the main thread, where tests run the application.
@@ -164,6 +170,7 @@ async def _keep_models(registry: Registry, interval_s: float) -> None:
         await asyncio.to_thread(registry.refresh)
         if (now := _loaded(registry)) != before:
             LOG.info("models", extra={"fields": {"loaded": now}})
+        done.set()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(told.wait(), interval_s or None)
 

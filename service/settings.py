@@ -68,6 +68,11 @@ class Settings(BaseSettings):
     )
     queue_size: int = Field(default=32, ge=0, description="Requests that may wait for a worker.")
     deadline_s: float = Field(default=30.0, gt=0, description="Time for an answer, from arrival.")
+    first_load_s: float = Field(
+        default=10.0,
+        ge=0,
+        description="How long nobody can connect because models are still being loaded.",
+    )
     drain_s: float = Field(default=20.0, ge=0, description="Time to finish work after SIGTERM.")
     linger_s: float = Field(
         default=0.0,

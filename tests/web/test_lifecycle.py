@@ -20,6 +20,8 @@ import pytest
 from tests.serving import PATIENCE_S, wait_until
 from tests.standin import write_bundle
 
+ROOT = Path(__file__).parents[2]
+
 
 @dataclass
 class Process:
@@ -115,6 +117,37 @@ def test_work_that_does_not_end_is_cut_after_the_drain_time(models: Path, grey_p
         wait_until(lambda: "lungseg_in_flight 1.0" in service.client.get("/metrics").text)
         service.signal(signal.SIGTERM)
         assert service.exit_status() == 0
+
+
+@pytest.mark.parametrize(("first_load_s", "first"), [("10", 200), ("0", 503)])
+def test_who_can_connect_is_served(first_load_s: str, first: int) -> None:
+    """It listens when its models are loaded, or when that takes too long."""
+    port = free_port()
+    values = {
+        "LUNGSEG_PORT": str(port),
+        "LUNGSEG_MODELS_DIR": str(ROOT / "models"),
+        "LUNGSEG_FIRST_LOAD_S": first_load_s,
+    }
+    popen = subprocess.Popen(
+        [sys.executable, "-m", "service"],
+        env=os.environ | values,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    statuses: list[int] = []
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
+
+            def ready() -> bool:
+                with contextlib.suppress(httpx.TransportError):
+                    statuses.append(client.get("/readyz").status_code)
+                return statuses[-1:] == [200] or popen.poll() is not None
+
+            wait_until(ready)
+    finally:
+        popen.kill()
+        popen.wait()
+    assert (statuses[0], statuses[-1]) == (first, 200)
 
 
 def test_sighup_loads_new_versions_at_once(tmp_path: Path) -> None:
