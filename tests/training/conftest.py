@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from training.anatomy import Slice
+from training.clean import body_and_dark
 from training.config import TrainConfig
+from training.phantom import make_phantom
 from training.phantom_set import write_phantom_set
 
 
@@ -23,6 +27,15 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where decoded slices are kept between the tests."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def piece() -> Slice:
+    """A phantom chest of known anatomy."""
+    phantom = make_phantom((120, 128), seed=2)
+    body, _ = body_and_dark(phantom.hu)
+    lung, body = phantom.lungs.astype(np.float32), body.astype(np.float32)
+    return Slice(hu=phantom.hu.astype(np.float32), lung=lung, body=body)
 
 
 def tiny(**changes: Any) -> TrainConfig:

@@ -15,11 +15,9 @@ from tests.standin import write_bundle
 from training import anatomy
 from training.__main__ import main
 from training.anatomy import Slice
-from training.clean import body_and_dark
 from training.compare import compare, setbacks
 from training.dataset import Sample, list_pairs, read_sample
 from training.evaluate import evaluate
-from training.phantom import make_phantom
 from training.stress import StressResult, format_stress, joined, stress
 from training.stress_set import STRESSES, Stress, stressed
 
@@ -29,15 +27,6 @@ RULES = {rule.name: rule for rule in STRESSES}
 @pytest.fixture(scope="module")
 def sample(phantoms: Path) -> Sample:
     return read_sample(list_pairs(phantoms).pairs[0])
-
-
-@pytest.fixture(scope="module")
-def piece() -> Slice:
-    """A phantom chest of known anatomy."""
-    phantom = make_phantom((120, 128), seed=2)
-    body, _ = body_and_dark(phantom.hu)
-    lung, body = phantom.lungs.astype(np.float32), body.astype(np.float32)
-    return Slice(hu=phantom.hu.astype(np.float32), lung=lung, body=body)
 
 
 def drawn() -> np.random.Generator:
