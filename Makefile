@@ -59,7 +59,7 @@ setup: $(DEV_READY) $(KSERVE_READY) ## the whole environment: service, training,
 # --- use --------------------------------------------------------------------------------------
 
 serve: $(SERVICE_READY) ## serve on HOST:PORT, installing the service alone first
-	LUNGSEG_HOST=$(HOST) LUNGSEG_PORT=$(PORT) exec $(PY) -m service
+	LUNGSEG_HOST=$(HOST) LUNGSEG_PORT=$(PORT) exec $(PY) -m lungseg
 
 demo: $(SERVICE_READY) ## a synthetic slice and its overlay, written to runs/demo
 	@mkdir -p runs/demo
@@ -111,7 +111,7 @@ fuzz: $(DEV_READY) ## the long fuzz run: 20,000 hostile inputs
 # --- what is generated ------------------------------------------------------------------------
 
 openapi: $(SERVICE_READY) ## write the OpenAPI document that the snapshot test compares with
-	$(PY) -m service openapi > tests/golden/openapi.json
+	$(PY) -m lungseg openapi > tests/golden/openapi.json
 
 UV_COMPILE = env -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS $(BIN)/uv pip compile --no-config --quiet \
 	--universal --python-version 3.11 --generate-hashes --no-annotate --no-header \

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from bench import host, inprocess, wire
-from service.inference.segmenter import Stopwatch
+from lungseg.inference.segmenter import Stopwatch
 from training.phantom import dicom_bytes, make_phantom
 
 ROUNDS = 3

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from service.formats.write import mask_png
-from service.inference.model import Model
-from service.inference.segmenter import Options, Segmenter, Stopwatch
-from service.inference.session import Engine
-from service.web.schemas import SegmentQuery
-from service.web.segment import describe, header_summary
+from lungseg.formats.write import mask_png
+from lungseg.inference.model import Model
+from lungseg.inference.segmenter import Options, Segmenter, Stopwatch
+from lungseg.inference.session import Engine
+from lungseg.web.schemas import SegmentQuery
+from lungseg.web.segment import describe, header_summary
 
 
 class Pipeline:

@@ -15,10 +15,10 @@ import httpx
 import numpy as np
 import uvicorn
 
-from service.app import create_app
-from service.inference.workers import Deadline
-from service.settings import Settings
-from service.web.state import State
+from lungseg.app import create_app
+from lungseg.inference.workers import Deadline
+from lungseg.settings import Settings
+from lungseg.web.state import State
 
 PATIENCE_S = 30.0
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from service.core.preprocess import resample
+from lungseg.core.preprocess import resample
 
 Plane = NDArray[np.float32]
 

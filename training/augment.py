@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from service.core.contract import IntensityRule
-from service.core.preprocess import to_grey
-from service.core.types import AIR_HU
+from lungseg.core.contract import IntensityRule
+from lungseg.core.preprocess import to_grey
+from lungseg.core.types import AIR_HU
 from training.anatomy import (
     Plane,
     Slice,

@@ -124,8 +124,8 @@ def _validation_slices(out: Path) -> int:
 
 def _evaluation(data: Path) -> dict[str, float]:
     """Slices a second through the service's pipeline, with the newest published model."""
-    from service.inference.model import Model
-    from service.inference.session import Engine
+    from lungseg.inference.model import Model
+    from lungseg.inference.session import Engine
     from training.evaluate import evaluate
 
     newest = next(_bundles(Path("models")), None)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.preprocess import place, resample
+from lungseg.core.preprocess import place, resample
 from training.anatomy import Slice
 from training.clean import body_and_dark, suspect
 from training.dataset import Pair, Sample, file_hash, read_sample

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from service.core.postprocess import keep_largest
+from lungseg.core.postprocess import keep_largest
 from training.intensity import find_peaks
 
 OUTSIDE_BODY_FRACTION = 0.02

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from service.inference.session import Engine, Session
+from lungseg.inference.session import Engine, Session
 from training.dataset import DataError
 from training.unet import INPUT_NAME
 

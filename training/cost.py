@@ -12,11 +12,11 @@ from typing import Any
 
 import onnx
 
-from service.core.contract import IntensityRule
-from service.core.postprocess import restore, segment
-from service.core.preprocess import fit
-from service.core.types import Scan
-from service.inference.session import Engine, Session
+from lungseg.core.contract import IntensityRule
+from lungseg.core.postprocess import restore, segment
+from lungseg.core.preprocess import fit
+from lungseg.core.types import Scan
+from lungseg.inference.session import Engine, Session
 from training.config import TrainConfig
 from training.convert import to_onnx
 from training.phantom import make_phantom

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.errors import LungsegError
-from service.core.types import Scan
-from service.formats.read import ReadOptions, read_scan
+from lungseg.core.errors import LungsegError
+from lungseg.core.types import Scan
+from lungseg.formats.read import ReadOptions, read_scan
 from training.errors import DataError
 from training.volumes import VOLUME_SUFFIXES, count_slices, is_volume, read_slice
 

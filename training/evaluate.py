@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.postprocess import restore, segment
-from service.core.preprocess import fit
-from service.core.types import Scan, Segmentation
-from service.inference.model import Model
+from lungseg.core.postprocess import restore, segment
+from lungseg.core.preprocess import fit
+from lungseg.core.types import Scan, Segmentation
+from lungseg.inference.model import Model
 from training.dataset import Pair, Sample, read_sample
 from training.metrics import (
     Calibration,

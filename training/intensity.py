@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from service.core.preprocess import HISTOGRAM_BINS, without_padding
-from service.core.types import AIR_HU, Scan
+from lungseg.core.preprocess import HISTOGRAM_BINS, without_padding
+from lungseg.core.types import AIR_HU, Scan
 
 SOFT_TISSUE_HU = 40.0
 """Attenuation of muscle: the upper peak of a chest slice's histogram."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from service.core.preprocess import resample
+from lungseg.core.preprocess import resample
 from training.dataset import Pair
 
 SIDE = 48

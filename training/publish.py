@@ -17,12 +17,12 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.contract import Contract, Golden, IntensityRule, MaskRule, TensorSpec
-from service.core.errors import BundleError
-from service.core.preprocess import fit
-from service.core.types import Scan
-from service.inference.model import Model
-from service.inference.session import Engine, Session
+from lungseg.core.contract import Contract, Golden, IntensityRule, MaskRule, TensorSpec
+from lungseg.core.errors import BundleError
+from lungseg.core.preprocess import fit
+from lungseg.core.types import Scan
+from lungseg.inference.model import Model
+from lungseg.inference.session import Engine, Session
 from training.card import CardFacts, write_card
 from training.compare import Comparison, compare, setbacks
 from training.config import TrainConfig

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from service.core.errors import BundleError
-from service.inference.model import Model
-from service.inference.session import Engine
+from lungseg.core.errors import BundleError
+from lungseg.inference.model import Model
+from lungseg.inference.session import Engine
 from training.compare import compare
 from training.data_commands import add_source_flags, given_sources
 from training.dataset import PATIENT_PATTERN, Pair

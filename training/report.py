@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from service.core.contract import IntensityRule
-from service.core.preprocess import to_grey
-from service.inference.model import Model
+from lungseg.core.contract import IntensityRule
+from lungseg.core.preprocess import to_grey
+from lungseg.inference.model import Model
 from training.dataset import read_sample
 from training.evaluate import SUMMARY_METRICS, SliceResult, Summary, predict, summarise_by, worst
 from training.metrics import Calibration

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from service.core.postprocess import segment
-from service.core.regions import label_regions
-from service.core.types import Scan, Segmentation
-from service.inference.model import Model
+from lungseg.core.postprocess import segment
+from lungseg.core.regions import label_regions
+from lungseg.core.types import Scan, Segmentation
+from lungseg.inference.model import Model
 from training.clean import body_and_dark
 from training.dataset import Pair
 from training.evaluate import predict

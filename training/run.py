@@ -29,7 +29,7 @@ CONFIG, FOLDS, STATE = "config.toml", "folds.json", "state.json"
 MODELS = "models"
 """Folder of a cross-validation's own models."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-"""Of a model, as ``service.core.contract`` wants it."""
+"""Of a model, as ``lungseg.core.contract`` wants it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +121,8 @@ def cross_validate(
         What ``folds.json`` holds: mean Dice of each fold at the slices' own size, their mean and
         standard deviation, mean, 5th percentile and minimum over all slices.
     """
-    from service.inference.model import Model
-    from service.inference.session import Engine
+    from lungseg.inference.model import Model
+    from lungseg.inference.session import Engine
     from training.evaluate import SliceResult, evaluate, format_table, summarise
     from training.publish import latest
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.types import Scan
-from service.inference.model import Model
+from lungseg.core.types import Scan
+from lungseg.inference.model import Model
 from training.dataset import Pair, read_sample
 from training.evaluate import predict
 from training.metrics import dice_of

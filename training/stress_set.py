@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from service.core.preprocess import resample
-from service.core.types import AIR_HU, Scan
-from service.formats.read import ReadOptions, read_scan
+from lungseg.core.preprocess import resample
+from lungseg.core.types import AIR_HU, Scan
+from lungseg.formats.read import ReadOptions, read_scan
 from training import anatomy
 from training.anatomy import Plane, Slice
 from training.clean import body_and_dark

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.types import Scan
+from lungseg.core.types import Scan
 from training.errors import DataError
 from training.intensity import find_peaks
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.cli import main
-from service.formats.table import COLUMNS
+from lungseg.cli import main
+from lungseg.formats.table import COLUMNS
 from tests.serving import Running
 
 
@@ -31,7 +31,7 @@ def folder(tmp_path: Path, dicom: bytes, grey_png: bytes) -> Path:
 
 def run(*arguments: object, models: Path, stdin: bytes = b"") -> subprocess.CompletedProcess:
     environment = os.environ | {"LUNGSEG_MODEL": "standin", "LUNGSEG_MODELS_DIR": str(models)}
-    command = [sys.executable, "-m", "service.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "lungseg.cli", *map(str, arguments)]
     return subprocess.run(command, input=stdin, capture_output=True, env=environment, check=False)
 
 

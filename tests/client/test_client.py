@@ -14,8 +14,8 @@ import httpx
 import numpy as np
 import pytest
 
-from service import client as module
-from service.client import AsyncClient, Client, ServiceError
+from lungseg import client as module
+from lungseg.client import AsyncClient, Client, ServiceError
 from tests.serving import Running, running
 from training.phantom import Phantom
 
@@ -160,9 +160,9 @@ def test_nobody_there() -> None:
 def test_it_stands_alone() -> None:
     """Importing the client loads nothing else of the service, nor its libraries."""
     code = (
-        "import sys, service.client; "
+        "import sys, lungseg.client; "
         "print([m for m in sys.modules if m.startswith(('service.', 'fastapi', 'pydicom', 'onnx'))"
-        " and m != 'service.client'])"
+        " and m != 'lungseg.client'])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

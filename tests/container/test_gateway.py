@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from service.settings import Settings
+from lungseg.settings import Settings
 from tests.container.stack import KEY, Stack
 
 pytestmark = pytest.mark.container

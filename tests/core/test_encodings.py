@@ -14,9 +14,9 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 from pycocotools import mask as coco
 
-from service.core.contours import polygons
-from service.core.rle import coco_string, from_runs, runs
-from service.formats.write import ENCODINGS, encode_mask, mask_npy, mask_png
+from lungseg.core.contours import polygons
+from lungseg.core.rle import coco_string, from_runs, runs
+from lungseg.formats.write import ENCODINGS, encode_mask, mask_npy, mask_png
 from tests.masks import masks
 
 MASKS = masks()

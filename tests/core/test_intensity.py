@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.core.contract import IntensityRule
-from service.core.preprocess import to_grey, without_padding
+from lungseg.core.contract import IntensityRule
+from lungseg.core.preprocess import to_grey, without_padding
 from training.phantom import make_phantom
 
 RULE = IntensityRule(skip_padding=True)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from service.core.quality import AREA_RANGE_MM2, FRACTION_RANGE, MAX_TILT_DEGREES
-from service.core.report import Report, measure
-from service.core.types import Orientation, Scan, Segmentation
+from lungseg.core.quality import AREA_RANGE_MM2, FRACTION_RANGE, MAX_TILT_DEGREES
+from lungseg.core.report import Report, measure
+from lungseg.core.types import Orientation, Scan, Segmentation
 from training.phantom import Phantom, make_phantom
 
 AXIAL = Orientation(row_direction=(1, 0, 0), column_direction=(0, 1, 0))

@@ -13,7 +13,7 @@ import yaml
 from cloudcoil.models.prometheus_operator.v1 import ServiceMonitor
 from pydantic import ValidationError
 
-from service.settings import Settings
+from lungseg.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 BASE = ROOT / "docker" / "kubernetes" / "base"

@@ -25,10 +25,10 @@ EXTRA_MB = 64
 SMALL = make_phantom((64, 64), seed=1)
 WORKER = """
 import json, resource, sys, time
-from service.core.errors import LungsegError
-from service.formats.read import ReadOptions, read_scan
-from service.formats.archive import ArchiveLimits, open_archive
-from service.web.body import inflate
+from lungseg.core.errors import LungsegError
+from lungseg.formats.read import ReadOptions, read_scan
+from lungseg.formats.archive import ArchiveLimits, open_archive
+from lungseg.web.body import inflate
 kind, warm, bomb = sys.argv[1], open(sys.argv[2], "rb").read(), open(sys.argv[3], "rb").read()
 MIB = 1 << 20
 def attempt(content):

@@ -13,15 +13,15 @@ from pydicom import uid
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
-from service.core.errors import (
+from lungseg.core.errors import (
     ImageTooLarge,
     MultiFrame,
     NotCT,
     NotGrey,
     UndecodableImage,
 )
-from service.core.types import Scan
-from service.formats.read import ReadOptions, read_scan
+from lungseg.core.types import Scan
+from lungseg.formats.read import ReadOptions, read_scan
 from tests.formats import jpeg_lossless
 from tests.formats.dicoms import (
     compressed,

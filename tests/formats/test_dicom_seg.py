@@ -12,9 +12,9 @@ import numpy as np
 import pydicom
 import pytest
 
-from service.core.errors import InvalidParameter
-from service.formats.dicom_seg import Algorithm, dicom_seg
-from service.formats.read import ReadOptions, read_scan
+from lungseg.core.errors import InvalidParameter
+from lungseg.formats.dicom_seg import Algorithm, dicom_seg
+from lungseg.formats.read import ReadOptions, read_scan
 from tests.formats.dicoms import enhanced, parse
 from training.phantom import Phantom, dicom_bytes, make_phantom
 

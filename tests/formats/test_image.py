@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from service.core.errors import (
+from lungseg.core.errors import (
     ImageTooLarge,
     InvalidParameter,
     LungsegError,
@@ -20,8 +20,8 @@ from service.core.errors import (
     UndecodableImage,
     UnsupportedMediaType,
 )
-from service.core.types import Scan
-from service.formats.read import ReadOptions, read_scan
+from lungseg.core.types import Scan
+from lungseg.formats.read import ReadOptions, read_scan
 from tests.conftest import encode
 from training.phantom import make_phantom, picture
 

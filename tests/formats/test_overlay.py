@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from service.formats.write import overlay_png, probability_png
+from lungseg.formats.write import overlay_png, probability_png
 from training.phantom import make_phantom
 
 CHEST = make_phantom((121, 173), seed=1)

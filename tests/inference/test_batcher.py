@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.inference.batcher import Batcher
+from lungseg.inference.batcher import Batcher
 
 PATIENCE_S = 20.0
 EXAMPLES = int(os.environ.get("LUNGSEG_SCHEDULES", "1000"))

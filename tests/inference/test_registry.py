@@ -12,10 +12,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from service.core.errors import BundleError, ModelNotReady, UnknownModel
-from service.inference.model import Model
-from service.inference.registry import Policy, Registry, Version
-from service.inference.session import Engine, ProviderMissing
+from lungseg.core.errors import BundleError, ModelNotReady, UnknownModel
+from lungseg.inference.model import Model
+from lungseg.inference.registry import Policy, Registry, Version
+from lungseg.inference.session import Engine, ProviderMissing
 from tests.standin import GRID, make_graph, write_bundle
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from service.inference.workers import LARGE_BODY_BYTES, Deadline
+from lungseg.inference.workers import LARGE_BODY_BYTES, Deadline
 from tests.serving import PATIENCE_S, running, wait_until
 
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.core.errors import LungsegError
-from service.formats.archive import ArchiveLimits, open_archive
-from service.formats.read import ReadOptions, read_scan
-from service.web.errors import PROBLEMS
+from lungseg.core.errors import LungsegError
+from lungseg.formats.archive import ArchiveLimits, open_archive
+from lungseg.formats.read import ReadOptions, read_scan
+from lungseg.web.errors import PROBLEMS
 from tests.properties.mutations import mutate, seeds
 
 SHORT, LONG = 500, 20_000

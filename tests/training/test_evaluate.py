@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.inference.model import Model
-from service.inference.session import Engine
+from lungseg.inference.model import Model
+from lungseg.inference.session import Engine
 from tests.standin import write_bundle
 from training.__main__ import main
 from training.dataset import list_pairs, read_sample

@@ -13,9 +13,9 @@ import onnx
 import pytest
 from PIL import Image
 
-from service.core.contract import Golden
-from service.inference.model import Model
-from service.inference.session import Engine, Session
+from lungseg.core.contract import Golden
+from lungseg.inference.model import Model
+from lungseg.inference.session import Engine, Session
 from training.compare import compare
 from training.config import TrainConfig
 from training.convert import to_onnx

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.core.types import Scan, Segmentation
+from lungseg.core.types import Scan, Segmentation
 from tests.standin import write_bundle
 from training.__main__ import main
 from training.phantom import make_phantom

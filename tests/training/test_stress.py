@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.inference.model import Model
-from service.inference.session import Engine
+from lungseg.inference.model import Model
+from lungseg.inference.session import Engine
 from tests.standin import write_bundle
 from training import anatomy
 from training.__main__ import main

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.web.errors import PROBLEMS
+from lungseg.web.errors import PROBLEMS
 from tests.conftest import encode
 from tests.serving import Running, running
 from training.phantom import Phantom, dicom_bytes, picture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from service.web.errors import PROBLEMS
+from lungseg.web.errors import PROBLEMS
 
 SNAPSHOT = Path(__file__).parents[1] / "golden" / "openapi.json"
 
@@ -49,7 +49,7 @@ def test_the_docs_page_needs_no_other_server(client: httpx.Client) -> None:
 def test_importing_the_service_loads_nothing_of_training() -> None:
     """TensorFlow would cost seconds and gigabytes."""
     code = (
-        "import sys, service.app, service.__main__;"
+        "import sys, lungseg.app, lungseg.__main__;"
         "heavy = {'tensorflow', 'keras', 'tf2onnx', 'onnx', 'training'} & set(sys.modules);"
         "sys.exit(', '.join(sorted(heavy)) or 0)"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.settings import Settings
+from lungseg.settings import Settings
 
 README = Path(__file__).parents[2] / "README.md"
 UNITS = {

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from service.inference.workers import Deadline
-from service.web.state import Exchange
-from service.web.tracing import Tracer, TracingMissing
+from lungseg.inference.workers import Deadline
+from lungseg.web.state import Exchange
+from lungseg.web.tracing import Tracer, TracingMissing
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"

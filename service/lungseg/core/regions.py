@@ -1,0 +1,62 @@
+"""Connected regions of a mask, and counts per column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from lungseg.core.types import BoolArray
+
+EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regions:
+    """8-connected regions of a plane.
+
+    Attributes:
+        labels: which region each pixel is in, from 1, 0 outside; int32, shape (Y, X).
+        count: how many there are.
+    """
+
+    labels: NDArray[np.int32]
+    count: int
+
+
+def label_regions(mask: BoolArray) -> Regions:
+    """Finds the 8-connected regions of a plane, bool, shape (Y, X)."""
+    labels, count = cast("tuple[NDArray[np.int32], int]", ndimage.label(mask, EIGHT_NEIGHBOURS))
+    return Regions(labels=labels, count=count)
+
+
+def bounding_box(mask: BoolArray) -> tuple[slice, slice]:
+    """(rows, columns) of the smallest rectangle that holds all of a plane's True pixels."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return slice(0, 0), slice(0, 0)
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def keep_largest(mask: BoolArray, count: int) -> BoolArray:
+    """Keeps the ``count`` largest regions of a plane; of equal ones the topmost."""
+    box = bounding_box(mask)
+    regions = label_regions(mask[box])
+    if regions.count <= count:
+        return mask
+    sizes = np.bincount(regions.labels.ravel(), minlength=regions.count + 1)[1:]
+    kept = np.argsort(-sizes, kind="stable")[:count] + 1
+    chosen = np.zeros(regions.count + 1, bool)
+    chosen[kept] = True
+    result = np.zeros_like(mask)
+    result[box] = chosen[regions.labels]
+    return result
+
+
+def column_sums(mask: BoolArray) -> NDArray[np.int64]:
+    """Pixels per column; a matrix product, being many times faster than a sum of bools."""
+    weights = np.ones(mask.shape[0], np.float32)  # counts are exact in float32 to 2^24
+    return (weights @ mask.astype(np.float32)).astype(np.int64)

@@ -1,0 +1,121 @@
+"""Zip archives of slices: listed and unpacked in memory, never to a path."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePosixPath
+
+from lungseg.core.errors import (
+    BodyTooLarge,
+    MalformedRequest,
+    TooManyItems,
+    UndecodableImage,
+    UnsupportedMediaType,
+)
+
+MAX_RATIO = 200
+"""Unpacked to packed bytes of a member; slices reach 20, bombs a thousand and more."""
+MIN_RATIO_BYTES = 1 << 20
+"""Members that unpack to less may be as dense as they like."""
+MAX_ENTRIES_PER_ITEM = 16
+"""Folders and hidden files are no slices, but each entry of the directory costs time and memory."""
+ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")
+_ENTRY_SIGNATURE = b"PK\x01\x02"
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ENCRYPTED = 0x1
+_FOLDERS_OF_OTHERS = ("__MACOSX",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A file of a batch.
+
+    Attributes:
+        filename: what the client calls it: repeated in answers, never opened.
+        read: gives the content; raises a ``LungsegError`` where this one can't be had.
+    """
+
+    filename: str
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveLimits:
+    """What an archive may hold: members, unpacked bytes of one and of all."""
+
+    max_items: int
+    max_item_bytes: int
+    max_total_bytes: int
+
+
+def is_zip(content: bytes) -> bool:
+    """Whether the content is a zip archive."""
+    return content.startswith(ZIP_SIGNATURES)
+
+
+def open_archive(content: bytes, limits: ArchiveLimits) -> list[Member]:
+    """Lists the files of a zip archive, having checked what its directory announces.
+
+    Folders, hidden files and the extra folders of macOS are passed over.
+
+    Raises:
+        MalformedRequest: it is damaged, encrypted, or has names that point elsewhere.
+        TooManyItems, BodyTooLarge: it goes beyond the limits.
+    """
+    if content.count(_ENTRY_SIGNATURE) > MAX_ENTRIES_PER_ITEM * limits.max_items:
+        raise TooManyItems(f"expected at most {limits.max_items} files, received far more entries")
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(content))
+    except Exception:  # noqa: BLE001 - zipfile raises many kinds on broken directories
+        raise MalformedRequest("expected a zip archive, received a damaged one") from None
+    entries = archive.infolist()
+    for entry in entries:
+        _check_name(entry.filename)
+    files = [entry for entry in entries if not entry.is_dir() and not _is_hidden(entry.filename)]
+    if len(files) > limits.max_items:
+        raise TooManyItems(f"expected at most {limits.max_items} files, received {len(files)}")
+    _check_sizes(files, limits)
+    return [Member(filename=entry.filename, read=partial(_read, archive, entry)) for entry in files]
+
+
+def _check_name(name: str) -> None:
+    path = PurePosixPath(name)
+    tricks = path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name
+    if tricks or "\0" in name or not name:
+        raise MalformedRequest("expected plain relative file names in the zip archive")
+
+
+def _is_hidden(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return parts[0] in _FOLDERS_OF_OTHERS or parts[-1].startswith(".")
+
+
+def _check_sizes(files: Sequence[zipfile.ZipInfo], limits: ArchiveLimits) -> None:
+    if sum(entry.file_size for entry in files) > limits.max_total_bytes:
+        raise BodyTooLarge(f"expected at most {limits.max_total_bytes} unpacked bytes in all")
+    for entry in files:
+        if entry.flag_bits & _ENCRYPTED:
+            raise MalformedRequest("expected an archive that is not encrypted")
+        if entry.file_size > limits.max_item_bytes:
+            raise BodyTooLarge(f"expected at most {limits.max_item_bytes} unpacked bytes a file")
+        dense = entry.file_size > MAX_RATIO * max(1, entry.compress_size)
+        if dense and entry.file_size > MIN_RATIO_BYTES:
+            raise BodyTooLarge(f"expected files packed at most {MAX_RATIO} to 1, received denser")
+
+
+def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    if entry.compress_type not in _METHODS:
+        raise UnsupportedMediaType("expected stored or deflated files in the zip archive")
+    try:
+        # reads no more than the directory announced, whatever the packed data holds
+        with archive.open(entry) as stream:
+            content = stream.read(entry.file_size)
+    except Exception:  # noqa: BLE001 - zlib, zipfile and their like, on broken members
+        raise UndecodableImage("this file of the zip archive is damaged") from None
+    if is_zip(content):
+        raise UnsupportedMediaType("expected a slice, received an archive within the archive")
+    return content

@@ -1,0 +1,293 @@
+"""Single-frame DICOM CT: bytes to HU, with the geometry that the header gives.
+
+Only the attributes named in ``_ATTRIBUTES`` are parsed: nothing that identifies a patient is
+ever held, so nothing can leak into a log or an error.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom import config
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.pixels.processing import apply_modality_lut
+
+from lungseg.core.errors import LungsegError, MultiFrame, NotCT, UndecodableImage
+from lungseg.core.types import AIR_HU, FloatArray, Orientation, Scan, Unit
+from lungseg.formats.dicom_pixels import (
+    Layout,
+    decode_plane,
+    inflate,
+    read_layout,
+    used_bits,
+)
+from lungseg.formats.image import check_pixels, checked
+from lungseg.formats.quiet import silence_decoders
+
+CT_STORAGE_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.2",  # CT Image Storage
+    "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT Image Storage
+    "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image Storage
+)
+SECONDARY_CAPTURE_CLASS = "1.2.840.10008.5.1.4.1.1.7"
+"""Secondary Capture, and as a prefix its multi-frame kin."""
+OTHER_MODALITIES = ("CR", "DX", "MG", "MR", "NM", "OT", "PT", "RF", "RTDOSE", "SC", "US", "XA")
+"""Those an error may name: anything else in that attribute could be any text."""
+UNIT_TOLERANCE = 1e-2
+"""How far direction cosines may be from unit length and from a right angle."""
+PLAUSIBLE_AIR_HU = (-1100.0, -300.0)
+"""Where the first percentile of a chest CT slice lies: the air around and in the patient."""
+PLAUSIBLE_SPACING_MM = (0.01, 20.0)
+"""Pixel spacings beyond are mistakes of the header."""
+HU_RESCALE_TYPES = ("HU", "HU_MOD", "US")
+"""Rescale Types of Hounsfield units; US, unspecified, is what many scanners write for them."""
+
+_ATTRIBUTES = [
+    "SpecificCharacterSet",
+    "ImageType",
+    "SOPClassUID",
+    "Modality",
+    "ImageOrientationPatient",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "PlanarConfiguration",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "PixelSpacing",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "RescaleIntercept",
+    "RescaleSlope",
+    "RescaleType",
+    "ModalityLUTSequence",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "PixelData",
+]
+
+
+def looks_like_dicom(content: bytes) -> bool:
+    """Whether the content is a DICOM Part 10 file, or one that lost its preamble."""
+    if content[128:132] == b"DICM":
+        return True
+    # Without preamble: a data element of group 0002 or 0008, little endian, at the start.
+    if content[:2] not in (b"\x02\x00", b"\x08\x00") or len(content) < 132:
+        return False
+    return content[4:6] in (b"UL", b"CS", b"UI") or (
+        content[2:4] in (b"\x00\x00", b"\x05\x00", b"\x08\x00") and content[5:8] == b"\0\0\0"
+    )
+
+
+def read_dicom(content: bytes, max_pixels: int, *, allow_non_ct: bool) -> Scan:
+    """Decodes a CT slice into HU.
+
+    Stored values go through the Modality LUT (PS3.3 C.11.1) or the Pixel Value Transformation
+    of an enhanced image; padding (PS3.3 C.7.5.1.1.2) is air.
+
+    Args:
+        content: the file.
+        max_pixels: more rows × columns are refused from the header alone.
+        allow_non_ct: accept other modalities, with the note ``not_ct``.
+
+    Raises:
+        ImageTooLarge, MultiFrame, NotCT, NotGrey, UndecodableImage: as their names say.
+    """
+    silence_decoders()
+    try:
+        return _read(inflate(content, max_pixels), max_pixels, allow_non_ct=allow_non_ct)
+    except LungsegError:
+        raise
+    except Exception:  # noqa: BLE001 - pydicom raises anything on broken bytes and quotes them
+        raise UndecodableImage(
+            "the content is DICOM, but it is damaged, incomplete or of an unknown encoding"
+        ) from None
+
+
+def _read(content: bytes, max_pixels: int, *, allow_non_ct: bool) -> Scan:
+    dataset = parse(content, _ATTRIBUTES)
+    notes = _check_kind(dataset, allow_non_ct=allow_non_ct)
+    layout = read_layout(dataset)
+    check_pixels(layout.rows, layout.columns, max_pixels)
+    plane = decode_plane(dataset, layout)
+    if plane.shape != (layout.rows, layout.columns):
+        raise UndecodableImage("expected one plane of Rows x Columns, received another shape")
+    values, unit = _intensities(dataset, plane, layout)
+    return Scan(
+        values=checked(values)[None],
+        unit=unit,
+        media_type="application/dicom",
+        spacing_mm=_spacing(dataset),
+        orientation=_orientation(dataset),
+        notes=notes,
+    )
+
+
+def parse(content: bytes, attributes: Sequence[str] | None = None) -> FileDataset:
+    """Parses a file, all of it or some attributes only, without checking values.
+
+    Checks would warn with the offending text, which may name a patient.
+    """
+    config.settings.reading_validation_mode = config.IGNORE
+    tags = None if attributes is None else list(attributes)
+    return pydicom.dcmread(io.BytesIO(content), force=True, specific_tags=tags)
+
+
+def _check_kind(dataset: FileDataset, *, allow_non_ct: bool) -> tuple[str, ...]:
+    """Refuses what is no single CT slice; returns the notes for what is let through."""
+    if "Rows" not in dataset or "PixelData" not in dataset:
+        raise NotCT("expected a CT image, received a DICOM object without pixels")
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if frames != 1:
+        raise MultiFrame(
+            f"expected one frame, received {frames}: this endpoint takes single slices, "
+            "volumes will have an endpoint of their own"
+        )
+    modality = str(dataset.get("Modality") or "").strip().upper()
+    reason = _not_ct_because(dataset, modality)
+    if reason and not allow_non_ct:
+        raise NotCT(f"expected a CT slice, received {reason}")
+    return ("not_ct",) if reason or not modality else ()
+
+
+def _not_ct_because(dataset: FileDataset, modality: str) -> str | None:
+    sop_class = str(dataset.get("SOPClassUID") or "")
+    image_type = {str(value).strip().upper() for value in _sequence(dataset.get("ImageType"))}
+    if "LOCALIZER" in image_type:
+        return "a localizer"
+    if sop_class.startswith(SECONDARY_CAPTURE_CLASS) or "SCREEN SAVE" in image_type:
+        return "a secondary capture"
+    if modality and modality != "CT":
+        return f"Modality {modality if modality in OTHER_MODALITIES else 'of another kind'}"
+    if not modality and sop_class not in CT_STORAGE_CLASSES:
+        return "no Modality and no CT image storage class"
+    return None
+
+
+def _intensities(
+    dataset: FileDataset, plane: NDArray[np.integer], layout: Layout
+) -> tuple[FloatArray, Unit]:
+    """HU where the header calibrates the stored values, else grey levels."""
+    padding = _padding(dataset, plane, layout)
+    stored = used_bits(plane, layout)
+    values, calibrated = _rescaled(dataset, stored)
+    inverted = str(dataset.get("PhotometricInterpretation")).strip() == "MONOCHROME1"
+    if inverted and not (calibrated and _has_air(values, padding)):
+        # By the standard HU are HU however they are shown; but files exist whose stored
+        # values were inverted with the display. Air in the right place tells them apart.
+        extremes = -1 if layout.signed else (1 << layout.bits_stored) - 1
+        values, calibrated = _rescaled(dataset, extremes - stored.astype(np.int64))
+        calibrated = calibrated and _has_air(values, padding)
+    if padding is not None:
+        kept = values[~padding]
+        darkest = float(kept.min()) if kept.size else 0.0
+        values[padding] = AIR_HU if calibrated else darkest
+    return values, "HU" if calibrated else "grey level"
+
+
+def _rescaled(dataset: FileDataset, stored: NDArray[np.integer]) -> tuple[FloatArray, bool]:
+    """Values after the modality transformation, and whether the header says they are HU."""
+    table = dataset.get("ModalityLUTSequence")
+    if table:
+        kind = str(table[0].get("ModalityLUTType") or "")
+        looked_up = np.asarray(apply_modality_lut(stored, dataset))
+        return looked_up.astype(np.float32), kind.strip().upper() == "HU"
+    slope, intercept = (
+        _floats(functional(dataset, "PixelValueTransformationSequence", keyword), 1)
+        for keyword in ("RescaleSlope", "RescaleIntercept")
+    )
+    values = stored.astype(np.float32)
+    if slope is None or slope[0] == 0 or intercept is None:
+        return values, False
+    values *= np.float32(slope[0])
+    values += np.float32(intercept[0])
+    kind = functional(dataset, "PixelValueTransformationSequence", "RescaleType")
+    modality = str(dataset.get("Modality") or "CT").strip().upper()
+    return values, modality == "CT" and str(kind or "HU").strip().upper() in HU_RESCALE_TYPES
+
+
+def _has_air(values: FloatArray, padding: NDArray[np.bool_] | None) -> bool:
+    seen = values if padding is None else values[~padding]
+    low, high = PLAUSIBLE_AIR_HU
+    return seen.size > 0 and low <= float(np.percentile(seen, 1)) <= high
+
+
+def _padding(
+    dataset: FileDataset, plane: NDArray[np.integer], layout: Layout
+) -> NDArray[np.bool_] | None:
+    """Where stored values are Pixel Padding: a value, or a range up to its limit.
+
+    The value may lie beyond Bits Stored, and may be written with the other sign.
+    """
+    value = dataset.get("PixelPaddingValue")
+    if not isinstance(value, int):
+        return None
+    limit = dataset.get("PixelPaddingRangeLimit")
+    bounds = np.array([value, limit if isinstance(limit, int) else value], np.int64)
+    low, high = np.sort(bounds.astype(layout.dtype))
+    return (plane >= low) & (plane <= high)
+
+
+def _spacing(dataset: FileDataset) -> tuple[float, float] | None:
+    values = _floats(functional(dataset, "PixelMeasuresSequence", "PixelSpacing"), 2)
+    low, high = PLAUSIBLE_SPACING_MM
+    if values is None or not low <= min(values) <= max(values) <= high:
+        return None
+    return values[0], values[1]
+
+
+def _orientation(dataset: FileDataset) -> Orientation | None:
+    """Direction cosines, None when they are missing or not two orthogonal unit vectors."""
+    given = functional(dataset, "PlaneOrientationSequence", "ImageOrientationPatient")
+    values = _floats(given, 6)
+    if values is None:
+        return None
+    row, column = np.array(values[:3]), np.array(values[3:])
+    lengths = abs(np.linalg.norm(row) - 1), abs(np.linalg.norm(column) - 1)
+    if max(*lengths, abs(float(row @ column))) > UNIT_TOLERANCE:
+        return None
+    return Orientation(
+        row_direction=(values[0], values[1], values[2]),
+        column_direction=(values[3], values[4], values[5]),
+    )
+
+
+def functional(dataset: FileDataset, macro: str, keyword: str) -> Any:
+    """An attribute of the image, else of its only frame, else one shared by all frames."""
+    places: list[Dataset] = [dataset]
+    for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
+        for group in (dataset.get(groups) or ())[:1]:
+            places += (group.get(macro) or ())[:1]
+    try:
+        return next((place.get(keyword) for place in places if keyword in place), None)
+    except (TypeError, ValueError):  # not a number where one belongs: unknown
+        return None
+
+
+def _floats(value: object, count: int) -> list[float] | None:
+    """``count`` finite numbers of a multi-valued attribute, None when it has none such."""
+    try:
+        numbers = [float(str(item)) for item in _sequence(value)]
+    except ValueError:
+        return None
+    if len(numbers) != count or not all(math.isfinite(number) for number in numbers):
+        return None
+    return numbers
+
+
+def _sequence(value: object) -> Sequence[object]:
+    if value is None:
+        return ()
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return (value,)
+    return value

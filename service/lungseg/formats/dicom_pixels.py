@@ -1,0 +1,237 @@
+"""DICOM pixel data to stored values, in every common transfer syntax, with bounded memory.
+
+No decoder is trusted with sizes: before one runs, the image header inside the compressed data
+must announce what Rows and Columns do, and nothing inflates beyond what those two allow.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any, NamedTuple
+
+import gdcm
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import uid
+from pydicom.dataset import FileDataset
+from pydicom.encaps import get_frame
+from pydicom.pixels.decoders.base import get_decoder
+
+from lungseg.core.errors import ImageTooLarge, NotGrey, UndecodableImage
+from lungseg.formats.deflate import inflated_size
+
+MAX_HEADER_BYTES = 8 << 20
+"""Room for everything but the pixels in a deflated file."""
+BITS_ALLOCATED = (8, 16, 32)
+_PLUGINS = {
+    **dict.fromkeys(uid.JPEGLSTransferSyntaxes, "pyjpegls"),
+    **dict.fromkeys(uid.JPEG2000TransferSyntaxes, "pylibjpeg"),
+}
+_GDCM = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
+_TRANSFER_SYNTAX = b"\x02\x00\x10\x00UI"
+_SOC_SIZ = b"\xff\x4f\xff\x51"
+_RLE_HEADER = struct.Struct("<16L")
+
+
+class Layout(NamedTuple):
+    """How one plane of grey pixels is stored (PS3.3 C.7.6.3)."""
+
+    rows: int
+    columns: int
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    signed: bool
+
+    @property
+    def dtype(self) -> np.dtype[np.integer]:
+        """Little endian."""
+        return np.dtype(f"<{'i' if self.signed else 'u'}{self.bits_allocated // 8}")
+
+
+def read_layout(dataset: FileDataset) -> Layout:
+    """The pixels' layout from the header.
+
+    Raises:
+        NotGrey: several samples per pixel, or numbers of palette colours.
+        UndecodableImage: attributes that contradict each other.
+    """
+    if int(dataset.get("SamplesPerPixel") or 1) != 1:
+        raise NotGrey("expected one sample per pixel, received a colour image")
+    if str(dataset.get("PhotometricInterpretation")).strip() == "PALETTE COLOR":
+        raise NotGrey("expected grey pixels, received numbers of palette colours")
+    allocated = int(dataset.BitsAllocated)
+    stored = int(dataset.get("BitsStored") or allocated)
+    high_bit = dataset.get("HighBit")
+    layout = Layout(
+        rows=int(dataset.Rows),
+        columns=int(dataset.Columns),
+        bits_allocated=allocated,
+        bits_stored=stored,
+        high_bit=stored - 1 if high_bit is None else int(high_bit),
+        signed=int(dataset.get("PixelRepresentation") or 0) == 1,
+    )
+    if allocated not in BITS_ALLOCATED or not 1 <= stored <= layout.high_bit + 1 <= allocated:
+        raise UndecodableImage("expected 8, 16 or 32 bits that hold Bits Stored and High Bit")
+    return layout
+
+
+def decode_plane(dataset: FileDataset, layout: Layout) -> NDArray[np.integer]:
+    """Stored values of the only frame as they lie in memory, unused bits included.
+
+    Returns:
+        Signed or unsigned integers, shape (rows, columns).
+
+    Raises:
+        UndecodableImage: the frame is not of the announced size or syntax.
+        Exception: whatever a decoder makes of broken data.
+    """
+    syntax = _transfer_syntax(dataset)
+    if not syntax.is_encapsulated:
+        options: dict[str, Any] = {"correct_unused_bits": False}
+        decoded, _ = get_decoder(syntax).as_array(dataset, index=0, raw=True, **options)
+        return decoded
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    if syntax == uid.RLELossless:
+        return _rle_plane(frame, layout)
+    if _announced_size(frame) != (layout.rows, layout.columns, 1):
+        raise UndecodableImage("expected compressed pixels of Rows x Columns, received others")
+    if syntax in _GDCM:
+        return _gdcm_plane(frame, layout, syntax)
+    decoded, _ = get_decoder(syntax).as_array(
+        dataset, index=0, raw=True, decoding_plugin=_PLUGINS.get(syntax, "")
+    )
+    return decoded
+
+
+def used_bits(plane: NDArray[np.integer], layout: Layout) -> NDArray[np.integer]:
+    """The stored values proper: drops what lies beside them, such as an overlay's bits."""
+    above = layout.bits_allocated - 1 - layout.high_bit
+    beside = layout.bits_allocated - layout.bits_stored
+    if not beside or plane.dtype.itemsize * 8 != layout.bits_allocated:
+        return plane
+    return (plane << above) >> beside  # sign-extends where the dtype is signed
+
+
+def inflate(content: bytes, max_pixels: int) -> bytes:
+    """A deflated file (PS3.5 A.5) as an explicit one; any other file as it is.
+
+    Raises:
+        ImageTooLarge: more would come out than the largest accepted image needs.
+        UndecodableImage: the compressed part is damaged.
+    """
+    meta_end = 144 + int.from_bytes(content[140:144], "little")
+    place = content.find(_TRANSFER_SYNTAX, 132, meta_end)
+    if content[128:136] != b"DICM\x02\x00\x00\x00" or place < 0:
+        return content
+    length = int.from_bytes(content[place + 6 : place + 8], "little")
+    value = slice(place + 8, place + 8 + length)
+    if content[value].rstrip(b"\0 ") != uid.DeflatedExplicitVRLittleEndian.encode():
+        return content
+    _check_inflated(content[meta_end:], MAX_HEADER_BYTES + 4 * max_pixels)
+    body = zlib.decompress(content[meta_end:], -zlib.MAX_WBITS)
+    explicit = uid.ExplicitVRLittleEndian.encode().ljust(length, b"\0")
+    return content[: value.start] + explicit + content[value.stop : meta_end] + body
+
+
+def _check_inflated(deflated: bytes, limit: int) -> None:
+    try:
+        size, complete = inflated_size(deflated, -zlib.MAX_WBITS, limit)
+    except zlib.error:
+        raise UndecodableImage("the deflated part of the DICOM file is damaged") from None
+    if size > limit:
+        raise ImageTooLarge("expected a smaller image, its deflated part unpacks to more")
+    if not complete:
+        raise UndecodableImage("the deflated part of the DICOM file is truncated")
+
+
+def _transfer_syntax(dataset: FileDataset) -> uid.UID:
+    """Of the file; a file that lost its meta header says it by how it could be read."""
+    given = dataset.file_meta.get("TransferSyntaxUID") if dataset.file_meta else None
+    if given:
+        return uid.UID(given)
+    implicit, little = dataset.original_encoding
+    if not little:
+        return uid.ExplicitVRBigEndian
+    return uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
+
+
+def _announced_size(frame: bytes) -> tuple[int, int, int] | None:
+    """(rows, columns, samples) in the header of a JPEG, JPEG-LS or JPEG 2000 stream."""
+    siz = frame.find(_SOC_SIZ, 0, 4096)
+    if siz >= 0 and not frame.startswith(b"\xff\xd8"):
+        right, bottom, left, top = struct.unpack_from(">4L", frame, siz + 8)
+        (samples,) = struct.unpack_from(">H", frame, siz + 40)
+        return bottom - top, right - left, samples
+    place = 2
+    while frame.startswith(b"\xff\xd8") and place + 10 <= len(frame) and frame[place] == 0xFF:
+        marker = frame[place + 1]
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            rows, columns, samples = struct.unpack_from(">HHB", frame, place + 5)
+            return rows, columns, samples
+        fill = marker == 0xFF  # any marker may be preceded by fill bytes
+        place += 1 if fill else 2 + int.from_bytes(frame[place + 2 : place + 4], "big")
+    return None
+
+
+def _gdcm_plane(frame: bytes, layout: Layout, syntax: uid.UID) -> NDArray[np.integer]:
+    """Decodes JPEG by GDCM itself: pydicom's way there refuses 12-bit JPEG Extended.
+
+    The samples of 12-bit JPEG Extended were compared with DCMTK's, bit for bit.
+    """
+    fragment = gdcm.Fragment()
+    fragment.SetByteStringValue(frame)
+    fragments = gdcm.SequenceOfFragments.New()
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((layout.columns, layout.rows, 1))
+    image.SetDataElement(element)
+    grey = gdcm.PhotometricInterpretation.GetPIType("MONOCHROME2")
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(grey))
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(str(syntax))))
+    bits = (1, layout.bits_allocated, layout.bits_stored, layout.bits_stored - 1)
+    image.SetPixelFormat(gdcm.PixelFormat(*bits, int(layout.signed)))
+    # GDCM hands out bytes as text
+    decoded = image.GetBuffer().encode("utf-8", "surrogateescape")
+    return _as_plane(decoded, layout)
+
+
+def _rle_plane(frame: bytes, layout: Layout) -> NDArray[np.integer]:
+    """PS3.5 annex G: one PackBits segment per byte of a sample, the highest byte first."""
+    count, *starts = _RLE_HEADER.unpack_from(frame)
+    if count != layout.bits_allocated // 8:
+        raise UndecodableImage(f"expected {layout.bits_allocated // 8} RLE segments")
+    pixels = layout.rows * layout.columns
+    ends = [*starts[1:count], len(frame)]
+    segments = [
+        _unpack_bits(frame[start:end], pixels)
+        for start, end in zip(starts[:count], ends, strict=True)
+    ]
+    return _as_plane(np.stack(segments[::-1], axis=1).tobytes(), layout)
+
+
+def _unpack_bits(segment: bytes, size: int) -> NDArray[np.uint8]:
+    """Undoes PackBits; stops at ``size`` bytes, whatever more there is."""
+    unpacked = bytearray()
+    place, last = 0, len(segment) - 1
+    while place < last and len(unpacked) < size:
+        head = segment[place]
+        if head < 128:
+            unpacked += segment[place + 1 : place + 2 + head]
+            place += 2 + head
+        else:
+            if head > 128:
+                unpacked += segment[place + 1 : place + 2] * (257 - head)
+            place += 2 if head > 128 else 1
+    if len(unpacked) < size:
+        raise UndecodableImage("expected RLE pixels of Rows x Columns, received fewer")
+    return np.frombuffer(unpacked, np.uint8, size)
+
+
+def _as_plane(decoded: bytes, layout: Layout) -> NDArray[np.integer]:
+    plane = np.frombuffer(decoded, layout.dtype)
+    return plane[: layout.rows * layout.columns].reshape(layout.rows, layout.columns)

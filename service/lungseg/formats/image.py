@@ -1,0 +1,234 @@
+"""Pictures and NPY arrays: bytes to grey levels."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from lungseg.core.errors import (
+    ImageTooLarge,
+    LungsegError,
+    MultiFrame,
+    NotGrey,
+    UndecodableImage,
+)
+from lungseg.core.types import FloatArray, Scan
+from lungseg.formats.quiet import silence_decoders
+
+PICTURE_FORMATS = {
+    "image/png": "PNG",
+    "image/jpeg": "JPEG",
+    "image/tiff": "TIFF",
+    "image/bmp": "BMP",
+}
+COLOUR_TOLERANCE = 24
+"""Spread between channels, in 8-bit levels, that JPEG's chroma coding may leave in grey."""
+COLOUR_FRACTION = 0.001
+"""Share of pixels that may spread more: a small mark, not a colour picture."""
+MAX_SIDE = 65_535
+"""Longest side in pixels: DICOM and JPEG count rows and columns in 16 bits. Resampling a line of
+all the pixels that a slice may have would cost far more memory than the slice itself."""
+PLAUSIBLE_SPACING_MM = (0.2, 3.0)
+"""Pixel spacings of CT; below are print resolutions, above are no CT slices."""
+PRINT_RESOLUTIONS_DPI = (72, 96, 100)
+"""Defaults of picture software within the plausible range: they say nothing of the patient."""
+MAX_INTENSITY = 1e9
+"""Intensities beyond are no measurements, and their squares would overflow."""
+MAX_TEXT_CHUNKS = 16
+"""Compressed texts in a PNG, of which each may unpack to a megabyte."""
+MAX_TILE_EXCESS = 4
+"""How many times the picture's pixels a TIFF tile may hold: it is unpacked as a whole."""
+SMALL_TILE_PIXELS = 1 << 20
+"""Tiles up to this are accepted with the smallest of pictures."""
+MM_PER_RESOLUTION_UNIT = {2: 25.4, 3: 10.0}
+"""TIFF 6.0 ResolutionUnit: 2 = inch, 3 = centimetre."""
+_TIFF_X_RESOLUTION, _TIFF_Y_RESOLUTION, _TIFF_RESOLUTION_UNIT = 282, 283, 296
+_TIFF_PHOTOMETRIC, _TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH, _EXIF_ORIENTATION = 262, 322, 323, 274
+_WHITE_IS_ZERO = 0
+_ON_ITS_SIDE = (5, 6, 7, 8)
+"""EXIF orientations that exchange rows and columns."""
+_PNG_SIZE = slice(16, 24)
+
+
+def read_picture(content: bytes, format_name: str, max_pixels: int) -> Scan:
+    """Decodes a PNG, JPEG, TIFF or BMP into grey levels.
+
+    Colour is accepted when the channels are equal or nearly so; transparency lies on black;
+    an EXIF orientation is applied.
+
+    Args:
+        content: the file.
+        format_name: Pillow's name of the only format to try.
+        max_pixels: more rows × columns are refused from the header alone.
+
+    Raises:
+        ImageTooLarge, MultiFrame, NotGrey, UndecodableImage: as their names say.
+    """
+    silence_decoders()
+    if format_name == "PNG" and len(content) >= _PNG_SIZE.stop:
+        # Pillow opens no PNG without pixels, but a header alone tells enough to refuse it.
+        width, height = struct.unpack(">LL", content[_PNG_SIZE])
+        check_pixels(height, width, max_pixels)
+    try:
+        with Image.open(io.BytesIO(content), formats=[format_name]) as picture:
+            check_pixels(picture.height, picture.width, max_pixels)
+            if getattr(picture, "is_animated", False):
+                raise MultiFrame("expected one picture in the file, received several")
+            _check_hidden_sizes(content, picture)
+            spacing_mm = _tiff_spacing(picture) if format_name == "TIFF" else None
+            orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
+            if orientation in _ON_ITS_SIDE and spacing_mm is not None:
+                spacing_mm = (spacing_mm[1], spacing_mm[0])
+            turned = picture if orientation == 1 else ImageOps.exif_transpose(picture)
+            grey, white = _grey_levels(turned)
+            if _is_inverted(picture) and white is not None:
+                grey = np.float32(white) - grey.astype(np.float32)
+    except LungsegError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageTooLarge(
+            f"expected at most {max_pixels} pixels, the header announces far more"
+        ) from None
+    except Exception:  # noqa: BLE001 - decoders raise anything on broken bytes and quote them
+        raise UndecodableImage(
+            f"the content is {format_name}, but it is damaged or of an unknown variant"
+        ) from None
+    return Scan(
+        values=checked(grey)[None],
+        unit="grey level",
+        media_type=Image.MIME[format_name],
+        spacing_mm=spacing_mm,
+        white=white,
+    )
+
+
+def _check_hidden_sizes(content: bytes, picture: Image.Image) -> None:
+    """Refuses what would unpack to far more than the picture's own pixels."""
+    if picture.format == "PNG":
+        if content.count(b"zTXt") + content.count(b"iTXt") > MAX_TEXT_CHUNKS:
+            raise UndecodableImage(f"expected at most {MAX_TEXT_CHUNKS} text chunks in a PNG")
+    elif picture.format == "TIFF":
+        tags = picture.getexif()
+        tile = int(tags.get(_TIFF_TILE_WIDTH, 1)) * int(tags.get(_TIFF_TILE_LENGTH, 1))
+        if tile > max(SMALL_TILE_PIXELS, MAX_TILE_EXCESS * picture.width * picture.height):
+            raise ImageTooLarge("expected tiles of about the picture's size, received larger ones")
+
+
+def _is_inverted(picture: Image.Image) -> bool:
+    """A 16-bit TIFF whose white is 0, which Pillow inverts at 8 bits only."""
+    return (
+        picture.format == "TIFF"
+        and picture.mode.startswith("I;16")
+        and picture.getexif().get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
+    )
+
+
+def read_npy(content: bytes, max_pixels: int) -> Scan:
+    """Decodes a two-dimensional numeric array in NumPy's ``.npy`` format, never a pickle.
+
+    Raises:
+        ImageTooLarge, MultiFrame, UndecodableImage: as their names say.
+    """
+    stream = io.BytesIO(content)
+    try:
+        version = npy.read_magic(stream)
+        header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = header(stream)
+    except Exception:  # noqa: BLE001 - the header is a Python literal, and may fail as any can
+        raise UndecodableImage("the content is NPY, but its header is damaged") from None
+    if dtype.kind not in "biuf":
+        raise UndecodableImage("expected an NPY array of numbers, received another type")
+    if len(shape) == 3 and 1 not in shape:
+        raise MultiFrame(f"expected a 2-D NPY array, received {len(shape)} dimensions")
+    if len(shape) != 2:
+        raise UndecodableImage(f"expected a 2-D NPY array, received {len(shape)} dimensions")
+    check_pixels(shape[0], shape[1], max_pixels)
+    if len(content) - stream.tell() < shape[0] * shape[1] * dtype.itemsize:
+        raise UndecodableImage("the content is NPY, but it is truncated")
+    stream.seek(0)
+    array = npy.read_array(stream, allow_pickle=False)
+    white = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}.get(array.dtype)
+    return Scan(
+        values=checked(array)[None],
+        unit="grey level",
+        media_type="application/x-npy",
+        white=white,
+    )
+
+
+def check_pixels(height: int, width: int, max_pixels: int) -> None:
+    """Refuses a size beyond the limit or without pixels, before anything is decoded.
+
+    Raises:
+        ImageTooLarge: more than ``max_pixels``, or a side longer than ``MAX_SIDE``.
+        UndecodableImage: no pixels.
+    """
+    if max(height, width) > MAX_SIDE:
+        raise ImageTooLarge(f"expected sides of at most {MAX_SIDE}, received {height} x {width}")
+    if height * width > max_pixels:
+        raise ImageTooLarge(f"expected at most {max_pixels} pixels, received {height} x {width}")
+    if height <= 0 or width <= 0:
+        raise UndecodableImage("expected at least one pixel, received none")
+
+
+def _grey_levels(picture: Image.Image) -> tuple[NDArray[np.generic], float | None]:
+    """Grey levels of a decoded picture and the level of white, where its mode fixes it."""
+    mode = picture.mode
+    if mode in ("1", "L"):
+        return np.asarray(picture.convert("L")), 255.0
+    if mode in ("I;16", "I;16B", "I;16L", "I;16N"):
+        return np.asarray(picture).astype(np.uint16), 65535.0
+    if mode in ("I", "F"):
+        return np.asarray(picture), None
+    if mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in picture.info:
+        rgba = np.asarray(picture.convert("RGBA"))
+        if rgba[..., 3].min() == 255:
+            return _equal_channels(rgba[..., :3]), 255.0
+        opacity = rgba[..., 3:].astype(np.uint16)
+        return _equal_channels((rgba[..., :3] * opacity + 127) // 255), 255.0
+    return _equal_channels(np.asarray(picture.convert("RGB"))), 255.0
+
+
+def _equal_channels(rgb: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The one grey channel of nearly equal ones."""
+    levels = rgb.astype(np.int16)
+    spread = levels.max(axis=2) - levels.min(axis=2)
+    if np.count_nonzero(spread > COLOUR_TOLERANCE) > COLOUR_FRACTION * spread.size:
+        raise NotGrey("expected a grey picture, received colours")
+    if not spread.any():
+        return levels[..., 0]
+    # Rec. 601 luma, what JPEG's own grey channel is
+    return (levels * np.array([0.299, 0.587, 0.114], np.float32)).sum(axis=2)
+
+
+def checked(values: NDArray[np.generic]) -> FloatArray:
+    """Intensities as float32, refused where they are no numbers.
+
+    Raises:
+        UndecodableImage: NaN, infinity or absurdly large values.
+    """
+    low, high = float(values.min()), float(values.max())
+    if not -MAX_INTENSITY <= low <= high <= MAX_INTENSITY:  # false for NaN
+        raise UndecodableImage(f"expected finite intensities of at most ±{MAX_INTENSITY:.0e}")
+    return np.ascontiguousarray(values, np.float32)
+
+
+def _tiff_spacing(picture: Image.Image) -> tuple[float, float] | None:
+    """(row, column) spacing in mm from the TIFF's resolution, None where it isn't plausible."""
+    tags = picture.getexif()
+    unit_mm = MM_PER_RESOLUTION_UNIT.get(int(tags.get(_TIFF_RESOLUTION_UNIT, 2)))
+    per_unit = (float(tags.get(_TIFF_Y_RESOLUTION, 0)), float(tags.get(_TIFF_X_RESOLUTION, 0)))
+    if unit_mm is None or not all(np.isfinite(value) and value > 0 for value in per_unit):
+        return None
+    spacing = (unit_mm / per_unit[0], unit_mm / per_unit[1])
+    low, high = PLAUSIBLE_SPACING_MM
+    if not all(low <= value <= high for value in spacing):
+        return None
+    if any(abs(25.4 / value - dpi) < 0.5 for value in spacing for dpi in PRINT_RESOLUTIONS_DPI):
+        return None
+    return spacing

@@ -1,0 +1,104 @@
+"""Bytes to ``Scan``: finds the format in the content, checks limits, dispatches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from lungseg.core.errors import InvalidParameter, MalformedRequest, UnsupportedMediaType
+from lungseg.core.types import Scan
+from lungseg.formats.dicom import looks_like_dicom, read_dicom
+from lungseg.formats.image import PICTURE_FORMATS, read_npy, read_picture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """What a caller says of a slice, and what the service accepts.
+
+    Attributes:
+        max_pixels: rows × columns accepted; more is refused before decoding.
+        spacing_mm: (row, column) spacing of a file that carries none.
+        window_hu: HU that black and white of an 8/16-bit picture stand for; DICOM says itself.
+        allow_non_ct: accept a DICOM whose Modality is missing or not CT.
+    """
+
+    max_pixels: int = 4096 * 4096
+    spacing_mm: tuple[float, float] | None = None
+    window_hu: tuple[float, float] | None = None
+    allow_non_ct: bool = False
+
+
+def read_scan(content: bytes, options: ReadOptions) -> Scan:
+    """Decodes one CT slice.
+
+    Args:
+        content: a whole file: PNG, JPEG, TIFF, BMP, NPY or single-frame DICOM.
+        options: limits, and what the caller knows of the slice.
+
+    Returns:
+        The slice with Z = 1.
+
+    Raises:
+        MalformedRequest: there are no bytes at all.
+        UnsupportedMediaType: the content is of none of these formats.
+        ImageTooLarge, UndecodableImage, MultiFrame, NotCT, NotGrey: see ``core.errors``.
+        InvalidParameter: ``window_hu`` was given for intensities it can't calibrate.
+    """
+    if not content:
+        raise MalformedRequest("expected the bytes of a CT slice, received an empty body")
+    media_type = sniff(content)
+    if media_type is None:
+        raise UnsupportedMediaType(
+            "expected PNG, JPEG, TIFF, BMP, NPY or DICOM content, received none of these"
+        )
+    if media_type == "application/dicom":
+        scan = read_dicom(content, options.max_pixels, allow_non_ct=options.allow_non_ct)
+    elif media_type == "application/x-npy":
+        scan = read_npy(content, options.max_pixels)
+    else:
+        scan = read_picture(content, PICTURE_FORMATS[media_type], options.max_pixels)
+    if scan.spacing_mm is None and options.spacing_mm is not None:
+        scan = replace(scan, spacing_mm=options.spacing_mm)
+    if options.window_hu is not None and media_type != "application/dicom":
+        scan = calibrate(scan, options.window_hu)
+    return scan
+
+
+def sniff(content: bytes) -> str | None:
+    """Names the media type of the content by its first bytes, None when it is unknown."""
+    for media_type, recognises in _SIGNATURES:
+        if recognises(content):
+            return media_type
+    return None
+
+
+def calibrate(scan: Scan, window_hu: tuple[float, float]) -> Scan:
+    """Turns the grey levels of an integer picture into the HU that its window showed.
+
+    Args:
+        scan: a picture in grey levels with a known number of them.
+        window_hu: HU of black and of white.
+
+    Raises:
+        InvalidParameter: the picture's black and white are unknown (floating point, 32 bit).
+    """
+    if scan.white is None:
+        raise InvalidParameter(
+            "window_hu needs an 8 or 16 bit picture, whose black and white are known"
+        )
+    low, high = window_hu
+    return replace(scan, values=low + scan.values * ((high - low) / scan.white), unit="HU")
+
+
+def _starts(*signatures: bytes) -> Callable[[bytes], bool]:
+    return lambda content: content.startswith(signatures)
+
+
+_SIGNATURES: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
+    ("image/png", _starts(b"\x89PNG\r\n\x1a\n")),
+    ("image/jpeg", _starts(b"\xff\xd8\xff")),
+    ("image/tiff", _starts(b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")),
+    ("image/bmp", _starts(b"BM")),
+    ("application/x-npy", _starts(b"\x93NUMPY")),
+    ("application/dicom", looks_like_dicom),
+)

@@ -1,0 +1,114 @@
+"""ONNX Runtime, and nothing else in the service knows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from lungseg.core.errors import BundleError
+from lungseg.core.types import FloatArray
+
+ERRORS_ONLY = 3
+"""ONNX Runtime's severity from which it writes to the log: its warnings quote paths."""
+
+_PROBE = (
+    b'\x08\x08:3\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02'
+    b"\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x12"
+)
+"""The smallest ONNX file (y = Relu(x), one float): shows whether providers start at all."""
+
+
+class ProviderMissing(ValueError):
+    """A provider is asked for that the installed ONNX Runtime or this machine does not have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """How sessions are opened.
+
+    Attributes:
+        providers: ONNX Runtime's names, first choice first.
+        intra_op_threads: threads of one run, at least 1.
+    """
+
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    intra_op_threads: int = 1
+
+    def check(self) -> None:
+        """Makes sure that what is asked for is there, so that nothing falls back in silence.
+
+        Raises:
+            ProviderMissing: a provider is not in the installed ONNX Runtime, or cannot start.
+        """
+        available: list[str] = ort.get_available_providers()
+        missing = [name for name in self.providers if name not in available]
+        if missing or not self.providers:
+            raise ProviderMissing(
+                f"expected providers among {', '.join(available)}, "
+                f"received {', '.join(missing) or 'none'}"
+            )
+        Session(_PROBE, self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """What a graph says of an input or output; free axes are None."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+class Session:
+    """One open ONNX graph with one input and one output, safe to run from several threads."""
+
+    def __init__(self, content: bytes, engine: Engine) -> None:
+        """Opens the graph.
+
+        Raises:
+            BundleError: ONNX Runtime cannot read it, or it has more inputs or outputs.
+            ProviderMissing: a provider is installed, but cannot start on this machine.
+        """
+        options: Any = ort.SessionOptions()
+        options.intra_op_num_threads = engine.intra_op_threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = ERRORS_ONLY
+        # Spinning threads burn the cores that decode other requests.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            session: Any = ort.InferenceSession(content, options, providers=list(engine.providers))
+        except Exception:  # noqa: BLE001 - its errors have no common base, and their text quotes paths
+            raise BundleError("ONNX Runtime cannot open the graph") from None
+        started = session.get_providers()
+        absent = [name for name in engine.providers if name not in started]
+        if absent:
+            raise ProviderMissing(f"expected {', '.join(absent)} to start, it did not")
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise BundleError(
+                f"expected one input and one output, received {len(inputs)} and {len(outputs)}"
+            )
+        self._session = session
+        self.input = _tensor(inputs[0])
+        self.output = _tensor(outputs[0])
+
+    def run(self, grey: FloatArray) -> FloatArray:
+        """Computes the output of a batch.
+
+        Args:
+            grey: float32, shape (N, height, width, 1).
+
+        Returns:
+            float32, shape (N, output height, output width, 1).
+        """
+        (output,) = self._session.run([self.output.name], {self.input.name: grey})
+        return np.asarray(output, dtype=np.float32)
+
+
+def _tensor(node: Any) -> Tensor:
+    shape = tuple(size if isinstance(size, int) else None for size in node.shape)
+    return Tensor(name=node.name, shape=shape, dtype=node.type)

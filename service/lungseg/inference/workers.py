@@ -1,0 +1,195 @@
+"""The only threads that compute, the queue before them, and the deadline of each request."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from lungseg.core.errors import DeadlineExceeded, Overloaded
+
+T = TypeVar("T")
+SMOOTHING = 0.1
+"""Weight of the newest job in the running mean of job times."""
+LARGE_BODY_BYTES = 4 * 1024 * 1024
+"""From here a request counts as large: eight times a plain 512 x 512 slice of 16 bits."""
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its answer was ready."""
+
+
+@dataclass(slots=True)
+class Deadline:
+    """The moment by which an answer must be ready; can be brought forward to now.
+
+    Attributes:
+        at_s: on the clock of ``time.monotonic``.
+    """
+
+    at_s: float
+
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        """So many seconds from now."""
+        return cls(time.monotonic() + seconds)
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds left; negative when it has passed."""
+        return self.at_s - time.monotonic()
+
+    def check(self) -> None:
+        """Stops work whose answer would come too late.
+
+        Raises:
+            DeadlineExceeded: the time is used up, or nobody waits any more.
+        """
+        if self.remaining_s <= 0:
+            raise DeadlineExceeded("the time for this request is used up")
+
+    def give_up(self) -> None:
+        """Nobody waits any more: work stops at its next check."""
+        self.at_s = -math.inf
+
+
+@dataclass(slots=True)
+class Workers:
+    """A bounded pool of threads behind a bounded queue.
+
+    Attributes:
+        threads: how many jobs compute at a time.
+        queue_size: how many more may wait; the next one is refused at once.
+    """
+
+    threads: int
+    queue_size: int
+    _pool: ThreadPoolExecutor = field(init=False)
+    _large_pool: ThreadPoolExecutor = field(init=False)
+    _admitted: int = 0
+    _large: int = 0
+    _running: int = 0
+    _job_s: float = 0.05
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="lungseg-worker")
+        # Large slices queue for themselves, so they cannot hold every thread from small ones.
+        large = max(1, self.threads // 2)
+        self._large_pool = ThreadPoolExecutor(large, thread_name_prefix="lungseg-large")
+
+    @property
+    def waiting(self) -> int:
+        """Jobs admitted that no thread has begun."""
+        return max(0, self._admitted - self._running)
+
+    @property
+    def running(self) -> int:
+        """Jobs that compute."""
+        return self._running
+
+    @property
+    def expected_wait_s(self) -> float:
+        """How long a new job would wait, from the mean time of recent ones."""
+        ahead = self._admitted - self.threads + 1
+        return max(0, ahead) * self._job_s / self.threads
+
+    def admit(self, size_bytes: int = 0) -> None:
+        """Checks that one more job may come.
+
+        Args:
+            size_bytes: of the request's body, as far as it is known.
+
+        Raises:
+            Overloaded: the queue is full, or half full of large bodies and this is one more.
+        """
+        places = self.threads + self.queue_size
+        too_large = size_bytes > LARGE_BODY_BYTES and self._large >= max(1, places // 2)
+        if too_large or self._admitted >= places:
+            raise Overloaded(
+                "the queue is full, try again later", retry_after_s=self.expected_wait_s
+            )
+
+    async def run(
+        self,
+        job: Callable[[], T],
+        *,
+        deadline: Deadline,
+        gone: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        size_bytes: int = 0,
+    ) -> T:
+        """Runs a job in the pool.
+
+        Args:
+            job: computes; it should call ``deadline.check`` between its stages.
+            deadline: when the answer is too late.
+            gone: waits until the client has left.
+            size_bytes: of the request's body.
+
+        Raises:
+            Overloaded: the queue is full.
+            DeadlineExceeded: the answer is not ready in time, or could not be.
+            ClientGone: ``gone`` returned first.
+        """
+        self.admit(size_bytes)
+        if self.expected_wait_s > deadline.remaining_s:
+            raise DeadlineExceeded("the queue is longer than the time left for this request")
+        is_large = size_bytes > LARGE_BODY_BYTES
+        pool = self._large_pool if is_large else self._pool
+        with self._lock:
+            self._admitted += 1
+            self._large += is_large
+        jobs = [job]
+        future = pool.submit(self._timed, jobs, deadline)
+        # A job that has begun keeps its place until it ends, even when its caller has left.
+        future.add_done_callback(lambda _: self._release(is_large))
+        work = asyncio.wrap_future(future)
+        leaving = asyncio.ensure_future(gone()) if gone is not None else None
+        try:
+            await asyncio.wait(
+                {work} if leaving is None else {work, leaving},
+                timeout=max(0.0, deadline.remaining_s),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if work.done():
+                return work.result()
+            if leaving is not None and leaving.done():
+                raise ClientGone
+            raise DeadlineExceeded("the time for this request is used up")
+        finally:
+            if leaving is not None:
+                leaving.cancel()
+            if not work.done():
+                deadline.give_up()
+                work.cancel()
+                if future.cancel():
+                    # The pool keeps an empty place; what the job holds, a body, must go now.
+                    jobs.clear()
+
+    def _timed(self, jobs: list[Callable[[], T]], deadline: Deadline) -> T:
+        deadline.check()  # it may have passed while waiting
+        job = jobs.pop()
+        with self._lock:
+            self._running += 1
+        begun = time.monotonic()
+        try:
+            return job()
+        finally:
+            with self._lock:
+                self._running -= 1
+                self._job_s += SMOOTHING * (time.monotonic() - begun - self._job_s)
+
+    def _release(self, is_large: bool) -> None:
+        with self._lock:
+            self._admitted -= 1
+            self._large -= is_large
+
+    def close(self) -> None:
+        """Waits for jobs that compute; those that wait are dropped."""
+        for pool in (self._pool, self._large_pool):
+            pool.shutdown(wait=True, cancel_futures=True)

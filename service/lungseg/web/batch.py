@@ -1,0 +1,267 @@
+"""``POST /segment/batch``: many slices in, answers in the same order, each for itself."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import re
+import time
+import zipfile
+from collections import deque
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response, StreamingResponse
+from pydantic import BaseModel, Field
+
+from lungseg.core.errors import (
+    LungsegError,
+    MalformedRequest,
+    Overloaded,
+    TooManyItems,
+    UnsupportedMediaType,
+)
+from lungseg.formats.archive import ArchiveLimits, Member, is_zip, open_archive
+from lungseg.formats.table import statistics_csv
+from lungseg.formats.write import mask_png
+from lungseg.inference.segmenter import Stopwatch
+from lungseg.inference.workers import ClientGone, Deadline
+from lungseg.web.body import disconnected, inflate, read_body, split_form
+from lungseg.web.errors import problem_document
+from lungseg.web.openapi import BATCH_BODY, BATCH_RESPONSES
+from lungseg.web.schemas import Problem, SegmentAnswer, SegmentQuery
+from lungseg.web.segment import Job, begin, describe, preferred, timings
+from lungseg.web.state import Exchange, State, exchange_of, state_of
+from lungseg.web.telemetry import SEE_LOG, log_bug
+
+PART = "files"
+RETRY_S = 0.05
+"""Pause before an item knocks again at a full queue."""
+NDJSON, ZIP = "application/x-ndjson", "application/zip"
+ACCEPTED = {"application/json": "json", NDJSON: "ndjson", ZIP: "zip"}
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+router = APIRouter(tags=["segmentation"])
+
+
+class BatchQuery(SegmentQuery):
+    """Query parameters of ``/segment/batch``."""
+
+    format: Literal["json", "ndjson", "zip"] | None = Field(
+        default=None,
+        description="Form of the answer; by default after `Accept`, else `json`.",
+    )
+
+
+class BatchItem(SegmentAnswer):
+    """The answer for one slice of a batch."""
+
+    filename: str
+
+
+class BatchFailure(BaseModel):
+    """Why one slice of a batch has no answer."""
+
+    filename: str
+    error: Problem
+
+
+class BatchAnswer(BaseModel):
+    """The answers in the order sent."""
+
+    items: list[BatchItem | BatchFailure]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One item, done: its JSON members, and its mask where a zip is wanted."""
+
+    document: dict[str, Any]
+    png: bytes = b""
+
+    @property
+    def text(self) -> str:
+        """The item as compact JSON."""
+        return json.dumps(self.document, separators=(",", ":"), allow_nan=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What is to be done with every item."""
+
+    state: State
+    exchange: Exchange
+    job: Job
+    form: str
+
+    async def results(self, members: list[Member]) -> AsyncGenerator[Result]:
+        """Works on as many items at a time as there are workers; yields them in order."""
+        tasks: deque[asyncio.Task[Result]] = deque()
+        waiting = iter(members)
+        try:
+            while True:
+                while len(tasks) < self.state.workers.threads:
+                    member = next(waiting, None)
+                    if member is None:
+                        break
+                    tasks.append(asyncio.create_task(self._one(member)))
+                if not tasks:
+                    return
+                yield await tasks[0]
+                tasks.popleft()
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _one(self, member: Member) -> Result:
+        """One item; whatever is wrong with it is its own error."""
+        deadline, watch = Deadline(self.exchange.deadline.at_s), Stopwatch()
+        submitted = time.perf_counter()
+
+        def work() -> Result:
+            watch.add("queue", (time.perf_counter() - submitted) * 1000)
+            return self._work(member, deadline, watch)
+
+        while True:
+            try:
+                result = await self.state.workers.run(work, deadline=deadline)
+                for stage, spent_ms in watch.spent_ms.items():
+                    self.exchange.watch.add(stage, spent_ms)
+                return result
+            except Overloaded:  # the batch itself was admitted: its items wait
+                if deadline.remaining_s > RETRY_S:
+                    await asyncio.sleep(RETRY_S)
+                    continue
+                code, detail = Overloaded.code, "the queue stayed full"
+            except LungsegError as error:
+                code, detail = error.code, str(error)
+            except Exception as error:  # noqa: BLE001 - the boundary of an item: it fails alone
+                log_bug(self.exchange, error)
+                code, detail = LungsegError.code, SEE_LOG
+            problem = problem_document(code, detail, self.exchange.request_id)
+            return Result(document={"filename": member.filename, "error": problem})
+
+    def _work(self, member: Member, deadline: Deadline, watch: Stopwatch) -> Result:
+        job = Job(state=self.state, model=self.job.model, query=self.job.query, deadline=deadline)
+        outcome = job.run(member.read(), watch)
+        document = {
+            "filename": member.filename,
+            "request_id": self.exchange.request_id,
+            **describe(outcome, self.job.query, watch),
+            "timings_ms": timings(watch),
+        }
+        png = mask_png(outcome.segmentation.mask[0]) if self.form == "zip" else b""
+        return Result(document=document, png=png)
+
+
+@router.post(
+    "/segment/batch",
+    response_model=BatchAnswer,
+    responses=BATCH_RESPONSES,
+    openapi_extra=BATCH_BODY,
+    summary="Segment many CT slices",
+)
+async def segment_batch(request: Request, query: Annotated[BatchQuery, Query()]) -> Response:
+    """Finds the lungs in each of many slices; one that is refused fails alone."""
+    state, exchange = state_of(request.scope), exchange_of(request.scope)
+    form = query.format or preferred(request.headers.get("accept", ""), ACCEPTED)
+    job = begin(request, query)
+    headers = request.headers
+    body = await read_body(request)
+
+    def unpack() -> list[Member]:
+        whole = inflate(body, headers.get("content-encoding", ""), state.limits.max_batch_bytes)
+        return _members(whole, headers.get("content-type", ""), state)
+
+    members = await state.workers.run(
+        unpack, deadline=Deadline(exchange.deadline.at_s), size_bytes=len(body)
+    )
+    batch = Batch(state=state, exchange=exchange, job=job, form=form)
+    if form == "ndjson":
+        return StreamingResponse(_lines(batch, members), media_type=NDJSON)
+    results = await _unless_gone(request, _collect(batch, members))
+    if form == "json":
+        content = f'{{"items":[{",".join(result.text for result in results)}]}}'
+        return Response(content, media_type="application/json")
+    packed = await asyncio.to_thread(_zip, results)
+    return Response(packed, media_type=ZIP)
+
+
+def _members(body: bytes, content_type: str, state: State) -> list[Member]:
+    """The files of a form's parts, of a zip that is the body, or of a form's only part."""
+    limits = state.limits
+    if content_type.lower().startswith("multipart/"):
+        parts = split_form(body, content_type, limits.max_batch_items)
+        parts = [part for part in parts if part.name == PART]
+        if len(parts) != 1 or not is_zip(parts[0].content):
+            members = [_member(part.filename or "", part.content) for part in parts]
+            return _counted(members, limits.max_batch_items)
+        body = parts[0].content
+    if not is_zip(body):
+        raise UnsupportedMediaType(
+            f"expected a form with parts named {PART}, or a zip archive, received neither"
+        )
+    archive_limits = ArchiveLimits(
+        max_items=limits.max_batch_items,
+        max_item_bytes=limits.max_body_bytes,
+        max_total_bytes=limits.max_batch_bytes,
+    )
+    return _counted(open_archive(body, archive_limits), limits.max_batch_items)
+
+
+def _member(filename: str, content: bytes) -> Member:
+    return Member(filename=filename, read=lambda: content)
+
+
+def _counted(members: list[Member], limit: int) -> list[Member]:
+    if not members:
+        raise MalformedRequest(f"expected parts named {PART} or files in a zip, received none")
+    if len(members) > limit:
+        raise TooManyItems(f"expected at most {limit} files, received {len(members)}")
+    return members
+
+
+async def _collect(batch: Batch, members: list[Member]) -> list[Result]:
+    return [result async for result in batch.results(members)]
+
+
+async def _lines(batch: Batch, members: list[Member]) -> AsyncGenerator[str]:
+    async for result in batch.results(members):
+        yield result.text + "\n"
+
+
+async def _unless_gone(request: Request, work: Any) -> list[Result]:
+    """Awaits the results, or stops them when the client leaves."""
+    task = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(disconnected(request))
+    try:
+        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        task.cancel()
+        leaving.cancel()
+
+
+def _zip(results: list[Result]) -> bytes:
+    """A mask per slice that has one, and ``statistics.csv`` of all; the same input, same bytes."""
+    stream = io.BytesIO()
+    documents = [result.document for result in results]
+    table = statistics_csv((document["filename"], document) for document in documents)
+    with zipfile.ZipFile(stream, "w") as archive:
+        for index, result in enumerate(results):
+            if result.png:
+                name = _safe_name(index, result.document["filename"])
+                archive.writestr(zipfile.ZipInfo(name), result.png)
+        archive.writestr(zipfile.ZipInfo("statistics.csv"), table, zipfile.ZIP_DEFLATED)
+    return stream.getvalue()
+
+
+def _safe_name(index: int, filename: str) -> str:
+    """A name that is unique by its number and means nothing to a file system."""
+    stem = _UNSAFE.sub("_", PurePosixPath(filename).stem)[:64].lstrip(".")
+    return f"{index:04d}-{stem}.png" if stem else f"{index:04d}.png"

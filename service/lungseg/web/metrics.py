@@ -1,0 +1,94 @@
+"""Prometheus metrics, in a collector registry of their own: two applications don't mix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+
+from lungseg.inference.registry import Registry
+
+STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Metrics:
+    """All that is counted and timed."""
+
+    def __init__(self) -> None:
+        self.collectors = CollectorRegistry()
+        ProcessCollector(registry=self.collectors)
+        PlatformCollector(registry=self.collectors)
+        self.requests = self._counter(
+            "requests", "Requests by route, status and code.", "route", "status", "code"
+        )
+        self.request_seconds = self._histogram(
+            "request_seconds", "Time from arrival to the last byte.", STAGE_SECONDS, "route"
+        )
+        self.stage_seconds = self._histogram(
+            "stage_seconds", "Time in each stage of an answer.", STAGE_SECONDS, "stage"
+        )
+        self.batch_size = self._histogram("batch_size", "Slices in one inference.", BATCH_SIZES)
+        self.load_failures = self._counter(
+            "model_load_failures", "Bundles refused.", "model", "version"
+        )
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, namespace="lungseg", registry=self.collectors)
+
+    def _histogram(
+        self, name: str, text: str, buckets: tuple[float, ...], *labels: str
+    ) -> Histogram:
+        return Histogram(
+            name, text, labels, namespace="lungseg", registry=self.collectors, buckets=buckets
+        )
+
+    def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """Adds a gauge that is read when it is asked for."""
+        gauge = Gauge(name, text, namespace="lungseg", registry=self.collectors)
+        gauge.set_function(value)
+
+    def watch_models(self, registry: Registry) -> None:
+        """Adds the state of every model version, read when it is asked for."""
+        self.collectors.register(_ModelCollector(registry))
+
+    def render(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return generate_latest(self.collectors)
+
+
+class _ModelCollector:
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        info = GaugeMetricFamily(
+            "lungseg_model_info",
+            "1 for each loaded version.",
+            labels=("name", "version", "sha256", "serving"),
+        )
+        refused = GaugeMetricFamily(
+            "lungseg_model_refused",
+            "1 for each version whose folder was refused.",
+            labels=("name", "version"),
+        )
+        for name, family in self._registry.families().items():
+            for version in family.versions.values():
+                number = str(version.number)
+                if version.model is not None:
+                    serving = "true" if version is family.serving else "false"
+                    sha256 = version.model.contract.sha256
+                    info.add_metric((name, number, sha256, serving), 1)
+                if version.refused:
+                    refused.add_metric((name, number), 1)
+        yield info
+        yield refused

@@ -1,0 +1,222 @@
+"""Tensors of the Open Inference Protocol v2: JSON, and the binary tensor extension.
+
+A binary request is the JSON part, whose length a header tells, and the raw little-endian
+row-major tensors in the order of the inputs. An element of BYTES is a uint32 length and so
+many bytes; in JSON it is base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import struct
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from lungseg.core.errors import InvalidParameter, MalformedRequest
+from lungseg.core.types import FloatArray
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+_FLOAT32 = np.dtype("<f4")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferRequest:
+    """One request.
+
+    Attributes:
+        id: echoed, None when there is none.
+        images: FP32 tensor of shape (N, height, width, 1), or N encoded images.
+        binary_output: whether the output is wanted as raw bytes.
+    """
+
+    id: str | None
+    images: FloatArray | list[bytes]
+    binary_output: bool
+
+
+def parse(
+    body: bytes, header_length: str, input_name: str, output_name: str, max_items: int
+) -> InferRequest:
+    """Reads a request.
+
+    Args:
+        body: JSON, perhaps with tensors behind it.
+        header_length: bytes of the JSON part; empty = all.
+        input_name: the only input there is.
+        output_name: the only output there is.
+        max_items: most images.
+
+    Raises:
+        MalformedRequest: it is not of the protocol's form.
+        InvalidParameter: a name, shape or datatype is not the model's.
+    """
+    if header_length and not (header_length.isdecimal() and int(header_length) <= len(body)):
+        raise MalformedRequest(f"expected {HEADER_LENGTH} within the body")
+    split = int(header_length) if header_length else len(body)
+    document = _object(_json(body[:split]), "request")
+    inputs = document.get("inputs")
+    if not isinstance(inputs, list) or len(cast("list[Any]", inputs)) != 1:
+        raise InvalidParameter("expected one input")
+    tensor = _object(inputs[0], "input")
+    if tensor.get("name") != input_name:
+        raise InvalidParameter(f"expected an input named {input_name}, received another")
+    request_id = document.get("id")
+    if request_id is not None and not isinstance(request_id, str):
+        raise MalformedRequest("expected id as a string")
+    return InferRequest(
+        id=request_id,
+        images=_images(tensor, body[split:], max_items),
+        binary_output=_wants_binary(document, output_name),
+    )
+
+
+def render(
+    request: InferRequest, head: dict[str, Any], output_name: str, mask: FloatArray
+) -> tuple[bytes, str]:
+    """Writes a response.
+
+    Args:
+        request: what is answered.
+        head: ``model_name`` and ``model_version``.
+        output_name: of the tensor.
+        mask: float32, shape (N, height, width, 1).
+
+    Returns:
+        The body, and the length of its JSON part, empty when that is all.
+    """
+    if request.id is not None:
+        head = {**head, "id": request.id}
+    output: dict[str, Any] = {"name": output_name, "shape": list(mask.shape), "datatype": "FP32"}
+    if not request.binary_output:
+        output["data"] = mask.ravel().tolist()
+        return json.dumps({**head, "outputs": [output]}).encode(), ""
+    raw = mask.astype(_FLOAT32, copy=False).tobytes()
+    output["parameters"] = {"binary_data_size": len(raw)}
+    text = json.dumps({**head, "outputs": [output]}).encode()
+    return text + raw, str(len(text))
+
+
+def _images(tensor: dict[str, Any], binary: bytes, max_items: int) -> FloatArray | list[bytes]:
+    parameters = _object(tensor.get("parameters") or {}, "parameters")
+    if any(name.startswith("shared_memory") for name in parameters):
+        raise InvalidParameter("shared memory is not supported")
+    shape = tensor.get("shape")
+    if not isinstance(shape, list) or not all(
+        type(size) is int and 0 < size < 2**31 for size in cast("list[Any]", shape)
+    ):
+        raise InvalidParameter("expected shape as a list of positive integers")
+    sizes = cast("list[int]", shape)
+    if not sizes or sizes[0] > max_items:
+        raise InvalidParameter(f"expected from 1 to {max_items} images in a request")
+    announced = parameters.get("binary_data_size")
+    if announced is None:
+        data: Any = tensor.get("data")
+        if data is None or len(binary):
+            raise MalformedRequest("expected data, or binary_data_size and as many bytes")
+    elif announced != len(binary):
+        raise MalformedRequest("expected as many bytes as binary_data_size says")
+    else:
+        data = binary
+    datatype = tensor.get("datatype")
+    if datatype == "FP32":
+        return _floats(data, sizes)
+    if datatype == "BYTES" and len(sizes) == 1:
+        return _encoded(data, sizes[0])
+    raise InvalidParameter("expected datatype FP32, or BYTES of shape [N] with encoded images")
+
+
+def _floats(data: Any, shape: list[int]) -> FloatArray:
+    try:
+        if isinstance(data, bytes):
+            values = np.frombuffer(data, _FLOAT32).reshape(shape)
+        else:
+            with np.errstate(over="ignore"):  # becomes infinite, which is refused below
+                values = np.asarray(data, np.float32).reshape(shape)
+    except (ValueError, TypeError, OverflowError):
+        raise InvalidParameter("expected as many FP32 values as the shape says") from None
+    if not np.isfinite(values).all():
+        raise InvalidParameter("expected finite values, received NaN or infinity")
+    return values.astype(np.float32, copy=False)
+
+
+def _encoded(data: Any, count: int) -> list[bytes]:
+    if not isinstance(data, bytes):
+        try:
+            images = [base64.b64decode(item, validate=True) for item in data]
+        except (TypeError, ValueError, binascii.Error):
+            raise InvalidParameter("expected BYTES in JSON as base64 strings") from None
+    else:
+        images, position = list[bytes](), 0
+        while position + 4 <= len(data):
+            (length,) = struct.unpack_from("<I", data, position)
+            images.append(data[position + 4 : position + 4 + length])
+            position += 4 + length
+        if position != len(data):
+            raise MalformedRequest("expected BYTES elements as uint32 length and so many bytes")
+    if len(images) != count:
+        raise InvalidParameter(f"expected {count} BYTES elements, received {len(images)}")
+    return images
+
+
+def _wants_binary(document: dict[str, Any], output_name: str) -> bool:
+    parameters = _object(document.get("parameters") or {}, "parameters")
+    default = parameters.get("binary_data_output") is True
+    outputs = document.get("outputs")
+    if not outputs:
+        return default
+    if not isinstance(outputs, list) or len(cast("list[Any]", outputs)) != 1:
+        raise InvalidParameter("expected at most one output")
+    output = _object(outputs[0], "output")
+    if output.get("name") != output_name:
+        raise InvalidParameter(f"expected an output named {output_name}, received another")
+    wanted = _object(output.get("parameters") or {}, "parameters")
+    if "shared_memory_region" in wanted or "classification" in wanted:
+        raise InvalidParameter("shared memory and classification are not supported")
+    return wanted.get("binary_data", default) is True
+
+
+def _json(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise MalformedRequest("expected JSON, received other bytes") from None
+
+
+def _object(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise MalformedRequest(f"expected {what} as a JSON object")
+    return cast("dict[str, Any]", value)
+
+
+def load_version(body: bytes) -> str | None:
+    """The version that a load request asks for, None for the newest.
+
+    Either ``{"parameters": {"version": "1"}}``, or Triton's way: a ``config`` whose
+    ``version_policy`` names a specific version.
+
+    Raises:
+        MalformedRequest, InvalidParameter: it asks for something else.
+    """
+    parameters = _object(
+        _object(_json(body or b"{}"), "request").get("parameters") or {}, "parameters"
+    )
+    if any(name.startswith("file:") for name in parameters):
+        raise InvalidParameter("models are not taken from clients, only from the models folder")
+    version = parameters.get("version")
+    if version is None and isinstance(parameters.get("config"), str):
+        config = _object(_json(parameters["config"].encode()), "config")
+        policy = _object(config.get("version_policy", {}), "version_policy")
+        versions: Any = _object(policy.get("specific", {}), "specific").get("versions", [None])
+        if not isinstance(versions, list) or len(cast("list[Any]", versions)) != 1:
+            raise InvalidParameter("expected one specific version")
+        version = cast("list[Any]", versions)[0]
+    return None if version is None else str(version)
+
+
+def wants_ready(body: bytes) -> bool:
+    """Whether an index request asks for loaded versions only."""
+    return _object(_json(body or b"{}"), "request").get("ready") is True
