@@ -1,12 +1,8 @@
-"""``python -m lungseg``: settings → application → uvicorn.
-
-``python -m lungseg openapi`` prints the OpenAPI document instead.
-"""
+"""The server process: settings → application → uvicorn, until a signal ends it."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import signal
 import sys
@@ -15,7 +11,6 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
-from pydantic import ValidationError
 
 from lungseg.app import create_app
 from lungseg.settings import Settings
@@ -87,22 +82,3 @@ def serve(settings: Settings) -> None:
     server.run()
     if not server.started:
         sys.exit(3)
-
-
-def main(arguments: list[str]) -> None:
-    """Entry point; see the module's docstring."""
-    if arguments == ["openapi"]:
-        print(json.dumps(create_app(Settings()).openapi(), indent=2, sort_keys=True))  # noqa: T201
-        return
-    if arguments:
-        sys.exit("usage: python -m lungseg [openapi]")
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        wrong = [f"LUNGSEG_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
-        sys.exit("\n".join(wrong))
-    serve(settings)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from lungseg.packaged import models_folder
+
 MIB = 1024 * 1024
 
 
@@ -30,7 +32,7 @@ class Settings(BaseSettings):
     keep_alive_s: int = Field(default=75, ge=1, description="How long an idle connection is kept.")
 
     models_dir: Path = Field(
-        default=Path("models"), description="Folder of `name/version` bundles."
+        default_factory=models_folder, description="Folder of `name/version` bundles."
     )
     model: str = Field(default="lung-unet", description="Model used where a request names none.")
     model_version: str = Field(

@@ -1,41 +1,37 @@
-"""Command line: ``lungseg segment`` and ``lungseg serve``.
-
-Exit codes: 0 = every file was segmented, 1 = some were refused (standard error says which and
-why), 2 = nothing could be done: wrong usage, no files, no model, no server.
-"""
+"""``lungseg segment``: slices here, or by a server, to files and a table of statistics."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import sys
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 import httpx
 
-from lungseg.client import AsyncClient, File, ServiceError
+from lungseg.answers import File
+from lungseg.cli.errors import OK, SOME_FAILED, UsageError
+from lungseg.client import Client, ServiceError
+from lungseg.core.errors import LungsegError
+from lungseg.formats.table import statistics_csv
+from lungseg.forms import FORMS
+from lungseg.library import DEFAULT_MODEL, checked_query, load
+from lungseg.query import SegmentQuery
 
-OK, SOME_FAILED, UNUSABLE = 0, 1, 2
-SUFFIXES = {
-    "json": ".json",
-    "png": ".mask.png",
-    "overlay": ".overlay.png",
-    "probability": ".probability.png",
-    "npy": ".mask.npy",
-    "dicom-seg": ".seg.dcm",
-}
 STREAM = "-"
 BAR_WIDTH = 30
 AHEAD = 2
 """Requests under way per processor: one computes while the next is read."""
-_LOCAL_URL = "http://in-process"
+HOPELESS = ("unauthorized", "unknown_model", "model_not_ready")
+"""Codes after which no other file will fare better."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,65 +46,70 @@ class Input:
         return sys.stdin.buffer.read() if self.path is None else self.path.read_bytes()
 
 
-class UsageError(Exception):
-    """What was asked for can't be done at all."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why a slice has no answer."""
+
+    code: str
+    sentence: str
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    options = _parser().parse_args(arguments)
-    try:
-        if options.command == "serve":
-            return _serve(options)
-        inputs = _inputs(options.files)
-        _check_outputs(options, inputs)
-        return asyncio.run(_segment(options, inputs))
-    except (UsageError, ServiceError, httpx.TransportError, OSError) as error:
-        print(f"lungseg: {error or type(error).__name__}", file=sys.stderr)
-        return UNUSABLE
-    except KeyboardInterrupt:
-        return UNUSABLE
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="lungseg", description=(__doc__ or "").partition("\n\n")[2]
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    segment = commands.add_parser(
-        "segment", help="segment CT slices, here or by a server", description=__doc__
-    )
-    add = segment.add_argument
+def add_to(commands: Any) -> None:
+    """Adds the command; what may be asked of a slice is what ``SegmentQuery`` lists."""
+    text = "segment CT slices, here or by a server"
+    parser = commands.add_parser("segment", help=text, description=text)
+    add = parser.add_argument
     add("files", nargs="+", help="files or folders (searched recursively); - is standard input")
     add("-o", "--output", help="folder for results and statistics.csv; - or none: standard output")
-    add("--format", choices=SUFFIXES, default="json", help="form of the results (default: json)")
+    add("--format", choices=FORMS, default="json", help="form of the results (default: json)")
     add("--csv", type=Path, help="write a table of statistics there")
     add("--url", help="of a server; without it the model runs in this process")
     add("--models-dir", type=Path, help="folder of models for running here")
-    add("--model", help="name of the model")
-    add("--version", help="version of the model")
-    add("--encoding", help="of the mask within JSON (default: coco_rle)")
-    add("--threshold", type=float, help="lung is where the probability is at least this")
-    add("--spacing-mm", help="row,column spacing of pictures that carry none")
-    add("--window-hu", help="low,high: HU of black and white in pictures")
-    add("--largest-components", type=int, help="most connected regions to keep, 0 = all")
-    add("--allow-non-ct", action="store_true", default=None, help="accept DICOM that is not CT")
+    for name, item in SegmentQuery.model_fields.items():
+        switch = {"action": "store_true", "default": None} if item.annotation is bool else {}
+        add(
+            f"--{name.replace('_', '-')}",
+            help=(item.description or "").replace("%", "%%"),
+            **switch,
+        )
     add("-q", "--quiet", action="store_true", help="no progress bar")
-    serve = commands.add_parser("serve", help="run the server; LUNGSEG_* variables set the rest")
-    serve.add_argument("--host", help="address to listen on")
-    serve.add_argument("--port", type=int, help="TCP port")
-    serve.add_argument("--models-dir", type=Path, help="folder of models")
-    return parser
+    parser.set_defaults(run=run)
 
 
-def _serve(options: argparse.Namespace) -> int:
-    """Becomes the server's process, so that signals reach it."""
-    for name in ("host", "port", "models_dir"):
-        value = getattr(options, name)
-        if value is not None:
-            os.environ[f"LUNGSEG_{name.upper()}"] = str(value)
-    sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "lungseg"])  # noqa: S606 - ourselves
+def run(options: argparse.Namespace) -> int:
+    """Segments the files; returns the exit code.
+
+    Raises:
+        UsageError: nothing can be done at all.
+    """
+    inputs = _inputs(options.files)
+    _check_outputs(options, inputs)
+    parameters = {name: getattr(options, name) for name in SegmentQuery.model_fields}
+    try:
+        checked_query(parameters)
+        with ExitStack() as stack:
+            fetch = _opened(options, parameters, stack)
+            return _segment(options, inputs, fetch)
+    except (LungsegError, ServiceError) as error:
+        raise UsageError(str(error)) from None
+    except httpx.TransportError as error:
+        raise UsageError(
+            f"{options.url} cannot be reached: {error or type(error).__name__}"
+        ) from None
+
+
+def _opened(
+    options: argparse.Namespace, parameters: dict[str, Any], stack: ExitStack
+) -> Callable[[bytes], File]:
+    """What makes one answer: a server asked, or a model run here."""
+    if options.url:
+        key = os.environ.get("LUNGSEG_API_KEY")
+        client = stack.enter_context(Client(options.url, api_key=key))
+        return partial(client.fetch, form=options.format, **parameters)
+    name = parameters.pop("model") or os.environ.get("LUNGSEG_MODEL") or DEFAULT_MODEL
+    models = options.models_dir or os.environ.get("LUNGSEG_MODELS_DIR")
+    segmenter = load(name, version=parameters.pop("version"), models=models)
+    return partial(segmenter.fetch, form=options.format, **parameters)
 
 
 def _inputs(names: Sequence[str]) -> list[Input]:
@@ -144,80 +145,53 @@ def _check_outputs(options: argparse.Namespace, inputs: list[Input]) -> None:
         raise UsageError("standard input can be read only once")
 
 
-async def _segment(options: argparse.Namespace, inputs: list[Input]) -> int:
+def _segment(
+    options: argparse.Namespace, inputs: list[Input], fetch: Callable[[bytes], File]
+) -> int:
     rows: list[tuple[str, dict[str, Any]]] = []
-    async with _client(options) as client:
-        parameters = _parameters(options)
-        progress = _Progress(len(inputs), shown=not options.quiet)
-        async for item, answer in _answers(client, inputs, options.format, parameters):
-            if isinstance(answer, File):
-                rows.append((item.name, answer.summary))
-                _write(options, item, answer.content)
-            else:
-                rows.append((item.name, {"error": {"code": answer[0]}}))
-                progress.say(f"{item.name}: {answer[1]}")
-            progress.step()
-        progress.end()
+    progress = _Progress(len(inputs), shown=not options.quiet)
+    for item, answer in _answers(inputs, fetch):
+        if isinstance(answer, File):
+            rows.append((item.name, answer.summary))
+            _write(options, item, answer.content)
+        else:
+            rows.append((item.name, {"error": {"code": answer.code}}))
+            progress.say(f"{item.name}: {answer.sentence}")
+        progress.step()
+    progress.end()
     _write_table(options, rows)
     return SOME_FAILED if any("error" in row for _, row in rows) else OK
 
 
-async def _answers(
-    client: AsyncClient, inputs: list[Input], form: str, parameters: dict[str, Any]
-) -> AsyncGenerator[tuple[Input, File | tuple[str, str]]]:
-    """Answers in the order of the inputs; a refusal as its code and sentence."""
-    pending: deque[tuple[Input, asyncio.Task[File | tuple[str, str]]]] = deque()
-    waiting = iter(inputs)
+def _answers(
+    inputs: list[Input], fetch: Callable[[bytes], File]
+) -> Generator[tuple[Input, File | Refusal]]:
+    """Answers in the order of the inputs; a few are worked on at a time."""
+    pending: deque[tuple[Input, Future[File | Refusal]]] = deque()
     limit = AHEAD * (os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(limit, thread_name_prefix="lungseg-cli")
     try:
-        while True:
-            while len(pending) < limit and (item := next(waiting, None)) is not None:
-                work = _answer(client, item, form, parameters)
-                pending.append((item, asyncio.create_task(work)))
-            if not pending:
-                return
-            item, task = pending.popleft()
-            yield item, await task
+        for item in inputs:
+            pending.append((item, pool.submit(_answer, item, fetch)))
+            if len(pending) >= limit:
+                first, answer = pending.popleft()
+                yield first, answer.result()
+        for item, answer in pending:
+            yield item, answer.result()
     finally:
-        for _, task in pending:
-            task.cancel()
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
-async def _answer(
-    client: AsyncClient, item: Input, form: str, parameters: dict[str, Any]
-) -> File | tuple[str, str]:
+def _answer(item: Input, fetch: Callable[[bytes], File]) -> File | Refusal:
     try:
-        content = item.read()
+        return fetch(item.read())
     except OSError:
-        return "unreadable", "the file cannot be read"
-    try:
-        return await client.fetch(content, form, **parameters)
-    except ServiceError as error:
-        if error.code in ("unauthorized", "unknown_model", "model_not_ready"):
-            raise  # no file will fare better
-        return error.code, error.detail
-
-
-def _parameters(options: argparse.Namespace) -> dict[str, Any]:
-    names = ("encoding", "threshold", "spacing_mm", "window_hu", "largest_components")
-    chosen = {name: getattr(options, name) for name in (*names, "allow_non_ct")}
-    return chosen | {"model": options.model, "version": options.version}
-
-
-@asynccontextmanager
-async def _client(options: argparse.Namespace) -> AsyncGenerator[AsyncClient]:
-    if options.url:
-        key = os.environ.get("LUNGSEG_API_KEY")
-        async with AsyncClient(options.url, api_key=key) as client:
-            yield client
-        return
-    from lungseg.local import in_process
-
-    async with (
-        in_process(options.models_dir, options.model) as transport,
-        AsyncClient(_LOCAL_URL, transport=transport, retries=0) as client,
-    ):
-        yield client
+        return Refusal(code="unreadable", sentence="the file cannot be read")
+    except (LungsegError, ServiceError) as error:
+        if error.code in HOPELESS:
+            raise
+        sentence = error.detail if isinstance(error, ServiceError) else str(error)
+        return Refusal(code=error.code, sentence=sentence)
 
 
 def _write(options: argparse.Namespace, item: Input, content: bytes) -> None:
@@ -228,14 +202,12 @@ def _write(options: argparse.Namespace, item: Input, content: bytes) -> None:
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
         return
-    target = Path(options.output) / f"{item.name}{SUFFIXES[options.format]}"
+    target = Path(options.output) / f"{item.name}{FORMS[options.format].suffix}"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(content)
 
 
 def _write_table(options: argparse.Namespace, rows: list[tuple[str, dict[str, Any]]]) -> None:
-    from lungseg.formats.table import statistics_csv
-
     places = [options.csv] if options.csv else []
     if options.output not in (None, STREAM):
         places.append(Path(options.output) / "statistics.csv")
@@ -266,7 +238,3 @@ class _Progress:
     def end(self) -> None:
         if self._shown:
             print(file=self._stream)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
