@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.phantom import make_phantom
+from training.synthetic.phantom import make_phantom
 
 
 def masks() -> dict[str, np.ndarray]:

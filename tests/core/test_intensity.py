@@ -7,7 +7,7 @@ import pytest
 
 from lungseg.core.contract import IntensityRule
 from lungseg.core.preprocess import to_grey, without_padding
-from training.phantom import make_phantom
+from training.synthetic.phantom import make_phantom
 
 RULE = IntensityRule(skip_padding=True)
 

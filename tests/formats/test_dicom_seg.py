@@ -16,7 +16,7 @@ from lungseg.core.errors import InvalidParameter
 from lungseg.formats.dicom_seg import Algorithm, dicom_seg
 from lungseg.formats.read import ReadOptions, read_scan
 from tests.formats.dicoms import enhanced, parse
-from training.phantom import Phantom, dicom_bytes, make_phantom
+from training.synthetic.phantom import Phantom, dicom_bytes, make_phantom
 
 MODEL = Algorithm(name="lung-unet", version="3", sha256="5e" * 32)
 TILT = float(np.cos(0.3)), float(np.sin(0.3))

@@ -16,16 +16,17 @@ from PIL import Image
 from lungseg.core.contract import Golden
 from lungseg.inference.model import Model
 from lungseg.inference.session import Engine, Session
-from training.compare import compare
 from training.config import TrainConfig
-from training.convert import to_onnx
-from training.dataset import DataError, Pair, list_pairs
-from training.evaluate import evaluate, summarise
-from training.phantom import make_phantom, write_png
-from training.publish import Trained, publish
-from training.quantize import GOLDEN_DIFFERENCE, Int8Cost, quantize_int8
-from training.run import Release
-from training.unet import build_unet
+from training.data.dataset import Pair, list_pairs
+from training.errors import DataError
+from training.evaluation.compare import compare_models
+from training.evaluation.evaluate import evaluate, summarise
+from training.networks.convert import to_onnx
+from training.networks.unet import build_unet
+from training.release.publish import Trained, publish
+from training.release.quantize import GOLDEN_DIFFERENCE, Int8Cost, quantize_int8
+from training.release.target import Release
+from training.synthetic.phantom import make_phantom, write_png
 
 MODELS = Path(__file__).parents[2] / "models"
 CONFIG = TrainConfig(grid=32, width=2, depth=2)
@@ -221,10 +222,10 @@ def test_compare_names_the_greatest_losses(trained: Trained, tmp_path: Path) -> 
     before, after = (
         list(evaluate(Model.load(folder, Engine()), trained.validation)) for folder in (a, b)
     )
-    outcome = compare(before, after)
+    outcome = compare_models(before, after)
     assert not outcome.may_replace
     assert outcome.describe().startswith("B must not replace A on 2 slices")
     assert outcome.changes[0][1] == pytest.approx(
         min(y.metrics.dice - x.metrics.dice for x, y in zip(before, after, strict=True))
     )
-    assert compare(after, before).may_replace
+    assert compare_models(after, before).may_replace
