@@ -11,13 +11,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from training.config import TrainConfig, read_config, write_config
 from training.data.dataset import list_pairs
+from training.data.material import read_material
 from training.errors import DataError
 from training.fitting.state import HISTORY
 from training.fitting.train import train
@@ -89,7 +89,7 @@ def measure_training(data: Path, out: Path, config: TrainConfig) -> Figures:
     with (out / HISTORY).open(newline="") as stream:
         rows = list(csv.DictReader(stream))[1:]
     return Figures(
-        slices=len(list_pairs(data).pairs) - _validation_slices(out),
+        slices=len(read_material(out).training),
         epoch_s=statistics.median(float(row["seconds"]) for row in rows),
         input_wait=max(float(row["input_wait"]) for row in rows),
         peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -117,11 +117,6 @@ def _write(folder: Path, slices: int) -> None:
     write_phantom_set(folder, count=slices, patients=max(2, slices // PATIENTS_SHARE), side=256)
 
 
-def _validation_slices(out: Path) -> int:
-    with (out / "split.csv").open(newline="") as stream:
-        return sum(row["remark"] == "validation" for row in csv.DictReader(stream))
-
-
 def _evaluation(data: Path) -> dict[str, float]:
     """Slices a second through the service's pipeline, with the newest published model."""
     # Not where a training's memory is measured
@@ -129,23 +124,18 @@ def _evaluation(data: Path) -> dict[str, float]:
     from lungseg.inference.session import Engine
     from training.evaluation.evaluate import evaluate
 
-    newest = next(_bundles(Path("models")), None)
+    contracts = Path("models").glob("*/*/contract.json")
+    newest = max(contracts, key=lambda path: path.stat().st_mtime, default=None)
     if newest is None:
         print("evaluation: no model under models/ to measure with")
         return {}
-    model = Model.load(newest.resolve(), Engine())
+    model = Model.load(newest.resolve().parent, Engine())
     pairs = list_pairs(data).pairs[:EVALUATED]
     began = time.monotonic()
     count = sum(1 for _ in evaluate(model, pairs))
     rate = count / (time.monotonic() - began)
-    print(f"evaluation of {newest}: {rate:.1f} slices/s")
+    print(f"evaluation of {newest.parent}: {rate:.1f} slices/s")
     return {"evaluated_slices_per_s": rate}
-
-
-def _bundles(models: Path) -> Iterator[Path]:
-    """Published versions, the newest first."""
-    contracts = models.glob("*/*/contract.json")
-    yield from (path.parent for path in sorted(contracts, key=lambda p: -p.stat().st_mtime))
 
 
 if __name__ == "__main__":

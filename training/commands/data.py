@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from training.data.dataset import PATIENT_PATTERN
-from training.data.sources import parse_source
+from training.config import PATIENT_PATTERN
+from training.data.sources import Source, parse_source
 from training.data.survey import survey
 from training.errors import DataError
 from training.synthetic.phantom_set import write_phantom_set
@@ -35,6 +35,36 @@ def register(commands: Any) -> None:
     bench.add_argument("--grid", type=int, default=256, help="side of the network's input [256]")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     bench.set_defaults(command=_bench)
+
+
+def add_source_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds where slices come from."""
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]DIR[:WEIGHT]",
+        help="folders of pairs; a weight of 2 draws each slice twice an epoch",
+    )
+    parser.add_argument(
+        "--pairs",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]FILE.csv[:WEIGHT]",
+        help="tables with the columns image, mask and perhaps patient, source",
+    )
+
+
+def given_sources(arguments: argparse.Namespace) -> list[Source]:
+    """The sources that the command line names.
+
+    Raises:
+        DataError: none.
+    """
+    sources = [parse_source(text) for text in (*arguments.data, *arguments.pairs)]
+    if not sources:
+        raise DataError("expected slices: --data DIR, or --pairs FILE.csv")
+    return sources
 
 
 def _inspect(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Commands about exported models: export, evaluate, stress, rules, compare, cost."""
+"""Commands about exported models: evaluate, stress, rules, compare, cost."""
 
 from __future__ import annotations
 
@@ -10,19 +10,14 @@ from typing import Any
 from lungseg.core.errors import BundleError
 from lungseg.inference.model import Model
 from lungseg.inference.session import Engine
-from training.commands.flags import (
-    add_release_flags,
-    add_source_flags,
-    given_release,
-    given_sources,
-)
-from training.data.dataset import PATIENT_PATTERN, Pair
+from training.commands.data import add_source_flags, given_sources
+from training.config import PATIENT_PATTERN
+from training.data.dataset import Pair
 from training.data.material import PROVENANCE
 from training.data.sources import list_sources
 from training.errors import DataError
 from training.evaluation.compare import compare_models
 from training.evaluation.evaluate import (
-    SliceResult,
     evaluate,
     format_table,
     summarise,
@@ -38,10 +33,6 @@ from training.synthetic.views import STANDARD_WINDOWS_HU, through_window
 
 def register(commands: Any) -> None:
     """Adds the commands to the parser."""
-    export = commands.add_parser("export", help="publish a run's best network as a new version")
-    export.add_argument("run", type=Path, help="folder of the run")
-    add_release_flags(export)
-    export.set_defaults(command=_export)
     measure = commands.add_parser("evaluate", help="measure an exported model on slices")
     measure.add_argument("--model", type=Path, required=True, help="folder NAME/VERSION")
     _add_data_flags(measure)
@@ -86,12 +77,6 @@ def _add_data_flags(parser: argparse.ArgumentParser, subset: str = "all") -> Non
     )
 
 
-def _export(arguments: argparse.Namespace) -> None:
-    from training.release.export import export
-
-    export(arguments.run, given_release(arguments, arguments.run))
-
-
 def _evaluate(arguments: argparse.Namespace) -> None:
     model = _load(arguments.model)
     pairs = _pairs(arguments, arguments.model)
@@ -108,14 +93,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     for result in worst(results):
         print(f"  {result.pair.source}/{result.pair.name}: Dice {result.metrics.dice:.4f}")
     if arguments.out:
-        _write_results(arguments.out, model, results, groups)
-
-
-def _write_results(out: Path, model: Model, results: list[SliceResult], groups: Any) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    write_slices(results, out / "slices.csv")
-    write_report(model, results, groups, out / "report.html")
-    print(f"\nwrote slices.csv and report.html to {out}")
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        write_slices(results, arguments.out / "slices.csv")
+        write_report(model, results, groups, arguments.out / "report.html")
+        print(f"\nwrote slices.csv and report.html to {arguments.out}")
 
 
 def _stress(arguments: argparse.Namespace) -> None:

@@ -81,10 +81,8 @@ def judge(pair: Pair, cache: Path | None) -> Verdict:
 
 def _judge(sample: Sample) -> Verdict:
     suspicion = suspect(sample.scan.values[0], sample.mask)
-    lung = bool(sample.mask.any())
-    if suspicion is None:
-        return Verdict(lung=lung)
-    return Verdict(lung=lung, code=suspicion.code, reason=suspicion.reason)
+    found = {} if suspicion is None else asdict(suspicion)
+    return Verdict(lung=bool(sample.mask.any()), **found)
 
 
 def _cached_piece(pair: Pair, grid: int, cache: Path) -> Path:

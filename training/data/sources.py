@@ -8,15 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.data.dataset import (
-    PATIENT_PATTERN,
-    DataError,
-    Listing,
-    Pair,
-    list_pairs,
-    slices_of,
-    stem_of,
-)
+from training.config import PATIENT_PATTERN
+from training.data.dataset import Listing, Pair, list_pairs, slices_of, stem_of
+from training.errors import DataError
 
 COLUMNS = ("image", "mask", "patient", "source")
 """Of a table of pairs; the last two may be missing or empty."""

@@ -91,7 +91,10 @@ class Survey:
         """Counts, ranges and means, as JSON values."""
         facts = self.slices
         codes = Counter(finding.code for finding in self.findings)
-        units = {unit: _range(f for f in facts if f.unit == unit) for unit in _units(facts)}
+        units = {
+            unit: _range(f for f in facts if f.unit == unit)
+            for unit in sorted({f.unit for f in facts})
+        }
         spacings = Counter(
             "unknown" if f.spacing_mm is None else f"{f.spacing_mm[0]:.3g} x {f.spacing_mm[1]:.3g}"
             for f in facts
@@ -253,10 +256,6 @@ def _tile(pair: Pair, finding: Finding | None) -> Tile:
 
 def _name(pair: Pair) -> str:
     return f"{pair.source}/{pair.name}"
-
-
-def _units(facts: Iterable[SliceFacts]) -> list[str]:
-    return sorted({f.unit for f in facts})
 
 
 def _range(facts: Iterable[SliceFacts]) -> dict[str, float]:

@@ -18,6 +18,7 @@ from lungseg.core.preprocess import fit
 from lungseg.core.types import Scan
 from lungseg.inference.session import Engine, Session
 from training.config import TrainConfig
+from training.evaluation.evaluate import markdown_table
 from training.networks.convert import to_onnx
 from training.networks.unet import build_unet
 from training.synthetic.phantom import make_phantom
@@ -77,20 +78,21 @@ def cost(folders: Sequence[Path], *, threads: int, rounds: int) -> list[Cost]:
 
 def format_cost(costs: Sequence[Cost]) -> str:
     """A table as GitHub-flavoured Markdown; how many times faster than its first row."""
-    lines = [
-        "| network | GFLOP | MB | inference | faster | slice to mask | faster |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    head = ("network", "GFLOP", "MB", "inference", "faster", "slice to mask", "faster")
     first = costs[0]
-    lines += [
+    rows = [
         (
-            f"| {item.name} | {item.gflop:.2f} | {item.megabytes:.1f} "
-            f"| {item.inference_ms:.1f} ms | {first.inference_ms / item.inference_ms:.1f}× "
-            f"| {item.slice_ms:.1f} ms | {first.slice_ms / item.slice_ms:.1f}× |"
+            item.name,
+            f"{item.gflop:.2f}",
+            f"{item.megabytes:.1f}",
+            f"{item.inference_ms:.1f} ms",
+            f"{first.inference_ms / item.inference_ms:.1f}×",
+            f"{item.slice_ms:.1f} ms",
+            f"{first.slice_ms / item.slice_ms:.1f}×",
         )
         for item in costs
     ]
-    return "\n".join(lines)
+    return markdown_table(head, rows)
 
 
 def gflop(content: bytes) -> float:

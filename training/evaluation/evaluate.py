@@ -110,7 +110,10 @@ def evaluate(
 
 def summarise(group: str, results: Sequence[SliceResult]) -> Summary:
     """Figures over a group of at least one slice."""
-    table = {name: _column(results, name) for name in METRIC_NAMES}
+    table = {
+        name: np.array([getattr(result.metrics, name) for result in results], float)
+        for name in METRIC_NAMES
+    }
     dice = table["dice"]
     without_lung = table["false_positive_fraction"][table["truth_fraction"] == 0]
     total = results[0].calibration
@@ -162,7 +165,12 @@ def format_table(summaries: Sequence[Summary]) -> str:
         )
         for item in summaries
     ]
-    lines = [head, tuple("---" for _ in head), *rows]
+    return markdown_table(head, rows)
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Cells as a table of GitHub-flavoured Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -175,10 +183,6 @@ def write_slices(results: Iterable[SliceResult], path: Path) -> None:
             values = asdict(result.metrics).values()
             cells = ("" if math.isnan(value) else f"{value:.6g}" for value in values)
             writer.writerow((result.pair.source, result.pair.patient, result.pair.name, *cells))
-
-
-def _column(results: Sequence[SliceResult], name: str) -> NDArray[np.float64]:
-    return np.array([getattr(result.metrics, name) for result in results], float)
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -15,6 +15,7 @@ from scipy import ndimage
 
 Region = NDArray[np.bool_]
 CALIBRATION_BINS = 10
+BOOTSTRAP_ROUNDS = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +64,8 @@ def compare_masks(
         f1=dice,
         dice=dice,
         iou=_ratio(hits, union),
-        hd95=_hd95(distances),
-        assd=_assd(distances),
+        hd95=float(np.percentile(distances, 95)),
+        assd=float(distances.mean()),
         area_error=(found - real) / real if real else float("nan"),
         false_positive_fraction=(found - hits) / mask.size,
         truth_fraction=real / mask.size,
@@ -112,16 +113,13 @@ def calibration(probability: NDArray[np.float32], truth: Region) -> Calibration:
     )
 
 
-def bootstrap_interval(
-    values: NDArray[np.float64], *, level: float = 0.95, rounds: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean (Efron 1979); NaN without values."""
+def bootstrap_interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """95% percentile bootstrap interval of the mean (Efron 1979); NaN without values."""
     values = values[np.isfinite(values)]
     if not values.size:
         return float("nan"), float("nan")
-    picks = np.random.default_rng(seed).integers(0, values.size, (rounds, values.size))
-    tail = 50 * (1 - level)
-    low, high = np.percentile(values[picks].mean(axis=1), (tail, 100 - tail))
+    picks = np.random.default_rng(0).integers(0, values.size, (BOOTSTRAP_ROUNDS, values.size))
+    low, high = np.percentile(values[picks].mean(axis=1), (2.5, 97.5))
     return float(low), float(high)
 
 
@@ -131,14 +129,12 @@ def _ratio(part: int, whole: int) -> float:
 
 def _surface_distances(
     mask: Region, truth: Region, spacing_mm: tuple[float, float] | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Distances from each border to the other; None where exactly one mask is empty."""
-    if not mask.any() and not truth.any():
-        return np.zeros(1), np.zeros(1)
+) -> NDArray[np.float64]:
+    """Distances from each border to the other; 0 where both masks are empty, NaN where one is."""
     if not mask.any() or not truth.any():
-        return None
+        return np.zeros(1) if mask.any() == truth.any() else np.full(1, np.nan)
     one, other = (_border(region) for region in (mask, truth))
-    return _distance_to(other, spacing_mm)[one], _distance_to(one, spacing_mm)[other]
+    return np.hstack([_distance_to(other, spacing_mm)[one], _distance_to(one, spacing_mm)[other]])
 
 
 def _border(region: Region) -> Region:
@@ -147,11 +143,3 @@ def _border(region: Region) -> Region:
 
 def _distance_to(border: Region, spacing_mm: tuple[float, float] | None) -> NDArray[np.float64]:
     return np.asarray(ndimage.distance_transform_edt(~border, sampling=spacing_mm))
-
-
-def _hd95(distances: tuple[NDArray[np.float64], NDArray[np.float64]] | None) -> float:
-    return float(np.percentile(np.hstack(distances), 95)) if distances else float("nan")
-
-
-def _assd(distances: tuple[NDArray[np.float64], NDArray[np.float64]] | None) -> float:
-    return float(np.hstack(distances).mean()) if distances else float("nan")

@@ -15,7 +15,7 @@ from lungseg.core.types import Scan, Segmentation
 from lungseg.inference.model import Model
 from training.data.clean import body_and_dark
 from training.data.dataset import Pair
-from training.evaluation.evaluate import predict
+from training.evaluation.evaluate import markdown_table, predict
 from training.evaluation.stress import StressResult, stress_masks, sum_up
 
 Mask = NDArray[np.bool_]
@@ -53,13 +53,7 @@ def try_rules(
 
 def format_rules(tables: Sequence[Sequence[StressResult]]) -> str:
     """A table as GitHub-flavoured Markdown, a row for each of ``RULES``."""
-    lines = [
-        (
-            f"| rule | {tables[0][0].name} | mean Dice, all | lowest mean | lowest p5 "
-            "| false-positive area |"
-        ),
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    rows = []
     for name, results in zip(RULES, tables, strict=True):
         total = sum_up(results)
         cells = [f"{results[0].dice.mean():.4f}"]
@@ -69,8 +63,9 @@ def format_rules(tables: Sequence[Sequence[StressResult]]) -> str:
             for worst in (total.lowest_mean, total.lowest_p5)
         ]
         cells += ["–" if total.false_positive is None else f"{total.false_positive:.3%}"]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append((name, *cells))
+    figures = ("mean Dice, all", "lowest mean", "lowest p5", "false-positive area")
+    return markdown_table(("rule", tables[0][0].name, *figures), rows)
 
 
 def _published(found: Segmentation, _scan: Scan) -> Mask:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lungseg.core.types import Scan
 from lungseg.inference.model import Model
 from training.data.dataset import Pair, read_sample
-from training.evaluation.evaluate import predict
+from training.evaluation.evaluate import markdown_table, predict
 from training.evaluation.metrics import dice_of
 from training.synthetic.stress_set import STRESSES, as_piece, stressed
 
@@ -132,17 +132,15 @@ def format_stress(results: Sequence[StressResult]) -> str:
 
     Where there is no lung, only false positives tell.
     """
-    lines = [
-        "| stress | slices | mean Dice | p5 | min | false-positive area |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    rows = []
     for item in results:
         dice = item.dice
         cells = [f"{dice.mean():.4f}", f"{np.percentile(dice, 5):.4f}", f"{dice.min():.4f}", "–"]
         if item.without_lung:
             cells = ["–", "–", "–", f"{item.false_positive.mean():.3%}"]
-        lines.append(f"| {item.name} | {len(dice)} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", f"All: {sum_up(results).describe()}."])
+        rows.append((item.name, str(len(dice)), *cells))
+    head = ("stress", "slices", "mean Dice", "p5", "min", "false-positive area")
+    return f"{markdown_table(head, rows)}\n\nAll: {sum_up(results).describe()}."
 
 
 def sum_up(results: Sequence[StressResult]) -> StressSummary:

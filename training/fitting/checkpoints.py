@@ -59,7 +59,6 @@ class Keeper(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Takes the time."""
-        del epoch, logs
         self._started = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -88,7 +87,6 @@ class Keeper(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """Closes the log."""
-        del logs
         if self._board is not None:
             self._board.close()
             self._board = None

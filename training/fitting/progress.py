@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -27,24 +26,20 @@ class InputWait(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Takes the time."""
-        del epoch, logs
         self._epoch_began, self._waited_s = time.monotonic(), 0.0
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Takes the time."""
-        del batch, logs
         self._step_began = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Adds what the step had to wait for its batch."""
-        del logs
         self._step_ended = time.monotonic()
         ready = self._batches.ready_s.get(batch, self._step_began)
         self._waited_s += max(0.0, ready - self._step_began)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Says which share of the epoch's steps that was."""
-        del epoch
         if logs is not None:
             spent = self._step_ended - self._epoch_began
             logs["input_wait"] = self._waited_s / max(1e-9, spent)
@@ -53,20 +48,19 @@ class InputWait(keras.callbacks.Callback):
 class EpochReport(keras.callbacks.Callback):
     """Shows loss, Dice and the time left of the whole run, and a line for each epoch."""
 
-    def __init__(self, epochs: int, say: Callable[[str], None] | None) -> None:
-        """Args: epochs of the run, and what receives its lines (None for silence)."""
+    def __init__(self, epochs: int, *, shown: bool) -> None:
+        """Args: epochs of the run, and whether this process is the one that speaks of them."""
         super().__init__()
-        self._epochs, self._say = epochs, say
+        self._epochs, self._shown = epochs, shown
         self._bar: Progress | None = None
         self._seconds: list[float] = []
         self._best = -1.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Opens the epoch's bar, on a terminal."""
-        del logs
         self._began, self._epoch = time.monotonic(), epoch
         console = Console(stderr=True)
-        if self._say is None or not console.is_terminal:
+        if not self._shown or not console.is_terminal:
             return
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
         self._bar = Progress(*columns, console=console, transient=True)
@@ -89,11 +83,11 @@ class EpochReport(keras.callbacks.Callback):
         """Closes the bar and says the epoch's figures."""
         self._seconds.append(time.monotonic() - self._began)
         self._close()
-        if self._say is None or logs is None:
+        if not self._shown or logs is None:
             return
         self._best = max(self._best, logs["val_dice"])
         left = (self._epochs - epoch - 1) * self._usual_s()
-        self._say(
+        print(
             f"epoch {epoch + 1}/{self._epochs}: loss {logs['loss']:.4f}, dice {logs['dice']:.4f}, "
             f"validation dice {logs['val_dice']:.4f} (best {self._best:.4f}), "
             f"{duration(left)} left"
@@ -101,7 +95,6 @@ class EpochReport(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """Leaves the terminal as it was."""
-        del logs
         self._close()
 
     def start_from(self, best_dice: float) -> None:

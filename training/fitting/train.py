@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -60,7 +60,6 @@ def train_network(
     run: Path,
     *,
     weights: Sequence[float] | None = None,
-    report: Callable[[str], None] | None = print,
 ) -> None:
     """Trains until the configured epoch; the network of the best validation Dice is in ``run``.
 
@@ -71,7 +70,6 @@ def train_network(
         run: folder for checkpoints and the history; what it holds is continued. Workers on
             several machines need it on a disk that they share.
         weights: how often each training slice is drawn in an epoch, once by default.
-        report: receives one line an epoch, None for silence.
 
     Raises:
         DataError: the network that the recipe starts from can't be had, or the disk is full.
@@ -86,9 +84,9 @@ def train_network(
     if not keeper.state.stopped and done < config.epochs:
         with place.scope:
             model = _network(config, run, done, batches.num_batches)
-            if done and report is not None:
-                report(f"resumes after epoch {done}")
-            lines = EpochReport(config.epochs, report if place.chief else None)
+            if done:
+                print(f"resumes after epoch {done}")
+            lines = EpochReport(config.epochs, shown=place.chief)
             lines.start_from(keeper.state.best_dice)
             model.fit(
                 batches,
@@ -147,7 +145,6 @@ class _Reseed(keras.callbacks.Callback):
         self._seed = seed
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        del logs
         network: Any = self.model
         for layer in network.layers:
             generator = getattr(layer, "seed_generator", None)

@@ -10,9 +10,16 @@ from typing import Any
 
 from lungseg.core.contract import Contract
 from training.config import TrainConfig, toml_line
-from training.data.dataset import Pair
+from training.data.material import Material
 from training.evaluation.compare import Comparison
-from training.evaluation.evaluate import SliceResult, format_table, summarise, summarise_by, worst
+from training.evaluation.evaluate import (
+    SliceResult,
+    format_table,
+    markdown_table,
+    summarise,
+    summarise_by,
+    worst,
+)
 from training.evaluation.stress import StressResult, format_stress
 from training.release.quantize import Int8Cost
 
@@ -41,8 +48,7 @@ class CardFacts:
         contract: of the exported model.
         config: the recipe.
         provenance: data hash, package versions and the like.
-        training_slices: how many slices it was fitted to.
-        dropped: pairs left out, with reasons.
+        material: pairs it was fitted to and pairs left out, with reasons.
         results: of the validation slices.
         external: of slices of other sources, never trained on.
         windows: results of the validation slices as 8-bit pictures through windows in HU.
@@ -57,8 +63,7 @@ class CardFacts:
     contract: Contract
     config: TrainConfig
     provenance: Mapping[str, Any]
-    training_slices: int
-    dropped: Sequence[tuple[Pair, str]]
+    material: Material
     results: Sequence[SliceResult]
     external: Sequence[SliceResult]
     windows: Mapping[tuple[float, float], Sequence[SliceResult]]
@@ -99,13 +104,13 @@ def _data(facts: CardFacts) -> str:
     sources = Counter(result.pair.source for result in facts.results)
     lines = [
         (
-            f"- {facts.training_slices} slices to learn from, {len(facts.results)} of other "
+            f"- {len(facts.material.training)} slices to learn from, {len(facts.results)} of other "
             f"patients held out for validation ({_counts(sources)}); seed {facts.config.seed}."
         ),
         f"- SHA-256 of all used files: `{facts.provenance.get('data_sha256', 'unknown')}`.",
-        f"- {len(facts.dropped)} pairs were left out by rule:",
+        f"- {len(facts.material.dropped)} pairs were left out by rule:",
     ]
-    lines += [f"  - {pair.source}/{pair.name}: {reason}" for pair, reason in facts.dropped]
+    lines += [f"  - {pair.source}/{pair.name}: {reason}" for pair, reason in facts.material.dropped]
     return "\n".join(lines)
 
 
@@ -128,14 +133,14 @@ def _quality(facts: CardFacts) -> str:
 
 
 def _worst(results: Sequence[SliceResult]) -> str:
-    lines = ["| slice | Dice | HD95 | area error |", "| --- | --- | --- | --- |"]
-    for result in worst(results):
-        values = result.metrics
-        lines.append(
-            f"| {result.pair.source}/{result.pair.name} | {values.dice:.4f} | {values.hd95:.1f} "
-            f"| {values.area_error:+.1%} |"
+    rows = [
+        (
+            f"{pair.source}/{pair.name}",
+            *(f"{values.dice:.4f}", f"{values.hd95:.1f}", f"{values.area_error:+.1%}"),
         )
-    return "\n".join(lines)
+        for pair, values in ((result.pair, result.metrics) for result in worst(results))
+    ]
+    return markdown_table(("slice", "Dice", "HD95", "area error"), rows)
 
 
 def _worst_external(facts: CardFacts) -> list[str]:

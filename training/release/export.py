@@ -25,15 +25,12 @@ def export(out: Path, release: Release) -> Path:
     config = read_config(out / CONFIG, {})
     kept = BEST if config.kept_epoch == "best" else LAST
     external = expect_publishable(release, config)
-    material = read_material(out)
     target = publish(
         Trained(
             network=load_network(out / kept),
             config=config,
-            training=material.training,
-            validation=material.validation,
+            material=read_material(out),
             provenance=json.loads((out / PROVENANCE).read_text()),
-            dropped=material.dropped,
             external=external,
         ),
         release,

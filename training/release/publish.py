@@ -25,7 +25,7 @@ from lungseg.inference.model import Model
 from lungseg.inference.session import Engine, Session
 from training.config import TrainConfig
 from training.data.dataset import Pair, read_sample
-from training.data.material import PROVENANCE
+from training.data.material import PROVENANCE, Material
 from training.errors import DataError
 from training.evaluation.compare import Comparison, compare_models, setbacks
 from training.evaluation.evaluate import SliceResult, evaluate, predict, summarise
@@ -52,19 +52,15 @@ class Trained:
     Attributes:
         network: the Keras model of the best epoch.
         config: its recipe.
-        training: pairs it was fitted to.
-        validation: pairs it was not fitted to.
+        material: pairs it was fitted to, pairs it was not, and what was left out.
         provenance: data hash, versions and the like, as JSON values.
-        dropped: reasons of the pairs left out.
         external: other data sets to measure on, never trained on.
     """
 
     network: keras.Model
     config: TrainConfig
-    training: tuple[Pair, ...]
-    validation: tuple[Pair, ...]
+    material: Material
     provenance: dict[str, Any]
-    dropped: tuple[tuple[Pair, str], ...] = ()
     external: tuple[Pair, ...] = ()
 
 
@@ -109,11 +105,11 @@ def _measured(folder: Path, trained: Trained, release: Release) -> CardFacts:
     facts = _fill(folder, trained, release)
     before = latest(release.models / release.name)
     models = [Model.load(place, Engine()) for place in (folder, before) if place is not None]
-    stressed = stress(models, trained.validation, limit=STRESS_SLICES)
+    stressed = stress(models, trained.material.validation, limit=STRESS_SLICES)
     comparison = None
     if before is not None:
         comparison = replace(
-            compare_models(list(evaluate(models[1], trained.validation)), facts.results),
+            compare_models(list(evaluate(models[1], trained.material.validation)), facts.results),
             setbacks=setbacks(stressed[1], stressed[0]),
         )
         _gate(comparison, before.name, release)
@@ -122,24 +118,24 @@ def _measured(folder: Path, trained: Trained, release: Release) -> CardFacts:
 
 def _fill(folder: Path, trained: Trained, release: Release) -> CardFacts:
     """Writes all files of a bundle but the card."""
-    network, config = trained.network, trained.config
+    network, config, material = trained.network, trained.config, trained.material
     metadata = {"model": release.name, "version": folder.name, "license": "research use only"}
     content = to_onnx(network, metadata | {"config": json.dumps(asdict(config))})
-    difference = parity(network, content, _greys(trained.validation[:PARITY_SLICES], config))
+    difference = parity(network, content, _greys(material.validation[:PARITY_SLICES], config))
     golden, float_model = Golden(), None
     if release.int8:
         _write_graph(folder, content, config, golden)
         golden = Golden(max_abs_difference=GOLDEN_DIFFERENCE)
         float_model = Model.load(folder, Engine())
-        chosen = trained.training[:: max(1, len(trained.training) // CALIBRATION_SLICES)]
+        chosen = material.training[:: max(1, len(material.training) // CALIBRATION_SLICES)]
         content = quantize_int8(content, list(_greys(chosen, config)))
     _write_graph(folder, content, config, golden)
     model = Model.load(folder, Engine())
-    results = list(evaluate(model, trained.validation))
+    results = list(evaluate(model, material.validation))
     int8 = _int8_cost(float_model, model, results)
     external = list(evaluate(model, trained.external))
     windows = {
-        window: list(evaluate(model, trained.validation, vary=through_window(*window)))
+        window: list(evaluate(model, material.validation, vary=through_window(*window)))
         for window in STANDARD_WINDOWS_HU
     }
     if not release.int8:  # its weights are the float model's
@@ -150,8 +146,7 @@ def _fill(folder: Path, trained: Trained, release: Release) -> CardFacts:
         contract=contract,
         config=config,
         provenance=_provenance(trained),
-        training_slices=len(trained.training),
-        dropped=trained.dropped,
+        material=material,
         results=results,
         external=external,
         windows=windows,
@@ -238,7 +233,7 @@ def _int8_cost(
 
 
 def _provenance(trained: Trained) -> dict[str, Any]:
-    names = [f"{pair.source}/{pair.name}" for pair in trained.validation]
+    names = [f"{pair.source}/{pair.name}" for pair in trained.material.validation]
     return trained.provenance | {"config": asdict(trained.config), "validation": sorted(names)}
 
 

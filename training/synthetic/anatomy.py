@@ -31,6 +31,7 @@ SOFT_HU = 30.0
 """Of the walls between airspaces: what a lung without air would be."""
 NOISE_HU = 15.0
 """Standard deviation of the noise of painted tissue."""
+MOST_BUBBLES = 5  # of gas in one slice
 SECTORS = 180
 """Directions in which the distance of the skin is taken."""
 UNDER_SKIN = 0.96
@@ -102,13 +103,13 @@ def with_domes(piece: Piece, random: np.random.Generator) -> Piece:
     return replace(piece, hu=hu, lung=np.clip(lung, 0, 1).astype(np.float32))
 
 
-def with_gas(piece: Piece, random: np.random.Generator, most: int = 5) -> Piece:
+def with_gas(piece: Piece, random: np.random.Generator) -> Piece:
     """Blows gas into bowel and stomach, anywhere in the body but in the lungs."""
     side = piece.hu.shape[0]
     room = piece.body * (1 - _grown(piece.lung, 0.02 * side))
     places = np.argwhere(room[::4, ::4] > 0.9) * 4
     hu = piece.hu
-    for _ in range(int(random.integers(1, most + 1)) if len(places) else 0):
+    for _ in range(int(random.integers(1, MOST_BUBBLES + 1)) if len(places) else 0):
         centre = places[random.integers(len(places))].astype(float)
         radii = side * random.uniform(0.015, 0.09) * random.uniform(0.5, 1.0, 2)
         bubble = _ellipse(hu.shape, centre, radii, random) * room

@@ -21,6 +21,8 @@ REFERENCE_FIELD_MM = 358.4
 """Field of view that the anatomy is drawn for: 512 pixels of 0.7 mm."""
 ROUNDNESS = 2.6
 """Exponent of the superellipses that body and lungs are: 2 is an ellipse, more is boxier."""
+PICTURE_WINDOW_HU = (-1000.0, 400.0)
+"""Black and white of its 8-bit pictures."""
 
 Plane = NDArray[np.float32]
 Region = NDArray[np.bool_]
@@ -104,22 +106,18 @@ def make_phantom(
     )
 
 
-def picture(
-    phantom: Phantom, window_hu: tuple[float, float] = (-1000.0, 400.0)
-) -> NDArray[np.uint8]:
-    """The slice as an 8-bit grey picture, shape (Y, X), through a window in HU."""
-    low, high = window_hu
+def picture(phantom: Phantom) -> NDArray[np.uint8]:
+    """The slice as an 8-bit grey picture, shape (Y, X), through ``PICTURE_WINDOW_HU``."""
+    low, high = PICTURE_WINDOW_HU
     grey = (phantom.hu - low) * (255.0 / (high - low))
     return np.rint(np.clip(grey, 0, 255)).astype(np.uint8)
 
 
-def write_png(
-    phantom: Phantom, path: Path, window_hu: tuple[float, float] = (-1000.0, 400.0)
-) -> None:
+def write_png(phantom: Phantom, path: Path) -> None:
     """Writes the slice as an 8-bit grey PNG."""
     from PIL import Image
 
-    Image.fromarray(picture(phantom, window_hu)).save(path, format="PNG")
+    Image.fromarray(picture(phantom)).save(path, format="PNG")
 
 
 def write_dicom(phantom: Phantom, path: Path, **attributes: object) -> None:
