@@ -12,8 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.core.contract import IntensityRule
-from lungseg.core.preprocess import to_grey
+from lungseg.core.preprocess import IntensityRule, to_grey
 from training.config import TrainConfig
 from training.data.cache import load_piece
 from training.synthetic.augment import augment

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lungseg.core.contract import Contract
+from lungseg.inference.contract import Contract
 from training.config import TrainConfig, toml_line
 from training.data.material import Material
 from training.evaluation.compare import Comparison

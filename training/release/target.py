@@ -12,7 +12,7 @@ from training.data.sources import list_sources, parse_source
 from training.errors import DataError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-"""Of a model, as ``lungseg.core.contract`` wants it."""
+"""Of a model, as ``lungseg.inference.contract`` wants it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
