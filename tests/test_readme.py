@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from tests.serving import Running, running
-from training.phantom import make_phantom, write_dicom, write_png
+from training.synthetic.phantom import make_phantom, write_dicom, write_png
 
 ROOT = Path(__file__).parents[1]
 ADDRESS = "127.0.0.1:8000"
