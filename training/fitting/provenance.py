@@ -56,7 +56,7 @@ def _versions() -> dict[str, str]:
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
         answer = subprocess.run(  # noqa: S603 - fixed arguments
-            ["git", "-C", str(folder), *arguments],  # noqa: S607 - the user's own git
+            ["git", "--no-optional-locks", "-C", str(folder), *arguments],  # noqa: S607 - the user's own git
             capture_output=True,
             text=True,
             check=True,
