@@ -14,7 +14,7 @@ from lungseg.inference.model import Model
 from lungseg.inference.segmenter import Options, Segmenter, Stopwatch
 from lungseg.inference.session import Engine
 from lungseg.web.schemas import SegmentQuery
-from lungseg.web.segment import describe, header_summary
+from lungseg.web.surfaces.segment import describe, header_summary
 
 
 class Pipeline:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from lungseg.app import create_app
 from lungseg.settings import Settings
-from lungseg.web.logs import configure_logging
+from lungseg.web.layers.logs import configure_logging
 
 LOG = logging.getLogger("lungseg.main")
 POLL_S = 0.02

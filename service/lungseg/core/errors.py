@@ -21,18 +21,6 @@ class MalformedRequest(LungsegError):
     code = "malformed_request"
 
 
-class Unauthorized(LungsegError):
-    """API keys are configured and the request carries none that is known."""
-
-    code = "unauthorized"
-
-
-class Forbidden(LungsegError):
-    """The operator has switched this off."""
-
-    code = "forbidden"
-
-
 class UnknownModel(LungsegError):
     """No model of that name or version is loaded."""
 
@@ -111,12 +99,6 @@ class ModelNotReady(LungsegError):
     """The model is known, but cannot serve (yet)."""
 
     code = "model_not_ready"
-
-
-class Draining(LungsegError):
-    """The service is shutting down and takes no new work."""
-
-    code = "draining"
 
 
 class DeadlineExceeded(LungsegError):

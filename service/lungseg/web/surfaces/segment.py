@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -23,10 +22,11 @@ from lungseg.formats.write import (
 from lungseg.inference.model import Model
 from lungseg.inference.segmenter import Options, Outcome, Stopwatch
 from lungseg.inference.workers import Deadline
-from lungseg.web.body import disconnected, inflate, read_body, single_file
-from lungseg.web.openapi import SEGMENT_BODY, SEGMENT_RESPONSES
-from lungseg.web.schemas import SegmentAnswer, SegmentQuery, SliceQuery
+from lungseg.web.body import compute, single_file
+from lungseg.web.openapi import BINARY, WORK_PROBLEMS, form_body
+from lungseg.web.schemas import SegmentAnswer, SegmentQuery, SliceQuery, problems
 from lungseg.web.state import Exchange, State, exchange_of, state_of
+from lungseg.web.surface import Surface
 
 MAX_HEADER_BYTES = 4096
 """What ``X-Segmentation`` may have: gateways refuse responses with far longer headers."""
@@ -38,7 +38,35 @@ ACCEPTED = {
     "application/dicom": "dicom-seg",
     "application/x-npy": "npy",
 }
+RAW_TYPES = (
+    "image/png",
+    "image/jpeg",
+    "image/tiff",
+    "image/bmp",
+    "application/dicom",
+    "application/octet-stream",
+)
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The mask, in the form asked for",
+        "headers": {
+            "X-Request-ID": {"schema": {"type": "string"}, "description": "Echoed or made."},
+            "Server-Timing": {
+                "schema": {"type": "string"},
+                "description": "The parts of `timings_ms`.",
+            },
+            "X-Segmentation": {
+                "schema": {"type": "string", "maxLength": MAX_HEADER_BYTES},
+                "description": "Where the body is not JSON: "
+                "the JSON answer without mask, id and times.",
+            },
+        },
+        "content": dict.fromkeys(("image/png", "application/x-npy", "application/dicom"), BINARY),
+    },
+    **problems(*WORK_PROBLEMS),
+}
 router = APIRouter(tags=["segmentation"])
+SURFACE = Surface(prefixes=("/segment",), router=router, takes_work=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +84,7 @@ class Job:
         Raises:
             LungsegError: the slice is refused, or its time is used up.
         """
-        limits, query = self.state.limits, self.query
+        limits, query = self.state.settings, self.query
         read = ReadOptions(
             max_pixels=limits.max_pixels,
             spacing_mm=query.spacing_mm,
@@ -73,31 +101,23 @@ class Job:
 
 @router.post(
     "/segment",
+    name="segment",
     response_model=SegmentAnswer,
-    responses=SEGMENT_RESPONSES,
-    openapi_extra=SEGMENT_BODY,
+    responses=_RESPONSES,
+    openapi_extra=form_body("file", BINARY["schema"], *RAW_TYPES),
     summary="Segment one CT slice",
 )
-async def segment(request: Request, query: Annotated[SliceQuery, Query()]) -> Response:
+async def segment_slice(request: Request, query: Annotated[SliceQuery, Query()]) -> Response:
     """Finds the lungs in one slice; the content decides what format it is."""
-    state, exchange = state_of(request.scope), exchange_of(request.scope)
+    exchange, headers = exchange_of(request.scope), request.headers
     job = begin(request, query)
-    form = query.format or preferred(request.headers.get("accept", ""), ACCEPTED)
-    headers = request.headers
-    encoding = headers.get("content-encoding", "")
-    content_type = headers.get("content-type", "")
-    body = await read_body(request)
-    submitted = time.perf_counter()
+    form = query.format or preferred(headers.get("accept", ""), ACCEPTED)
 
-    def work() -> Response:
-        exchange.watch.add("queue", (time.perf_counter() - submitted) * 1000)
-        whole = inflate(body, encoding, state.limits.max_body_bytes)
-        outcome = job.run(single_file(whole, content_type), exchange.watch)
-        return answer(outcome, form, query, exchange)
+    def work(body: bytes) -> Response:
+        body = single_file(body, headers.get("content-type", ""))
+        return answer(job.run(body, exchange.watch), form, query, exchange)
 
-    return await state.workers.run(
-        work, deadline=exchange.deadline, gone=lambda: disconnected(request), size_bytes=len(body)
-    )
+    return await compute(request, work)
 
 
 def begin(request: Request, query: SegmentQuery) -> Job:

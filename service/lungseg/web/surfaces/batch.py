@@ -30,13 +30,14 @@ from lungseg.formats.table import statistics_csv
 from lungseg.formats.write import mask_png
 from lungseg.inference.segmenter import Stopwatch
 from lungseg.inference.workers import ClientGone, Deadline
-from lungseg.web.body import disconnected, inflate, read_body, split_form
+from lungseg.web.body import compute, disconnected, split_form
 from lungseg.web.errors import problem_document
-from lungseg.web.openapi import BATCH_BODY, BATCH_RESPONSES
-from lungseg.web.schemas import Problem, SegmentAnswer, SegmentQuery
-from lungseg.web.segment import Job, begin, describe, preferred, timings
+from lungseg.web.layers.telemetry import SEE_LOG, log_bug
+from lungseg.web.openapi import BINARY, WORK_PROBLEMS, form_body
+from lungseg.web.schemas import Problem, SegmentAnswer, SegmentQuery, problems
 from lungseg.web.state import Exchange, State, exchange_of, state_of
-from lungseg.web.telemetry import SEE_LOG, log_bug
+from lungseg.web.surface import Surface
+from lungseg.web.surfaces.segment import Job, begin, describe, preferred, timings
 
 PART = "files"
 RETRY_S = 0.05
@@ -44,7 +45,22 @@ RETRY_S = 0.05
 NDJSON, ZIP = "application/x-ndjson", "application/zip"
 ACCEPTED = {"application/json": "json", NDJSON: "ndjson", ZIP: "zip"}
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_LINES = {"type": "string", "description": "One item a line, as it is ready."}
+_MASKS = {**BINARY["schema"], "description": "A PNG mask for each slice and `statistics.csv`."}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "An answer or a problem for each file, in the order sent",
+        "content": {NDJSON: {"schema": _LINES}, ZIP: {"schema": _MASKS}},
+    },
+    **problems(*WORK_PROBLEMS, "too_many_items"),
+}
 router = APIRouter(tags=["segmentation"])
+SURFACE = Surface(
+    prefixes=("/segment/batch",),
+    router=router,
+    body_limit=lambda settings: settings.max_batch_bytes,
+    takes_work=True,
+)
 
 
 class BatchQuery(SegmentQuery):
@@ -76,8 +92,8 @@ class BatchAnswer(BaseModel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """One item, done: its JSON members, and its mask where a zip is wanted."""
+class Done:
+    """One item: its JSON members, and its mask where a zip is wanted."""
 
     document: dict[str, Any]
     png: bytes = b""
@@ -97,9 +113,9 @@ class Batch:
     job: Job
     form: str
 
-    async def results(self, members: list[Member]) -> AsyncGenerator[Result]:
+    async def results(self, members: list[Member]) -> AsyncGenerator[Done]:
         """Works on as many items at a time as there are workers; yields them in order."""
-        tasks: deque[asyncio.Task[Result]] = deque()
+        tasks: deque[asyncio.Task[Done]] = deque()
         waiting = iter(members)
         try:
             while True:
@@ -116,12 +132,12 @@ class Batch:
             for task in tasks:
                 task.cancel()
 
-    async def _one(self, member: Member) -> Result:
+    async def _one(self, member: Member) -> Done:
         """One item; whatever is wrong with it is its own error."""
         deadline, watch = Deadline(self.exchange.deadline.at_s), Stopwatch()
         submitted = time.perf_counter()
 
-        def work() -> Result:
+        def work() -> Done:
             watch.add("queue", (time.perf_counter() - submitted) * 1000)
             return self._work(member, deadline, watch)
 
@@ -142,9 +158,9 @@ class Batch:
                 log_bug(self.exchange, error)
                 code, detail = LungsegError.code, SEE_LOG
             problem = problem_document(code, detail, self.exchange.request_id)
-            return Result(document={"filename": member.filename, "error": problem})
+            return Done(document={"filename": member.filename, "error": problem})
 
-    def _work(self, member: Member, deadline: Deadline, watch: Stopwatch) -> Result:
+    def _work(self, member: Member, deadline: Deadline, watch: Stopwatch) -> Done:
         job = Job(state=self.state, model=self.job.model, query=self.job.query, deadline=deadline)
         outcome = job.run(member.read(), watch)
         document = {
@@ -154,14 +170,14 @@ class Batch:
             "timings_ms": timings(watch),
         }
         png = mask_png(outcome.segmentation.mask[0]) if self.form == "zip" else b""
-        return Result(document=document, png=png)
+        return Done(document=document, png=png)
 
 
 @router.post(
     "/segment/batch",
     response_model=BatchAnswer,
-    responses=BATCH_RESPONSES,
-    openapi_extra=BATCH_BODY,
+    responses=_RESPONSES,
+    openapi_extra=form_body(PART, {"type": "array", "minItems": 1, "items": BINARY["schema"]}, ZIP),
     summary="Segment many CT slices",
 )
 async def segment_batch(request: Request, query: Annotated[BatchQuery, Query()]) -> Response:
@@ -169,16 +185,8 @@ async def segment_batch(request: Request, query: Annotated[BatchQuery, Query()])
     state, exchange = state_of(request.scope), exchange_of(request.scope)
     form = query.format or preferred(request.headers.get("accept", ""), ACCEPTED)
     job = begin(request, query)
-    headers = request.headers
-    body = await read_body(request)
-
-    def unpack() -> list[Member]:
-        whole = inflate(body, headers.get("content-encoding", ""), state.limits.max_batch_bytes)
-        return _members(whole, headers.get("content-type", ""), state)
-
-    members = await state.workers.run(
-        unpack, deadline=Deadline(exchange.deadline.at_s), size_bytes=len(body)
-    )
+    content_type = request.headers.get("content-type", "")
+    members = await compute(request, lambda body: _members(body, content_type, state))
     batch = Batch(state=state, exchange=exchange, job=job, form=form)
     if form == "ndjson":
         return StreamingResponse(_lines(batch, members), media_type=NDJSON)
@@ -192,7 +200,7 @@ async def segment_batch(request: Request, query: Annotated[BatchQuery, Query()])
 
 def _members(body: bytes, content_type: str, state: State) -> list[Member]:
     """The files of a form's parts, of a zip that is the body, or of a form's only part."""
-    limits = state.limits
+    limits = state.settings
     if content_type.lower().startswith("multipart/"):
         parts = split_form(body, content_type, limits.max_batch_items)
         parts = [part for part in parts if part.name == PART]
@@ -224,7 +232,7 @@ def _counted(members: list[Member], limit: int) -> list[Member]:
     return members
 
 
-async def _collect(batch: Batch, members: list[Member]) -> list[Result]:
+async def _collect(batch: Batch, members: list[Member]) -> list[Done]:
     return [result async for result in batch.results(members)]
 
 
@@ -233,7 +241,7 @@ async def _lines(batch: Batch, members: list[Member]) -> AsyncGenerator[str]:
         yield result.text + "\n"
 
 
-async def _unless_gone(request: Request, work: Any) -> list[Result]:
+async def _unless_gone(request: Request, work: Any) -> list[Done]:
     """Awaits the results, or stops them when the client leaves."""
     task = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(disconnected(request))
@@ -247,7 +255,7 @@ async def _unless_gone(request: Request, work: Any) -> list[Result]:
         leaving.cancel()
 
 
-def _zip(results: list[Result]) -> bytes:
+def _zip(results: list[Done]) -> bytes:
     """A mask per slice that has one, and ``statistics.csv`` of all; the same input, same bytes."""
     stream = io.BytesIO()
     documents = [result.document for result in results]
