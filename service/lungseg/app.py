@@ -72,29 +72,6 @@ def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> 
     key_hashes = settings.key_hashes()
     spans = _start_tracing() if settings.tracing else None
     owners = Surfaces(members=surfaces, root_path=settings.root_path)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncGenerator[LifespanState]:
-        state, batcher = _build(settings, engine, key_hashes)
-        loaded = asyncio.Event()
-        keeper = asyncio.create_task(
-            _keep_models(state.registry, settings.reload_interval_s, loaded)
-        )
-        try:
-            # Who can connect is sent work; until the models are loaded, nobody should be.
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(loaded.wait(), settings.first_load_s)
-            yield {"lungseg": state}
-        finally:
-            state.lifecycle.draining = True
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
-            await asyncio.to_thread(state.workers.close)
-            if batcher:
-                batcher.close()
-            if spans:
-                await asyncio.to_thread(spans.shutdown)
-
     # Hospital networks reach no CDN: the page's scripts come from this server.
     app = FastAPIOffline(
         redoc_url=None,
@@ -105,11 +82,8 @@ def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> 
         description=home.RESEARCH_ONLY,
         root_path=settings.root_path,
         redirect_slashes=False,
-        lifespan=lifespan,
-        middleware=[
-            Middleware(TelemetryLayer, surfaces=owners),
-            Middleware(LimitsLayer),
-        ],
+        lifespan=lambda _app: _running(settings, engine, key_hashes, spans),
+        middleware=_layers(settings, owners),
         telemetry={
             "tracing": spans is not None,
             "tracer_provider": spans,
@@ -118,15 +92,6 @@ def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> 
             **dict.fromkeys(("metrics", "logs", "operation_spans", "auto_configure"), False),
         },
     )
-    if settings.cors_origins:
-        # Outermost, so that scripts can read every answer, that of a bug too.
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=("GET", "POST"),
-            allow_headers=("*",),
-            expose_headers=EXPOSED_HEADERS,
-        )
     for surface in surfaces:
         if surface.router:
             app.include_router(surface.router)
@@ -141,6 +106,44 @@ def version() -> str:
         return metadata.version("lungseg")
     except metadata.PackageNotFoundError:  # run from a checkout that is not installed
         return "0+unknown"
+
+
+def _layers(settings: Settings, surfaces: Surfaces) -> list[Middleware]:
+    layers = [Middleware(TelemetryLayer, surfaces=surfaces), Middleware(LimitsLayer)]
+    if not settings.cors_origins:
+        return layers
+    # Outermost, so that scripts can read every answer, that of a bug too.
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=settings.cors_origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=("*",),
+        expose_headers=EXPOSED_HEADERS,
+    )
+    return [cors, *layers]
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    settings: Settings, engine: Engine, key_hashes: tuple[bytes, ...], spans: TracerProvider | None
+) -> AsyncGenerator[LifespanState]:
+    state, batcher = _build(settings, engine, key_hashes)
+    loaded = asyncio.Event()
+    keeper = asyncio.create_task(_keep_models(state.registry, settings.reload_interval_s, loaded))
+    try:
+        # Who can connect is sent work; until the models are loaded, nobody should be.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(loaded.wait(), settings.first_load_s)
+        yield {"lungseg": state}
+    finally:
+        state.lifecycle.draining = True
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+        await asyncio.to_thread(state.workers.close)
+        if batcher:
+            batcher.close()
+        if spans:
+            await asyncio.to_thread(spans.shutdown)
 
 
 def _start_tracing() -> TracerProvider:

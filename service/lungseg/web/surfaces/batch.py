@@ -8,7 +8,6 @@ import json
 import re
 import time
 import zipfile
-from collections import deque
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -115,19 +114,16 @@ class Batch:
 
     async def results(self, members: list[Member]) -> AsyncGenerator[Done]:
         """Works on as many items at a time as there are workers; yields them in order."""
-        tasks: deque[asyncio.Task[Done]] = deque()
-        waiting = iter(members)
+        places = asyncio.Semaphore(self.state.workers.threads)
+
+        async def one(member: Member) -> Done:
+            async with places:
+                return await self._one(member)
+
+        tasks = [asyncio.create_task(one(member)) for member in members]
         try:
-            while True:
-                while len(tasks) < self.state.workers.threads:
-                    member = next(waiting, None)
-                    if member is None:
-                        break
-                    tasks.append(asyncio.create_task(self._one(member)))
-                if not tasks:
-                    return
-                yield await tasks[0]
-                tasks.popleft()
+            for task in tasks:
+                yield await task
         finally:
             for task in tasks:
                 task.cancel()
