@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from lungseg.web.layers.metrics import Metrics
 from lungseg.web.layers.refusals import add_error_handlers
 from lungseg.web.layers.telemetry import TelemetryLayer
 from lungseg.web.openapi import describe_api
-from lungseg.web.state import Lifecycle, LifespanState, State
+from lungseg.web.state import Lifecycle, State
 from lungseg.web.surface import Surface, Surfaces
 from lungseg.web.surfaces import batch, health, home, models, segment
 from lungseg.web.surfaces.v2 import routes as v2
@@ -49,10 +50,6 @@ EXPOSED_HEADERS = ("X-Request-ID", "X-Segmentation", "Server-Timing")
 LOG = logging.getLogger("lungseg.app")
 
 
-class TracingMissing(ValueError):
-    """Tracing is asked for, but OpenTelemetry is not installed."""
-
-
 def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> FastAPI:
     """Builds the whole service; nothing is opened or started before its lifespan.
 
@@ -62,8 +59,8 @@ def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> 
 
     Raises:
         ProviderMissing: a provider that is asked for is not there.
-        TracingMissing: tracing is asked for, but not installed.
-        ValueError, OSError: the API keys cannot be read.
+        ValueError: an API key is malformed, or tracing is asked for but not installed.
+        OSError: the API keys cannot be read.
     """
     engine = Engine(
         providers=settings.providers, intra_op_threads=settings.intra_op_threads or settings.cores
@@ -72,6 +69,10 @@ def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> 
     key_hashes = settings.key_hashes()
     spans = _start_tracing() if settings.tracing else None
     owners = Surfaces(members=surfaces, root_path=settings.root_path)
+
+    def lifespan(_app: FastAPI) -> AbstractAsyncContextManager[dict[str, State]]:
+        return _running(settings, engine, key_hashes, spans)
+
     # Hospital networks reach no CDN: the page's scripts come from this server.
     app = FastAPIOffline(
         redoc_url=None,
@@ -82,7 +83,7 @@ def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> 
         description=home.RESEARCH_ONLY,
         root_path=settings.root_path,
         redirect_slashes=False,
-        lifespan=lambda _app: _running(settings, engine, key_hashes, spans),
+        lifespan=lifespan,
         middleware=_layers(settings, owners),
         telemetry={
             "tracing": spans is not None,
@@ -126,7 +127,7 @@ def _layers(settings: Settings, surfaces: Surfaces) -> list[Middleware]:
 @contextlib.asynccontextmanager
 async def _running(
     settings: Settings, engine: Engine, key_hashes: tuple[bytes, ...], spans: TracerProvider | None
-) -> AsyncGenerator[LifespanState]:
+) -> AsyncGenerator[dict[str, State]]:
     state, batcher = _build(settings, engine, key_hashes)
     loaded = asyncio.Event()
     keeper = asyncio.create_task(_keep_models(state.registry, settings.reload_interval_s, loaded))
@@ -150,7 +151,7 @@ def _start_tracing() -> TracerProvider:
     try:
         from lungseg.web.layers.tracing import start_tracing
     except ImportError:
-        raise TracingMissing("tracing needs the extra otel: pip install lungseg[otel]") from None
+        raise ValueError("tracing needs the extra otel: pip install lungseg[otel]") from None
     return start_tracing()
 
 

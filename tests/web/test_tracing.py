@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lungseg.app import TracingMissing, create_app
+from lungseg.app import create_app
 from tests.serving import running, settings
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -83,5 +83,5 @@ def test_without_opentelemetry_the_start_says_so(
     """The extra is named, so that it can be installed."""
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     monkeypatch.delitem(sys.modules, "lungseg.web.layers.tracing", raising=False)
-    with pytest.raises(TracingMissing, match=r"lungseg\[otel\]"):
+    with pytest.raises(ValueError, match=r"lungseg\[otel\]"):
         create_app(settings(models, tracing=True))

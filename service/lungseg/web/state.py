@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
 
 from starlette.types import Scope
 
@@ -60,12 +59,6 @@ class State:
         return None if serves else ModelNotReady("no model is loaded (yet)")
 
 
-class LifespanState(TypedDict):
-    """What the lifespan yields, and the server puts into every scope."""
-
-    lungseg: State
-
-
 @dataclass(slots=True, kw_only=True)
 class Exchange:
     """One request and what is learnt of it on its way, for the log and the metrics."""
@@ -85,14 +78,10 @@ class Exchange:
 
 
 def state_of(scope: Scope) -> State:
-    """The application's state."""
-    return _state(scope)["lungseg"]
+    """The application's state, which its lifespan yields and the server puts into each scope."""
+    return scope["state"]["lungseg"]
 
 
 def exchange_of(scope: Scope) -> Exchange:
     """The exchange of this request."""
-    return _state(scope)["exchange"]
-
-
-def _state(scope: Scope) -> dict[str, Any]:
-    return scope["state"]
+    return scope["state"]["exchange"]

@@ -143,9 +143,6 @@ def log_bug(exchange: Exchange, error: Exception) -> None:
     # The message of an unexpected exception may quote data: type and places are enough.
     frames = traceback.extract_tb(error.__traceback__)
     places = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
-    fields = {
-        "request_id": exchange.request_id,
-        "error": type(error).__qualname__,
-        "places": places,
-    }
+    kind = type(error).__qualname__
+    fields = {"request_id": exchange.request_id, "error": kind, "places": places}
     ERRORS.error("bug", extra={"fields": fields})

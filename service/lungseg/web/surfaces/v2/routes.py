@@ -23,11 +23,7 @@ from lungseg.web.surface import Surface
 from lungseg.web.surfaces.v2 import codec
 
 PLATFORM = "onnx_onnxv1"
-_ERROR = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {"error": {"type": "string"}},
-}
+_ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
 _STATUSES = {
     400: "The request is malformed",
     401: "An API key is needed",
