@@ -25,6 +25,12 @@ def test_what_was_packed_comes_back(content: bytes, window_bits: int, after: byt
     assert unpack(packed + after, window_bits, len(content)) == (content, True)
 
 
+@given(size=st.integers(PIECE - 300, PIECE + 300), window_bits=WINDOWS)
+def test_a_stream_that_ends_in_the_middle_of_a_match_is_whole(size: int, window_bits: int) -> None:
+    """Zlib may have taken in every byte of a raw stream before it gives the last ones."""
+    assert unpack(pack(bytes(size), window_bits), window_bits, size) == (bytes(size), True)
+
+
 @given(data=st.data(), content=st.binary(max_size=500), window_bits=WINDOWS)
 def test_a_part_of_a_stream_is_not_complete(
     data: st.DataObject, content: bytes, window_bits: int

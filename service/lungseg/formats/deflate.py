@@ -25,7 +25,10 @@ def unpack(packed: bytes, window_bits: int, limit: int) -> tuple[bytes, bool]:
     """
     stream, rest = zlib.decompressobj(window_bits), packed
     unpacked = io.BytesIO()  # grows in place and hands its bytes over uncopied
-    while rest and not stream.eof and unpacked.tell() <= limit:
-        unpacked.write(stream.decompress(rest, _PIECE_BYTES))
+    while not stream.eof and unpacked.tell() <= limit:
+        piece = stream.decompress(rest, _PIECE_BYTES)
         rest = stream.unconsumed_tail
+        if not piece and not rest:  # only now: what was taken in may not be out yet
+            break
+        unpacked.write(piece)
     return unpacked.getvalue(), stream.eof
