@@ -15,10 +15,11 @@ import httpx
 import numpy as np
 import uvicorn
 
-from lungseg.app import create_app
+from lungseg.app import SURFACES, create_app
 from lungseg.inference.timing import Deadline, Stopwatch
 from lungseg.settings import Settings
 from lungseg.web.state import State
+from lungseg.web.surface import Surface
 
 PATIENCE_S = 30.0
 
@@ -32,10 +33,9 @@ def settings(models: Path, **changes: Any) -> Settings:
 class Running:
     """A started service: ``client`` for its address, ``state`` for what tests cannot post."""
 
-    def __init__(self, configured: Settings) -> None:
-        config = uvicorn.Config(
-            create_app(configured), port=0, log_config=None, access_log=False, lifespan="on"
-        )
+    def __init__(self, configured: Settings, surfaces: tuple[Surface, ...]) -> None:
+        app = create_app(configured, surfaces)
+        config = uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="on")
         self.server = uvicorn.Server(config)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
@@ -105,9 +105,15 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(models: Path, *, ready: bool = True, **changes: Any) -> Iterator[Running]:
+def running(
+    models: Path,
+    *,
+    ready: bool = True,
+    surfaces: tuple[Surface, ...] = SURFACES,
+    **changes: Any,
+) -> Iterator[Running]:
     """Starts the service, and stops it afterwards."""
-    service = Running(settings(models, **changes))
+    service = Running(settings(models, **changes), surfaces)
     try:
         if ready:
             service.wait_ready()

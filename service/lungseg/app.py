@@ -7,10 +7,13 @@ import contextlib
 import logging
 import signal
 from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 import lungseg
 from lungseg.inference.batcher import Batcher
@@ -21,83 +24,132 @@ from lungseg.inference.session import Engine
 from lungseg.inference.workers import Workers
 from lungseg.pipeline import Pipeline
 from lungseg.settings import Settings
-from lungseg.web import batch, health, models, segment, v2
-from lungseg.web.errors import add_error_handlers
-from lungseg.web.limits import LimitsLayer
-from lungseg.web.metrics import Metrics
+from lungseg.web.layers.limits import LimitsLayer
+from lungseg.web.layers.metrics import Metrics
+from lungseg.web.layers.refusals import add_error_handlers
+from lungseg.web.layers.telemetry import TelemetryLayer
 from lungseg.web.openapi import describe_api
-from lungseg.web.state import Lifecycle, LifespanState, Limits, State
-from lungseg.web.telemetry import TelemetryLayer
-from lungseg.web.tracing import Tracer
+from lungseg.web.state import Lifecycle, State
+from lungseg.web.surface import Surface, Surfaces
+from lungseg.web.surfaces import batch, health, home, models, segment
+from lungseg.web.surfaces.v2 import routes as v2
 
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+SURFACES = (
+    segment.SURFACE,
+    batch.SURFACE,
+    models.SURFACE,
+    *v2.SURFACES,
+    health.SURFACE,
+    *home.SURFACES,
+)
+"""Every API that is served."""
+EXPOSED_HEADERS = ("X-Request-ID", "X-Segmentation", "Server-Timing")
+"""What scripts of other origins may read."""
 LOG = logging.getLogger("lungseg.app")
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> FastAPI:
     """Builds the whole service; nothing is opened or started before its lifespan.
 
     Args:
         settings: see ``Settings``.
+        surfaces: the APIs that are served.
 
     Raises:
         ProviderMissing: a provider that is asked for is not there.
-        TracingMissing: tracing is asked for, but not installed.
-        ValueError, OSError: the API keys cannot be read.
+        ValueError: an API key is malformed, or tracing is asked for but not installed.
+        OSError: the API keys cannot be read.
     """
     engine = Engine(
         providers=settings.providers, intra_op_threads=settings.intra_op_threads or settings.cores
     )
     engine.check()
-    limits = _limits(settings)
-    tracer = Tracer() if settings.tracing else None
+    key_hashes = settings.key_hashes()
+    spans = _start_tracing() if settings.tracing else None
+    owners = Surfaces(members=surfaces, root_path=settings.root_path)
 
-    @contextlib.asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncGenerator[LifespanState]:
-        state, batcher = _build(settings, engine, limits, tracer)
-        loaded = asyncio.Event()
-        keeper = asyncio.create_task(
-            _keep_models(state.registry, settings.reload_interval_s, loaded)
-        )
-        try:
-            # Who can connect is sent work; until the models are loaded, nobody should be.
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(loaded.wait(), settings.first_load_s)
-            yield {"lungseg": state}
-        finally:
-            state.lifecycle.draining = True
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
-            await asyncio.to_thread(state.workers.close)
-            if batcher:
-                batcher.close()
-            if tracer:
-                await asyncio.to_thread(tracer.close)
+    def lifespan(_app: FastAPI) -> AbstractAsyncContextManager[dict[str, State]]:
+        return _running(settings, engine, key_hashes, spans)
 
     # Hospital networks reach no CDN: the page's scripts come from this server.
     app = FastAPIOffline(
         redoc_url=None,
-        static_url="/docs-files",
+        static_url=home.DOCS_FILES,
         title="lungseg",
         version=lungseg.__version__,
         summary="Lung segmentation in chest CT slices",
-        description="Research use only, not a medical device.",
+        description=home.RESEARCH_ONLY,
         root_path=settings.root_path,
         redirect_slashes=False,
         lifespan=lifespan,
-        middleware=[
-            Middleware(TelemetryLayer, root_path=settings.root_path),
-            Middleware(LimitsLayer),
-        ],
+        middleware=_layers(settings, owners),
+        telemetry={
+            "tracing": spans is not None,
+            "tracer_provider": spans,
+            "exclude": owners.quiet,
+            # Ours are in /metrics and in the log; FastAPI's quote what exceptions say.
+            **dict.fromkeys(("metrics", "logs", "operation_spans", "auto_configure"), False),
+        },
     )
-    for router in (segment.router, batch.router, models.router, v2.router, health.router):
-        app.include_router(router)
+    for surface in surfaces:
+        if surface.router:
+            app.include_router(surface.router)
     add_error_handlers(app)
     describe_api(app)
     return app
 
 
+def _layers(settings: Settings, surfaces: Surfaces) -> list[Middleware]:
+    layers = [Middleware(TelemetryLayer, surfaces=surfaces), Middleware(LimitsLayer)]
+    if not settings.cors_origins:
+        return layers
+    # Outermost, so that scripts can read every answer, that of a bug too.
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=settings.cors_origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=("*",),
+        expose_headers=EXPOSED_HEADERS,
+    )
+    return [cors, *layers]
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    settings: Settings, engine: Engine, key_hashes: tuple[bytes, ...], spans: TracerProvider | None
+) -> AsyncGenerator[dict[str, State]]:
+    state, batcher = _build(settings, engine, key_hashes)
+    loaded = asyncio.Event()
+    keeper = asyncio.create_task(_keep_models(state.registry, settings.reload_interval_s, loaded))
+    try:
+        # Who can connect is sent work; until the models are loaded, nobody should be.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(loaded.wait(), settings.first_load_s)
+        yield {"lungseg": state}
+    finally:
+        state.lifecycle.draining = True
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+        await asyncio.to_thread(state.workers.close)
+        if batcher:
+            batcher.close()
+        if spans:
+            await asyncio.to_thread(spans.shutdown)
+
+
+def _start_tracing() -> TracerProvider:
+    try:
+        from lungseg.web.layers.tracing import start_tracing
+    except ImportError:
+        raise ValueError("tracing needs the extra otel: pip install lungseg[otel]") from None
+    return start_tracing()
+
+
 def _build(
-    settings: Settings, engine: Engine, limits: Limits, tracer: Tracer | None
+    settings: Settings, engine: Engine, key_hashes: tuple[bytes, ...]
 ) -> tuple[State, Batcher | None]:
     metrics = Metrics()
     pin = None if settings.model_version == "latest" else int(settings.model_version)
@@ -117,15 +169,15 @@ def _build(
         ),
         workers=Workers(threads=settings.workers or settings.cores, queue_size=settings.queue_size),
         metrics=metrics,
-        limits=limits,
+        settings=settings,
+        key_hashes=key_hashes,
         lifecycle=Lifecycle(),
-        trace=tracer.record if tracer else None,
     )
     metrics.watch_models(registry)
     metrics.watch("queue_depth", "Requests that wait for a worker.", lambda: state.workers.waiting)
     metrics.watch("busy_workers", "Workers that compute.", lambda: state.workers.running)
     metrics.watch("in_flight", "Requests being answered.", lambda: state.lifecycle.in_flight)
-    metrics.watch("ready", "1 when work is taken.", lambda: float(state.ready))
+    metrics.watch("ready", "1 when work is taken.", lambda: float(state.unreadiness is None))
     return state, batcher
 
 
@@ -139,20 +191,6 @@ def _build_batcher(settings: Settings, metrics: Metrics) -> Batcher | None:
     )
     metrics.watch("batch_queue_depth", "Slices that wait for a batch.", lambda: batcher.waiting)
     return batcher
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        max_body_bytes=settings.max_body_bytes,
-        max_batch_bytes=settings.max_batch_bytes,
-        max_buffered_bytes=settings.max_buffered_bytes,
-        max_pixels=settings.max_pixels,
-        max_batch_items=settings.max_batch_items,
-        deadline_s=settings.deadline_s,
-        allow_non_ct=settings.allow_non_ct,
-        model_control=settings.model_control,
-        key_hashes=settings.key_hashes(),
-    )
 
 
 async def _keep_models(registry: Registry, interval_s: float, done: asyncio.Event) -> None:

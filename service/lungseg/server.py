@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from lungseg.app import create_app
 from lungseg.settings import Settings
-from lungseg.web.logs import configure_logging
+from lungseg.web.layers.logs import configure_logging
 
 LOG = logging.getLogger("lungseg.main")
 POLL_S = 0.02

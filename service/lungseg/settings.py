@@ -99,6 +99,10 @@ class Settings(BaseSettings):
         description="Keys, or `sha256:` and their hash, comma-separated.",
     )
     api_keys_file: Path | None = Field(default=None, description="File with one such key a line.")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origins of web pages whose scripts may call, comma-separated; `*` = all.",
+    )
 
     log_format: Literal["json", "console"] = Field(default="json", description="Form of the log.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -108,7 +112,7 @@ class Settings(BaseSettings):
         default=False, description="OpenTelemetry export (extra `otel`, OTEL_* variables)."
     )
 
-    @field_validator("providers", "api_keys", mode="before")
+    @field_validator("providers", "api_keys", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):

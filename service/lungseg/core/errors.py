@@ -21,18 +21,6 @@ class MalformedRequest(LungsegError):
     code = "malformed_request"
 
 
-class Unauthorized(LungsegError):
-    """API keys are configured and the request carries none that is known."""
-
-    code = "unauthorized"
-
-
-class Forbidden(LungsegError):
-    """The operator has switched this off."""
-
-    code = "forbidden"
-
-
 class BodyTooLarge(LungsegError):
     """The request has more bytes than the service accepts."""
 
@@ -85,9 +73,3 @@ class InvalidParameter(LungsegError):
     """A query parameter has a value outside its range."""
 
     code = "invalid_parameter"
-
-
-class Draining(LungsegError):
-    """The service is shutting down and takes no new work."""
-
-    code = "draining"

@@ -1,29 +1,34 @@
-"""Sizes of compressed data, found without holding what comes out."""
+"""Unpacking that ends at a limit."""
 
 from __future__ import annotations
 
+import io
 import zlib
 
 _PIECE_BYTES = 1 << 20
 
 
-def inflated_size(packed: bytes, window_bits: int, limit: int) -> tuple[int, bool]:
-    """Unpacks piece by piece and counts.
+def unpack(packed: bytes, window_bits: int, limit: int) -> tuple[bytes, bool]:
+    """Unpacks piece by piece, in one pass, until there is too much.
 
     Args:
-        packed: a zlib, gzip or raw deflate stream.
+        packed: a zlib, gzip or raw deflate stream; what follows its end is ignored.
         window_bits: says which, see ``zlib.decompressobj``.
-        limit: counting stops once there are more bytes.
+        limit: most bytes that are wanted.
 
     Returns:
-        The bytes counted, and whether the stream is complete.
+        What came out, longer than the limit where more would come, and whether the stream
+        is complete.
 
     Raises:
         zlib.error: it is damaged.
     """
-    stream = zlib.decompressobj(window_bits)
-    size, rest = 0, packed
-    while rest and not stream.eof and size <= limit:
-        size += len(stream.decompress(rest, _PIECE_BYTES))
+    stream, rest = zlib.decompressobj(window_bits), packed
+    unpacked = io.BytesIO()  # grows in place and hands its bytes over uncopied
+    while not stream.eof and unpacked.tell() <= limit:
+        piece = stream.decompress(rest, _PIECE_BYTES)
         rest = stream.unconsumed_tail
-    return size, stream.eof
+        if not piece and not rest:  # only now: what was taken in may not be out yet
+            break
+        unpacked.write(piece)
+    return unpacked.getvalue(), stream.eof

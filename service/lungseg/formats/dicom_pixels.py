@@ -19,7 +19,7 @@ from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 
 from lungseg.core.errors import ImageTooLarge, NotGrey, UndecodableImage
-from lungseg.formats.deflate import inflated_size
+from lungseg.formats.deflate import unpack
 
 MAX_HEADER_BYTES = 8 << 20
 """Room for everything but the pixels in a deflated file."""
@@ -129,21 +129,21 @@ def inflate(content: bytes, max_pixels: int) -> bytes:
     value = slice(place + 8, place + 8 + length)
     if content[value].rstrip(b"\0 ") != uid.DeflatedExplicitVRLittleEndian.encode():
         return content
-    _check_inflated(content[meta_end:], MAX_HEADER_BYTES + 4 * max_pixels)
-    body = zlib.decompress(content[meta_end:], -zlib.MAX_WBITS)
+    body = _unpacked(content[meta_end:], MAX_HEADER_BYTES + 4 * max_pixels)
     explicit = uid.ExplicitVRLittleEndian.encode().ljust(length, b"\0")
     return content[: value.start] + explicit + content[value.stop : meta_end] + body
 
 
-def _check_inflated(deflated: bytes, limit: int) -> None:
+def _unpacked(deflated: bytes, limit: int) -> bytes:
     try:
-        size, complete = inflated_size(deflated, -zlib.MAX_WBITS, limit)
+        unpacked, complete = unpack(deflated, -zlib.MAX_WBITS, limit)
     except zlib.error:
         raise UndecodableImage("the deflated part of the DICOM file is damaged") from None
-    if size > limit:
+    if len(unpacked) > limit:
         raise ImageTooLarge("expected a smaller image, its deflated part unpacks to more")
     if not complete:
         raise UndecodableImage("the deflated part of the DICOM file is truncated")
+    return unpacked
 
 
 def _transfer_syntax(dataset: FileDataset) -> uid.UID:

@@ -6,16 +6,15 @@ Uploads hold patients' images, so they are never spooled to temporary files.
 from __future__ import annotations
 
 import asyncio
+import time
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import (
-    MultipartParser,
-    parse_options_header,
-)
+from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from lungseg.core.errors import (
@@ -24,14 +23,15 @@ from lungseg.core.errors import (
     TooManyItems,
     UnsupportedMediaType,
 )
-from lungseg.formats.deflate import inflated_size
+from lungseg.formats.deflate import unpack
 from lungseg.inference.errors import DeadlineExceeded
 from lungseg.inference.workers import ClientGone
-from lungseg.web.state import exchange_of
+from lungseg.web.state import exchange_of, state_of
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
+T = TypeVar("T")
 _WINDOW_BITS = {
     "gzip": 16 + zlib.MAX_WBITS,
     "x-gzip": 16 + zlib.MAX_WBITS,
@@ -48,6 +48,34 @@ class Part:
     name: str = ""
     filename: str | None = None
     content: bytes = b""
+
+
+async def compute(request: Request, work: Callable[[bytes], T]) -> T:
+    """Receives the body, and works on it in a worker thread, unpacked.
+
+    Args:
+        request: with a body of at most what its surface allows, as sent and unpacked.
+        work: what to do with the body, which it alone holds.
+
+    Raises:
+        LungsegError, ClientGone: see ``read_body``, ``Workers.run`` and ``work``.
+    """
+    state, exchange = state_of(request.scope), exchange_of(request.scope)
+    limit = exchange.surface.body_limit(state.settings)
+    encoding = request.headers.get("content-encoding", "")
+    pieces = [await read_body(request)]
+    submitted = time.perf_counter()
+
+    def job() -> T:
+        exchange.watch.add("queue", (time.perf_counter() - submitted) * 1000)
+        return work(unpacked_body(pieces.pop(), encoding, limit))
+
+    return await state.workers.run(
+        job,
+        deadline=exchange.deadline,
+        gone=lambda: disconnected(request),
+        size_bytes=exchange.bytes_in,
+    )
 
 
 async def read_body(request: Request) -> bytes:
@@ -76,7 +104,7 @@ async def disconnected(request: Request) -> None:
         pass
 
 
-def inflate(body: bytes, encoding: str, limit: int) -> bytes:
+def unpacked_body(body: bytes, encoding: str, limit: int) -> bytes:
     """Undoes ``Content-Encoding``.
 
     Args:
@@ -95,14 +123,14 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
     if name not in _WINDOW_BITS:
         raise UnsupportedMediaType("expected Content-Encoding gzip or deflate, received another")
     try:
-        size, complete = inflated_size(body, _WINDOW_BITS[name], limit)
-        if size > limit:
-            raise BodyTooLarge(f"expected at most {limit} unpacked bytes, received more")
-        if not complete:
-            raise MalformedRequest("the compressed body is truncated")
-        return zlib.decompressobj(_WINDOW_BITS[name]).decompress(body)
+        unpacked, complete = unpack(body, _WINDOW_BITS[name], limit)
     except zlib.error:
         raise MalformedRequest("the body is not what its Content-Encoding says") from None
+    if len(unpacked) > limit:
+        raise BodyTooLarge(f"expected at most {limit} unpacked bytes, received more")
+    if not complete:
+        raise MalformedRequest("the compressed body is truncated")
+    return unpacked
 
 
 def single_file(body: bytes, content_type: str, name: str = "file") -> bytes:
@@ -151,7 +179,6 @@ class _Parts:
         self._limit = limit
         self._field = bytearray()
         self._value = bytearray()
-        self._content: list[bytes] = []
 
     def callbacks(self) -> MultipartCallbacks:
         return {
@@ -160,7 +187,6 @@ class _Parts:
             "on_header_value": self._take_value,
             "on_header_end": self._header,
             "on_part_data": self._take_content,
-            "on_part_end": self._end,
             "on_end": self._finish,
         }
 
@@ -176,7 +202,8 @@ class _Parts:
         self._value += data[start:end]
 
     def _take_content(self, data: bytes, start: int, end: int) -> None:
-        self._content.append(data[start:end])
+        # The whole body is parsed at once, so this comes once a part and nothing is joined.
+        self.found[-1].content += data[start:end]
 
     def _header(self) -> None:
         if bytes(self._field).lower() == b"content-disposition":
@@ -187,10 +214,6 @@ class _Parts:
                 part.filename = options[b"filename"].decode("utf-8", "replace")
         self._field.clear()
         self._value.clear()
-
-    def _end(self) -> None:
-        self.found[-1].content = b"".join(self._content)
-        self._content.clear()
 
     def _finish(self) -> None:
         self.ended = True

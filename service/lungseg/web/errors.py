@@ -1,22 +1,13 @@
-"""One table: error → status and problem document (RFC 9457)."""
+"""One table: error → status and problem document (RFC 9457); and what only the web refuses."""
 
 from __future__ import annotations
 
 import json
-import math
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
-from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
-from lungseg.core.errors import InvalidParameter, LungsegError, MalformedRequest
-from lungseg.inference.errors import Overloaded
-from lungseg.inference.workers import ClientGone
-from lungseg.web.state import Exchange, exchange_of
+from lungseg.core.errors import LungsegError
 
-CLIENT_CLOSED_REQUEST = 499
-"""nginx's status for a client that left; it is logged and counted, never received."""
 PROBLEM = "application/problem+json"
 
 PROBLEMS: dict[str, tuple[int, str]] = {
@@ -41,7 +32,24 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "draining": (503, "The service is shutting down"),
     "deadline_exceeded": (504, "The answer would come too late"),
 }
-_CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed", 400: "malformed_request"}
+
+
+class Unauthorized(LungsegError):
+    """API keys are configured and the request carries none that is known."""
+
+    code = "unauthorized"
+
+
+class Forbidden(LungsegError):
+    """The operator has switched this off."""
+
+    code = "forbidden"
+
+
+class Draining(LungsegError):
+    """The service is shutting down and takes no new work."""
+
+    code = "draining"
 
 
 def problem_document(code: str, detail: str, request_id: str) -> dict[str, str | int]:
@@ -57,64 +65,7 @@ def problem_document(code: str, detail: str, request_id: str) -> dict[str, str |
     }
 
 
-def respond(error: LungsegError, exchange: Exchange) -> Response:
-    """The answer to an error: a problem, or under ``/v2`` the protocol's own error object."""
-    exchange.code = error.code
-    status = PROBLEMS[error.code][0]
-    headers: dict[str, str] = {}
-    if isinstance(error, Overloaded):
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    elif status == 503:
-        headers["Retry-After"] = "1"
-    elif status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    if exchange.path.startswith("/v2"):
-        # Triton and KServe know no 422: what a client got wrong is a 400.
-        status = 400 if status in (415, 422) else status
-        content = json.dumps({"error": str(error)})
-        return Response(content, status, headers, "application/json")
-    document = problem_document(error.code, str(error), exchange.request_id)
-    return Response(json.dumps(document), status, headers, PROBLEM)
-
-
-def add_error_handlers(app: FastAPI) -> None:
-    """Teaches the application the table."""
-    app.add_exception_handler(LungsegError, _lungseg_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(ClientGone, _client_gone)
-
-
-def _lungseg_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, LungsegError):
-        raise error
-    return respond(error, exchange_of(request.scope))
-
-
-def _validation_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, RequestValidationError):
-        raise error
-    # The message says what is wrong; the offending value stays out: it is the client's.
-    found = [f"{item['loc'][-1]}: {item['msg']}" for item in error.errors()]
-    in_body = any(item["loc"][0] == "body" for item in error.errors())
-    kind = MalformedRequest if in_body else InvalidParameter
-    return respond(kind("; ".join(found)), exchange_of(request.scope))
-
-
-def _http_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        raise error
-    exchange = exchange_of(request.scope)
-    exchange.code = _CODE_OF_STATUS.get(error.status_code, "internal_error")
-    status, title = PROBLEMS[exchange.code]
-    if exchange.path.startswith("/v2"):
-        content, media_type = json.dumps({"error": title}), "application/json"
-    else:
-        document = problem_document(exchange.code, f"{title}.", exchange.request_id)
-        content, media_type = json.dumps(document), PROBLEM
-    return Response(content, status, dict(error.headers or {}), media_type)
-
-
-def _client_gone(request: Request, _error: Exception) -> Response:
-    exchange_of(request.scope).code = "client_gone"
-    return Response(status_code=CLIENT_CLOSED_REQUEST)
+def problem(code: str, detail: str, request_id: str) -> Response:
+    """A problem as a response."""
+    document = problem_document(code, detail, request_id)
+    return Response(json.dumps(document), PROBLEMS[code][0], media_type=PROBLEM)

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
 
 from starlette.types import Scope
 
+from lungseg.core.errors import LungsegError
+from lungseg.inference.errors import ModelNotReady
 from lungseg.inference.registry import Registry
 from lungseg.inference.timing import Deadline, Stopwatch
 from lungseg.inference.workers import Workers
 from lungseg.pipeline import Pipeline
-from lungseg.web.metrics import Metrics
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a request may have. Sizes in bytes, times in seconds.
-
-    Attributes:
-        key_hashes: SHA-256 of the API keys; none = everybody may call.
-    """
-
-    max_body_bytes: int
-    max_batch_bytes: int
-    max_buffered_bytes: int
-    max_pixels: int
-    max_batch_items: int
-    deadline_s: float
-    allow_non_ct: bool
-    model_control: bool
-    key_hashes: tuple[bytes, ...]
+from lungseg.settings import Settings
+from lungseg.web.errors import Draining
+from lungseg.web.layers.metrics import Metrics
+from lungseg.web.surface import Surface
 
 
 @dataclass(slots=True)
@@ -56,28 +40,25 @@ class State:
     """Built once in the lifespan of the application.
 
     Attributes:
-        trace: hears of each finished request, see ``Tracer.record``; None = tracing is off.
+        key_hashes: SHA-256 of the API keys; none = everybody may call.
     """
 
     registry: Registry
     pipeline: Pipeline
     workers: Workers
     metrics: Metrics
-    limits: Limits
+    settings: Settings
+    key_hashes: tuple[bytes, ...]
     lifecycle: Lifecycle
-    trace: Callable[[Exchange, str, str, int], None] | None = None
 
     @property
-    def ready(self) -> bool:
-        """Whether the configured model serves and new work is taken."""
+    def unreadiness(self) -> LungsegError | None:
+        """Why no work should be sent; None when it may be."""
+        if self.lifecycle.draining:
+            return Draining("the service is shutting down")
         family = self.registry.families().get(self.registry.policy.model)
-        return not self.lifecycle.draining and bool(family and family.serving)
-
-
-class LifespanState(TypedDict):
-    """What the lifespan yields, and the server puts into every scope."""
-
-    lungseg: State
+        serves = family is not None and family.serving is not None
+        return None if serves else ModelNotReady("no model is loaded (yet)")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,9 +66,9 @@ class Exchange:
     """One request and what is learnt of it on its way, for the log and the metrics."""
 
     request_id: str
-    path: str
+    surface: Surface
     deadline: Deadline
-    traceparent: str = ""
+    trace_id: str = ""
     model: str = ""
     version: str = ""
     code: str = "ok"
@@ -102,14 +83,10 @@ class Exchange:
 
 
 def state_of(scope: Scope) -> State:
-    """The application's state."""
-    return _state(scope)["lungseg"]
+    """The application's state, which its lifespan yields and the server puts into each scope."""
+    return scope["state"]["lungseg"]
 
 
 def exchange_of(scope: Scope) -> Exchange:
     """The exchange of this request."""
-    return _state(scope)["exchange"]
-
-
-def _state(scope: Scope) -> dict[str, Any]:
-    return scope["state"]
+    return scope["state"]["exchange"]

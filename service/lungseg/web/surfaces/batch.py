@@ -8,7 +8,6 @@ import json
 import re
 import time
 import zipfile
-from collections import deque
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -32,13 +31,14 @@ from lungseg.inference.model import Model
 from lungseg.inference.timing import Deadline, Stopwatch
 from lungseg.inference.workers import ClientGone
 from lungseg.query import SegmentQuery
-from lungseg.web.body import disconnected, inflate, read_body, split_form
+from lungseg.web.body import compute, disconnected, split_form
 from lungseg.web.errors import problem_document
-from lungseg.web.openapi import BATCH_BODY, BATCH_RESPONSES
-from lungseg.web.schemas import Problem, SegmentAnswer
-from lungseg.web.segment import chosen_model, describe, preferred
+from lungseg.web.layers.telemetry import SEE_LOG, log_bug
+from lungseg.web.openapi import BINARY, WORK_PROBLEMS, form_body
+from lungseg.web.schemas import Problem, SegmentAnswer, problems
 from lungseg.web.state import Exchange, State, exchange_of, state_of
-from lungseg.web.telemetry import SEE_LOG, log_bug
+from lungseg.web.surface import Surface
+from lungseg.web.surfaces.segment import chosen_model, describe, preferred
 
 PART = "files"
 RETRY_S = 0.05
@@ -46,7 +46,22 @@ RETRY_S = 0.05
 NDJSON, ZIP = "application/x-ndjson", "application/zip"
 ACCEPTED = {"application/json": "json", NDJSON: "ndjson", ZIP: "zip"}
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_LINES = {"type": "string", "description": "One item a line, as it is ready."}
+_MASKS = {**BINARY["schema"], "description": "A PNG mask for each slice and `statistics.csv`."}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "An answer or a problem for each file, in the order sent",
+        "content": {NDJSON: {"schema": _LINES}, ZIP: {"schema": _MASKS}},
+    },
+    **problems(*WORK_PROBLEMS, "too_many_items"),
+}
 router = APIRouter(tags=["segmentation"])
+SURFACE = Surface(
+    prefixes=("/segment/batch",),
+    router=router,
+    body_limit=lambda settings: settings.max_batch_bytes,
+    takes_work=True,
+)
 
 
 class BatchQuery(SegmentQuery):
@@ -78,8 +93,8 @@ class BatchAnswer(BaseModel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """One item, done: its JSON members, and its mask where a zip is wanted."""
+class Done:
+    """One item: its JSON members, and its mask where a zip is wanted."""
 
     document: dict[str, Any]
     png: bytes = b""
@@ -99,32 +114,29 @@ class Batch:
     model: Model
     query: BatchQuery
 
-    async def results(self, members: list[Member]) -> AsyncGenerator[Result]:
+    async def results(self, members: list[Member]) -> AsyncGenerator[Done]:
         """Works on as many items at a time as there are workers; yields them in order."""
-        tasks: deque[asyncio.Task[Result]] = deque()
-        waiting = iter(members)
+        places = asyncio.Semaphore(self.state.workers.threads)
+
+        async def one(member: Member) -> Done:
+            async with places:
+                return await self._one(member)
+
+        tasks = [asyncio.create_task(one(member)) for member in members]
         try:
-            while True:
-                while len(tasks) < self.state.workers.threads:
-                    member = next(waiting, None)
-                    if member is None:
-                        break
-                    tasks.append(asyncio.create_task(self._one(member)))
-                if not tasks:
-                    return
-                yield await tasks[0]
-                tasks.popleft()
+            for task in tasks:
+                yield await task
         finally:
             for task in tasks:
                 task.cancel()
 
-    async def _one(self, member: Member) -> Result:
+    async def _one(self, member: Member) -> Done:
         """One item; whatever is wrong with it is its own error."""
         deadline = Deadline(self.exchange.deadline.at_s)
         watch = Stopwatch(deadline)
         submitted = time.perf_counter()
 
-        def work() -> Result:
+        def work() -> Done:
             watch.add("queue", (time.perf_counter() - submitted) * 1000)
             return self._work(member, watch)
 
@@ -145,20 +157,20 @@ class Batch:
                 log_bug(self.exchange, error)
                 code, detail = LungsegError.code, SEE_LOG
             problem = problem_document(code, detail, self.exchange.request_id)
-            return Result(document={"filename": member.filename, "error": problem})
+            return Done(document={"filename": member.filename, "error": problem})
 
-    def _work(self, member: Member, watch: Stopwatch) -> Result:
+    def _work(self, member: Member, watch: Stopwatch) -> Done:
         outcome = self.state.pipeline.segment(member.read(), self.model, self.query, watch)
         described = describe(outcome, self.query, self.exchange.request_id, watch)
         png = FORMS["png"].encode(outcome, "") if self.query.format == "zip" else b""
-        return Result(document={"filename": member.filename, **described}, png=png)
+        return Done(document={"filename": member.filename, **described}, png=png)
 
 
 @router.post(
     "/segment/batch",
     response_model=BatchAnswer,
-    responses=BATCH_RESPONSES,
-    openapi_extra=BATCH_BODY,
+    responses=_RESPONSES,
+    openapi_extra=form_body(PART, {"type": "array", "minItems": 1, "items": BINARY["schema"]}, ZIP),
     summary="Segment many CT slices",
 )
 async def segment_batch(request: Request, query: Annotated[BatchQuery, Query()]) -> Response:
@@ -167,16 +179,8 @@ async def segment_batch(request: Request, query: Annotated[BatchQuery, Query()])
     form = query.format or preferred(request.headers.get("accept", ""), ACCEPTED)
     query = query.model_copy(update={"format": form})
     model = chosen_model(request, query)
-    headers = request.headers
-    body = await read_body(request)
-
-    def unpack() -> list[Member]:
-        whole = inflate(body, headers.get("content-encoding", ""), state.limits.max_batch_bytes)
-        return _members(whole, headers.get("content-type", ""), state)
-
-    members = await state.workers.run(
-        unpack, deadline=Deadline(exchange.deadline.at_s), size_bytes=len(body)
-    )
+    content_type = request.headers.get("content-type", "")
+    members = await compute(request, lambda body: _members(body, content_type, state))
     batch = Batch(state=state, exchange=exchange, model=model, query=query)
     if form == "ndjson":
         return StreamingResponse(_lines(batch, members), media_type=NDJSON)
@@ -190,7 +194,7 @@ async def segment_batch(request: Request, query: Annotated[BatchQuery, Query()])
 
 def _members(body: bytes, content_type: str, state: State) -> list[Member]:
     """The files of a form's parts, of a zip that is the body, or of a form's only part."""
-    limits = state.limits
+    limits = state.settings
     if content_type.lower().startswith("multipart/"):
         parts = split_form(body, content_type, limits.max_batch_items)
         parts = [part for part in parts if part.name == PART]
@@ -222,7 +226,7 @@ def _counted(members: list[Member], limit: int) -> list[Member]:
     return members
 
 
-async def _collect(batch: Batch, members: list[Member]) -> list[Result]:
+async def _collect(batch: Batch, members: list[Member]) -> list[Done]:
     return [result async for result in batch.results(members)]
 
 
@@ -231,7 +235,7 @@ async def _lines(batch: Batch, members: list[Member]) -> AsyncGenerator[str]:
         yield result.text + "\n"
 
 
-async def _unless_gone(request: Request, work: Any) -> list[Result]:
+async def _unless_gone(request: Request, work: Any) -> list[Done]:
     """Awaits the results, or stops them when the client leaves."""
     task = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(disconnected(request))
@@ -245,7 +249,7 @@ async def _unless_gone(request: Request, work: Any) -> list[Result]:
         leaving.cancel()
 
 
-def _zip(results: list[Result]) -> bytes:
+def _zip(results: list[Done]) -> bytes:
     """A mask per slice that has one, and ``statistics.csv`` of all; the same input, same bytes."""
     stream = io.BytesIO()
     documents = [result.document for result in results]

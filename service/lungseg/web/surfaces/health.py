@@ -5,12 +5,14 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from lungseg.core.errors import Draining, LungsegError
-from lungseg.inference.errors import ModelNotReady
 from lungseg.web.schemas import problems
-from lungseg.web.state import State, state_of
+from lungseg.web.state import state_of
+from lungseg.web.surface import Surface
 
 router = APIRouter(tags=["operations"])
+SURFACE = Surface(
+    prefixes=("/livez", "/readyz", "/metrics"), router=router, needs_key=False, quiet=True
+)
 OPENMETRICS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -25,7 +27,7 @@ async def livez() -> dict[str, str]:
 )
 async def readyz(request: Request) -> JSONResponse:
     """503 until the model is warmed up, while draining, and when none is loaded."""
-    if error := unreadiness(state_of(request.scope)):
+    if error := state_of(request.scope).unreadiness:
         raise error
     return JSONResponse({"status": "ready"})
 
@@ -40,10 +42,3 @@ async def metrics(request: Request) -> Response:
     """Everything counted and timed since the start."""
     text = state_of(request.scope).metrics.render()
     return Response(text, headers={"Content-Type": OPENMETRICS_TEXT})
-
-
-def unreadiness(state: State) -> LungsegError | None:
-    """Why no work should be sent; None when it may be."""
-    if state.lifecycle.draining:
-        return Draining("the service is shutting down")
-    return None if state.ready else ModelNotReady("no model is loaded (yet)")

@@ -9,9 +9,11 @@ from lungseg.inference.contract import Contract
 from lungseg.inference.registry import Family, Registry, Version
 from lungseg.web.schemas import ModelInfo, ModelList, VersionInfo, problems
 from lungseg.web.state import state_of
+from lungseg.web.surface import Surface
 
 router = APIRouter(prefix="/models", tags=["models"])
-_NOT_THERE = problems("unauthorized", "unknown_model", "model_not_ready")
+SURFACE = Surface(prefixes=("/models",), router=router)
+_NOT_THERE = problems("unauthorized", "unknown_model", "invalid_parameter", "model_not_ready")
 
 
 @router.get("", responses=problems("unauthorized"), summary="List models and versions")

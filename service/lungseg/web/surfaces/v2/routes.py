@@ -1,26 +1,60 @@
-"""Open Inference Protocol v2 (KServe, Triton): an unmodified ``tritonclient.http`` works here."""
+"""The endpoints of the protocol, and its own form of errors."""
 
 from __future__ import annotations
 
 import asyncio
-import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from lungseg.core.errors import Forbidden, InvalidParameter
+from lungseg.core.errors import InvalidParameter
 from lungseg.inference.errors import BundleError
 from lungseg.inference.model import Model
 from lungseg.query import SegmentQuery
-from lungseg.web import v2_codec
-from lungseg.web.body import disconnected, inflate, read_body
-from lungseg.web.health import unreadiness
+from lungseg.web.body import compute, read_body
+from lungseg.web.errors import PROBLEMS, Forbidden
 from lungseg.web.state import Exchange, State, exchange_of, state_of
+from lungseg.web.surface import Surface
+from lungseg.web.surfaces.v2 import codec
 
 PLATFORM = "onnx_onnxv1"
-router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+_ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+_STATUSES = {
+    400: "The request is malformed",
+    401: "An API key is needed",
+    403: "Loading and unloading is switched off",
+    404: "There is no such model",
+    413: "The body is too large",
+    500: "Something went wrong here",
+    503: "Not ready, overloaded or draining",
+    504: "The answer would come too late",
+}
+router = APIRouter(
+    prefix="/v2",
+    tags=["open inference protocol"],
+    responses={
+        status: {"description": text, "content": {"application/json": {"schema": _ERROR}}}
+        for status, text in _STATUSES.items()
+    },
+)
+
+
+def _error_object(code: str, detail: str, _request_id: str) -> Response:
+    # Triton and KServe know no 422: what a client got wrong is a 400.
+    status = PROBLEMS[code][0]
+    return JSONResponse({"error": detail}, 400 if status in (415, 422) else status)
+
+
+_V2 = Surface(prefixes=("/v2",), router=router, render=_error_object, takes_work=True)
+_PART = replace(_V2, router=None, takes_work=False)
+SURFACES = (
+    _V2,
+    replace(_PART, prefixes=("/v2/health",), needs_key=False, quiet=True),
+    replace(_PART, prefixes=("/v2/repository",)),
+)
 
 
 @router.get("", summary="Describe the server")
@@ -42,7 +76,7 @@ async def live() -> dict[str, bool]:
 @router.get("/health/ready", summary="Whether to send work")
 async def ready(request: Request) -> dict[str, bool]:
     """503 when ``/readyz`` is."""
-    if error := unreadiness(state_of(request.scope)):
+    if error := state_of(request.scope).unreadiness:
         raise error
     return {"ready": True}
 
@@ -71,7 +105,7 @@ async def model_ready(request: Request, model: str, version: str | None = None) 
     """404 when there is none, 503 when it is not loaded or the service drains."""
     state = state_of(request.scope)
     found = state.registry.get(model, version)
-    if state.lifecycle.draining and (error := unreadiness(state)):
+    if state.lifecycle.draining and (error := state.unreadiness):
         raise error
     return {"name": found.contract.name, "ready": True}
 
@@ -83,26 +117,14 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
     state, exchange = state_of(request.scope), exchange_of(request.scope)
     found = state.registry.get(model, version)
     exchange.model, exchange.version = found.contract.name, found.contract.version
-    headers = request.headers
-    encoding = headers.get("content-encoding", "")
-    header_length = headers.get(v2_codec.HEADER_LENGTH.lower(), "")
-    body = await read_body(request)
-    submitted = time.perf_counter()
-
-    def work() -> Response:
-        exchange.watch.add("queue", (time.perf_counter() - submitted) * 1000)
-        whole = inflate(body, encoding, state.limits.max_body_bytes)
-        return _answer(whole, header_length, found, state, exchange)
-
-    return await state.workers.run(
-        work, deadline=exchange.deadline, gone=lambda: disconnected(request), size_bytes=len(body)
-    )
+    header_length = request.headers.get(codec.HEADER_LENGTH.lower(), "")
+    return await compute(request, lambda body: _answer(body, header_length, found, state, exchange))
 
 
 @router.post("/repository/index", summary="List models and their states")
 async def index(request: Request) -> list[dict[str, str]]:
     """Every version in the models folder, with the reason where it is not ready."""
-    only_ready = v2_codec.wants_ready(await read_body(request))
+    only_ready = codec.wants_ready(await read_body(request))
     return [
         {
             "name": name,
@@ -120,7 +142,7 @@ async def index(request: Request) -> list[dict[str, str]]:
 async def load(request: Request, model: str) -> JSONResponse:
     """Loads the newest version, or the one asked for; what serves is swapped when it is ready."""
     _may_control(request)
-    version = v2_codec.load_version(await read_body(request))
+    version = codec.load_version(await read_body(request))
     registry = state_of(request.scope).registry
     try:
         loaded = await asyncio.to_thread(registry.load, model, version)
@@ -139,7 +161,7 @@ async def unload(request: Request, model: str) -> JSONResponse:
 
 
 def _may_control(request: Request) -> None:
-    if not state_of(request.scope).limits.model_control:
+    if not state_of(request.scope).settings.model_control:
         raise Forbidden("model control is switched off here")
 
 
@@ -150,12 +172,12 @@ def _answer(
     contract = model.contract
     watch = exchange.watch
     with watch.stage("decode"):
-        request = v2_codec.parse(
+        request = codec.parse(
             body,
             header_length,
             contract.input.name,
             contract.output.name,
-            state.limits.max_batch_items,
+            state.settings.max_batch_items,
         )
     if isinstance(request.images, list):
         # encoded images come to the grid as ``/segment`` brings them there
@@ -171,10 +193,10 @@ def _answer(
     mask = state.pipeline.runner.infer(model, grey, watch)
     with watch.stage("encode"):
         head = {"model_name": contract.name, "model_version": contract.version}
-        content, json_length = v2_codec.render(request, head, contract.output.name, mask)
+        content, json_length = codec.render(request, head, contract.output.name, mask)
     if not json_length:
         return Response(content, media_type="application/json")
-    headers = {v2_codec.HEADER_LENGTH: json_length}
+    headers = {codec.HEADER_LENGTH: json_length}
     return Response(content, headers=headers, media_type="application/octet-stream")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from prometheus_client import (
     CollectorRegistry,
@@ -28,28 +29,23 @@ class Metrics:
         self.collectors = CollectorRegistry()
         ProcessCollector(registry=self.collectors)
         PlatformCollector(registry=self.collectors)
-        self.requests = self._counter(
-            "requests", "Requests by route, status and code.", "route", "status", "code"
+        counter = partial(Counter, namespace="lungseg", registry=self.collectors)
+        histogram = partial(Histogram, namespace="lungseg", registry=self.collectors)
+        self.requests = counter(
+            "requests", "Requests by route, status and code.", ("route", "status", "code")
         )
-        self.request_seconds = self._histogram(
-            "request_seconds", "Time from arrival to the last byte.", STAGE_SECONDS, "route"
+        self.request_seconds = histogram(
+            "request_seconds",
+            "Time from arrival to the last byte.",
+            ("route",),
+            buckets=STAGE_SECONDS,
         )
-        self.stage_seconds = self._histogram(
-            "stage_seconds", "Time in each stage of an answer.", STAGE_SECONDS, "stage"
+        self.stage_seconds = histogram(
+            "stage_seconds", "Time in each stage of an answer.", ("stage",), buckets=STAGE_SECONDS
         )
-        self.batch_size = self._histogram("batch_size", "Slices in one inference.", BATCH_SIZES)
-        self.load_failures = self._counter(
-            "model_load_failures", "Bundles refused.", "model", "version"
-        )
-
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(name, text, labels, namespace="lungseg", registry=self.collectors)
-
-    def _histogram(
-        self, name: str, text: str, buckets: tuple[float, ...], *labels: str
-    ) -> Histogram:
-        return Histogram(
-            name, text, labels, namespace="lungseg", registry=self.collectors, buckets=buckets
+        self.batch_size = histogram("batch_size", "Slices in one inference.", buckets=BATCH_SIZES)
+        self.load_failures = counter(
+            "model_load_failures", "Bundles refused.", ("model", "version")
         )
 
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:

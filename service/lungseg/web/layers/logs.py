@@ -10,28 +10,27 @@ import warnings
 from typing import Any
 
 
-class _JsonFormatter(logging.Formatter):
+class _Lines(logging.Formatter):
+    converter = time.gmtime
+
+    def __init__(self, form: str) -> None:
+        super().__init__(datefmt="%Y-%m-%dT%H:%M:%S")
+        self._as_json = form == "json"
+
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-            + f".{int(record.msecs):03d}Z",
+            "time": f"{self.formatTime(record, self.datefmt)}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **getattr(record, "fields", {}),
         }
+        fields: dict[str, Any] = {**getattr(record, "fields", {})}
         if record.exc_info and record.exc_info[0]:
             # Not its text: that may quote what a client sent.
-            line["error"] = record.exc_info[0].__qualname__
-        return json.dumps(line, default=str)
-
-
-class _ConsoleFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        fields = getattr(record, "fields", {})
-        text = " ".join(f"{key}={value}" for key, value in fields.items())
-        moment = time.strftime("%H:%M:%S", time.localtime(record.created))
-        return f"{moment} {record.levelname:7} {record.getMessage()} {text}".rstrip()
+            fields["error"] = record.exc_info[0].__qualname__
+        if self._as_json:
+            return json.dumps(line | fields, default=str)
+        return " ".join([*line.values(), *(f"{name}={value}" for name, value in fields.items())])
 
 
 def configure_logging(form: str, level: str) -> None:
@@ -42,7 +41,7 @@ def configure_logging(form: str, level: str) -> None:
         level: the lowest level that is written.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter() if form == "json" else _ConsoleFormatter())
+    handler.setFormatter(_Lines(form))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     # These quote header values, file names or addresses at their lower levels.
     for name in ("pydicom", "PIL", "python_multipart", "asyncio", "httpx"):

@@ -2,56 +2,69 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
+from lungseg.formats.image import PICTURE_FORMATS
+from lungseg.formats.read import DICOM
 from lungseg.forms import FORMS, answer, compact, summary
 from lungseg.inference.model import Model
 from lungseg.inference.timing import Stopwatch
 from lungseg.pipeline import Outcome
 from lungseg.query import SegmentQuery
-from lungseg.web.body import disconnected, inflate, read_body, single_file
-from lungseg.web.openapi import SEGMENT_BODY, SEGMENT_RESPONSES
-from lungseg.web.schemas import SegmentAnswer, SliceQuery
+from lungseg.web.body import compute, single_file
+from lungseg.web.openapi import BINARY, WORK_PROBLEMS, form_body
+from lungseg.web.schemas import SegmentAnswer, SliceQuery, problems
 from lungseg.web.state import Exchange, exchange_of, state_of
+from lungseg.web.surface import Surface
 
 ACCEPTED = {form.media_type: name for name, form in reversed(FORMS.items())}
 """What ``Accept`` may name; of forms with one media type the first."""
+RAW_TYPES = (*PICTURE_FORMATS, DICOM, "application/octet-stream")
+"""What a body that is no form may be called; what it is, its content says."""
+_HEADERS = {
+    "X-Request-ID": "Echoed or made.",
+    "Server-Timing": "The parts of `timings_ms`.",
+    "X-Segmentation": "Where the body is not JSON: the JSON answer without mask, id and times.",
+}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The mask, in the form asked for",
+        "headers": {
+            name: {"schema": {"type": "string"}, "description": text}
+            for name, text in _HEADERS.items()
+        },
+        "content": {kind: BINARY for kind in ACCEPTED if kind != FORMS["json"].media_type},
+    },
+    **problems(*WORK_PROBLEMS),
+}
 router = APIRouter(tags=["segmentation"])
+SURFACE = Surface(prefixes=("/segment",), router=router, takes_work=True)
 
 
 @router.post(
     "/segment",
+    name="segment",
     response_model=SegmentAnswer,
-    responses=SEGMENT_RESPONSES,
-    openapi_extra=SEGMENT_BODY,
+    responses=_RESPONSES,
+    openapi_extra=form_body("file", BINARY["schema"], *RAW_TYPES),
     summary="Segment one CT slice",
 )
-async def segment(request: Request, query: Annotated[SliceQuery, Query()]) -> Response:
+async def segment_slice(request: Request, query: Annotated[SliceQuery, Query()]) -> Response:
     """Finds the lungs in one slice; the content decides what format it is."""
     state, exchange = state_of(request.scope), exchange_of(request.scope)
-    model = chosen_model(request, query)
-    form = query.format or preferred(request.headers.get("accept", ""), ACCEPTED)
-    headers = request.headers
-    encoding = headers.get("content-encoding", "")
-    content_type = headers.get("content-type", "")
-    body = await read_body(request)
-    submitted = time.perf_counter()
+    model, headers = chosen_model(request, query), request.headers
+    form = query.format or preferred(headers.get("accept", ""), ACCEPTED)
 
-    def work() -> Response:
-        exchange.watch.add("queue", (time.perf_counter() - submitted) * 1000)
-        whole = inflate(body, encoding, state.limits.max_body_bytes)
-        content = single_file(whole, content_type)
+    def work(body: bytes) -> Response:
+        content = single_file(body, headers.get("content-type", ""))
         outcome = state.pipeline.segment(content, model, query, exchange.watch)
         return respond(outcome, form, query, exchange)
 
-    return await state.workers.run(
-        work, deadline=exchange.deadline, gone=lambda: disconnected(request), size_bytes=len(body)
-    )
+    return await compute(request, work)
 
 
 def chosen_model(request: Request, query: SegmentQuery) -> Model:

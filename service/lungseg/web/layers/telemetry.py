@@ -1,4 +1,4 @@
-"""The outermost layer (pure ASGI): request id, time of arrival, metrics, one log line."""
+"""The outermost layer: whose request it is, its id, time of arrival, metrics, one log line."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ import time
 import traceback
 import uuid
 
+from opentelemetry.trace import get_current_span
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lungseg.core.errors import LungsegError
 from lungseg.inference.timing import Deadline
-from lungseg.web.errors import respond
+from lungseg.web.layers.refusals import respond
 from lungseg.web.state import Exchange, State, state_of
+from lungseg.web.surface import Surface, Surfaces
 
 ACCESS = logging.getLogger("lungseg.access")
 ERRORS = logging.getLogger("lungseg.errors")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 SEE_LOG = "see the log under the request id"
 """What a caller hears of a bug."""
-TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context, level 1."""
-QUIET_PATHS = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
-"""Asked every few seconds by machines: need no key, are not logged, are no work in flight."""
 
 
 class TelemetryLayer:
     """Wraps the whole application; nothing that happens inside goes unseen or unanswered."""
 
-    def __init__(self, app: ASGIApp, root_path: str = "") -> None:
-        """Takes what to wrap, and the path that a gateway may have left in front."""
+    def __init__(self, app: ASGIApp, surfaces: Surfaces) -> None:
+        """Takes what to wrap, and whose requests may come."""
         self._app = app
-        self._root_path = root_path
+        self._surfaces = surfaces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -41,12 +41,14 @@ class TelemetryLayer:
             await self._app(scope, receive, send)
             return
         begun = time.monotonic()
-        state = state_of(scope)
-        exchange = self._exchange(scope, state)
+        state, method = state_of(scope), scope["method"]
+        exchange = _exchange(scope, state, self._surfaces.owner(scope))
         scope = {**scope, "state": {**scope["state"], "exchange": exchange}}
-        answer = _Answer(exchange, send)
-        quiet = exchange.path in QUIET_PATHS
-        state.lifecycle.in_flight += not quiet
+        if method == "HEAD":  # whatever GET answers, without its body
+            scope["method"] = "GET"
+        answer = _Answer(exchange, send, bodiless=method == "HEAD")
+        counted = not exchange.surface.quiet
+        state.lifecycle.in_flight += counted
         try:
             await self._app(scope, receive, answer.send)
         except Exception as error:  # noqa: BLE001 - the outermost boundary: nothing gets past it
@@ -54,29 +56,32 @@ class TelemetryLayer:
             if not answer.started:
                 await respond(LungsegError(SEE_LOG), exchange)(scope, receive, answer.send)
         finally:
-            state.lifecycle.in_flight -= not quiet
+            state.lifecycle.in_flight -= counted
             exchange.seconds = time.monotonic() - begun
-            _record(state, exchange, scope, quiet=quiet)
+            route = getattr(scope.get("route"), "path", None) or exchange.surface.label
+            _record(state, exchange, route, method)
 
-    def _exchange(self, scope: Scope, state: State) -> Exchange:
-        headers = Headers(scope=scope)
-        request_id = headers.get("x-request-id", "")
-        traceparent = headers.get("traceparent", "")
-        return Exchange(
-            request_id=request_id if REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex,
-            path=scope["path"].removeprefix(self._root_path) or "/",
-            deadline=Deadline.after(state.limits.deadline_s),
-            traceparent=traceparent if TRACEPARENT.fullmatch(traceparent) else "",
-        )
+
+def _exchange(scope: Scope, state: State, surface: Surface) -> Exchange:
+    headers = Headers(scope=scope)
+    request_id = headers.get("x-request-id", "")
+    trace = TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    return Exchange(
+        request_id=request_id if REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex,
+        surface=surface,
+        deadline=Deadline.after(state.settings.deadline_s),
+        trace_id=trace[1] if trace else "",
+    )
 
 
 class _Answer:
     """Sends messages on, adds headers and counts."""
 
-    def __init__(self, exchange: Exchange, send: Send) -> None:
+    def __init__(self, exchange: Exchange, send: Send, *, bodiless: bool) -> None:
         self.started = False
         self._exchange = exchange
         self._send = send
+        self._bodiless = bodiless
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -87,24 +92,36 @@ class _Answer:
             headers["X-Content-Type-Options"] = "nosniff"
             headers.setdefault("Cache-Control", "no-store")
         elif message["type"] == "http.response.body":
+            if self._bodiless:
+                message = {**message, "body": b""}
             self._exchange.bytes_out += len(message.get("body", b""))
+            if not message.get("more_body"):
+                _describe_span(self._exchange)
         await self._send(message)
 
 
-def _record(state: State, exchange: Exchange, scope: Scope, *, quiet: bool) -> None:
-    route = getattr(scope.get("route"), "path", None) or _unrouted(exchange)
+def _describe_span(exchange: Exchange) -> None:
+    """Tells FastAPI's span, which the last bytes end, what only we know; without tracing, none."""
+    attributes: dict[str, str | float] = {
+        "lungseg.request_id": exchange.request_id,
+        "lungseg.code": exchange.code,
+        "lungseg.model": f"{exchange.model}/{exchange.version}",
+    }
+    stages = {f"lungseg.{name}_ms": ms for name, ms in exchange.watch.spent_ms.items()}
+    get_current_span().set_attributes(attributes | stages)
+
+
+def _record(state: State, exchange: Exchange, route: str, method: str) -> None:
     metrics = state.metrics
     metrics.requests.labels(route, exchange.status, exchange.code).inc()
     metrics.request_seconds.labels(route).observe(exchange.seconds)
     for stage, spent_ms in exchange.watch.spent_ms.items():
         metrics.stage_seconds.labels(stage).observe(spent_ms / 1000)
-    if quiet:
+    if exchange.surface.quiet:
         return
-    if state.trace:
-        state.trace(exchange, route, scope["method"], time.time_ns())
     fields: dict[str, object] = {
         "request_id": exchange.request_id,
-        "method": scope["method"],
+        "method": method,
         "route": route,
         "status": exchange.status,
         "code": exchange.code,
@@ -112,8 +129,8 @@ def _record(state: State, exchange: Exchange, scope: Scope, *, quiet: bool) -> N
         "bytes_in": exchange.bytes_in,
         "bytes_out": exchange.bytes_out,
     }
-    if exchange.traceparent:
-        fields["trace_id"] = exchange.traceparent.split("-")[1]
+    if exchange.trace_id:
+        fields["trace_id"] = exchange.trace_id
     if exchange.model:
         fields |= {"model": exchange.model, "version": exchange.version}
     if exchange.watch.spent_ms:
@@ -121,19 +138,11 @@ def _record(state: State, exchange: Exchange, scope: Scope, *, quiet: bool) -> N
     ACCESS.info("request", extra={"fields": fields})
 
 
-def _unrouted(exchange: Exchange) -> str:
-    """A label for what was refused before routing; a client's own paths never become labels."""
-    return exchange.path if exchange.path in ("/segment", "/segment/batch") else "unrouted"
-
-
 def log_bug(exchange: Exchange, error: Exception) -> None:
     """Writes an unexpected exception to the log."""
     # The message of an unexpected exception may quote data: type and places are enough.
     frames = traceback.extract_tb(error.__traceback__)
     places = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
-    fields = {
-        "request_id": exchange.request_id,
-        "error": type(error).__qualname__,
-        "places": places,
-    }
+    kind = type(error).__qualname__
+    fields = {"request_id": exchange.request_id, "error": kind, "places": places}
     ERRORS.error("bug", extra={"fields": fields})

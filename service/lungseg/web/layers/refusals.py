@@ -1,0 +1,64 @@
+"""What is raised becomes an answer, in the form of the surface that was asked."""
+
+from __future__ import annotations
+
+import math
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from lungseg.core.errors import InvalidParameter, LungsegError, MalformedRequest
+from lungseg.inference.errors import Overloaded
+from lungseg.inference.workers import ClientGone
+from lungseg.web.errors import PROBLEMS
+from lungseg.web.state import Exchange, exchange_of
+
+CLIENT_CLOSED_REQUEST = 499
+"""nginx's status for a client that left; it is logged and counted, never received."""
+_CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed", 400: "malformed_request"}
+
+
+def respond(error: LungsegError, exchange: Exchange) -> Response:
+    """The answer to an error."""
+    status = PROBLEMS[error.code][0]
+    headers: dict[str, str] = {}
+    if status == 503:
+        wait_s = error.retry_after_s if isinstance(error, Overloaded) else 0.0
+        headers["Retry-After"] = str(max(1, math.ceil(wait_s)))
+    elif status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return _answer(error.code, str(error), exchange, headers)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Teaches an application how errors are answered."""
+    for kind in (LungsegError, RequestValidationError, HTTPException, ClientGone):
+        app.add_exception_handler(kind, _refuse)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    exchange = exchange_of(request.scope)
+    match error:
+        case LungsegError():
+            return respond(error, exchange)
+        case RequestValidationError():
+            # The message says what is wrong; the offending value stays out: it is the client's.
+            found = [f"{item['loc'][-1]}: {item['msg']}" for item in error.errors()]
+            in_body = any(item["loc"][0] == "body" for item in error.errors())
+            kind = MalformedRequest if in_body else InvalidParameter
+            return respond(kind("; ".join(found)), exchange)
+        case HTTPException():
+            code = _CODE_OF_STATUS.get(error.status_code, LungsegError.code)
+            return _answer(code, f"{PROBLEMS[code][1]}.", exchange, dict(error.headers or {}))
+        case _:
+            exchange.code = "client_gone"
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+def _answer(code: str, detail: str, exchange: Exchange, headers: dict[str, str]) -> Response:
+    exchange.code = code
+    response = exchange.surface.render(code, detail, exchange.request_id)
+    response.headers.update(headers)
+    return response

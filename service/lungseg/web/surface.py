@@ -1,0 +1,80 @@
+"""What an API says of itself. The layers ask this value, never the path of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastapi import APIRouter
+from starlette.responses import Response
+from starlette.types import Scope
+
+from lungseg.settings import Settings
+from lungseg.web.errors import problem
+
+Render = Callable[[str, str, str], Response]
+"""Writes an error: its code, its sentence, the request id."""
+
+
+def _one_slice(settings: Settings) -> int:
+    return settings.max_body_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surface:
+    """One API, or a part of one with rules of its own.
+
+    Attributes:
+        prefixes: paths that are its, with all that lies below them.
+        router: its endpoints; None where another surface brings them.
+        render: how its clients expect an error.
+        body_limit: most bytes of a body, as sent and unpacked.
+        needs_key: whether it asks for an API key, where any are configured.
+        takes_work: whether a POST computes, so that a full queue refuses it before it is read.
+        quiet: asked every few seconds by machines: neither logged nor traced, no work in flight.
+    """
+
+    prefixes: tuple[str, ...]
+    router: APIRouter | None = None
+    render: Render = problem
+    body_limit: Callable[[Settings], int] = _one_slice
+    needs_key: bool = True
+    takes_work: bool = False
+    quiet: bool = False
+
+    @property
+    def label(self) -> str:
+        """What metrics call a request that was refused before its route was known."""
+        return self.prefixes[0] if self.prefixes else "unrouted"
+
+    def claim(self, path: str) -> int:
+        """Length of the prefix that a path lies below; 0 = it is not this surface's."""
+        own = (p for p in self.prefixes if path == p or path.startswith(f"{p}/"))
+        return max(map(len, own), default=0)
+
+
+ELSEWHERE = Surface(prefixes=())
+"""Where nothing is: a key is asked for all the same, so that nobody learns what there is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surfaces:
+    """All APIs of an application.
+
+    Attributes:
+        members: in any order.
+        root_path: what a gateway may have left in front of a path.
+    """
+
+    members: tuple[Surface, ...]
+    root_path: str = ""
+
+    def owner(self, scope: Scope) -> Surface:
+        """The surface that a request is for: the one with the longest prefix."""
+        path = scope["path"].removeprefix(self.root_path) or "/"
+        best = max(self.members, key=lambda surface: surface.claim(path), default=ELSEWHERE)
+        return best if best.claim(path) else ELSEWHERE
+
+    def quiet(self, scope: Scope) -> bool:
+        """Whether nothing is to be said of a request."""
+        return self.owner(scope).quiet
