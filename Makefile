@@ -25,7 +25,7 @@ TRAINING_IMAGE ?= lungseg-training:$(VERSION)
 PYTHON_IMAGE ?= python:3.11-slim-bookworm
 DOCKER_BUILD_FLAGS ?=
 
-.PHONY: help setup serve test check fmt lint types imports bench bench-train load fuzz train demo openapi \
+.PHONY: help setup serve test check fmt lint types imports bench bench-train load fuzz train demo openapi docs \
         lock image training-image sbom audit hadolint test-container clean
 
 help: ## this list
@@ -112,6 +112,9 @@ fuzz: $(DEV_READY) ## the long fuzz run: 20,000 hostile inputs
 
 openapi: $(SERVICE_READY) ## write the OpenAPI document that the snapshot test compares with
 	$(PY) -m lungseg openapi > tests/golden/openapi.json
+
+docs: $(SERVICE_READY) ## write docs/settings.md from the settings
+	$(PY) docs/settings_page.py > docs/settings.md
 
 UV_COMPILE = env -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS $(BIN)/uv pip compile --no-config --quiet \
 	--universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
