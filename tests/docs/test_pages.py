@@ -170,6 +170,8 @@ def test_the_log_line_shown_has_the_members_of_a_real_one(
     content = (prepare(tmp_path) / "slice.dcm").read_bytes()
     with caplog.at_level("INFO", logger="lungseg.access"):
         assert shipped.client.post("/segment", content=content).status_code == 200
+        # The line is written after the answer's last byte.
+        wait_until(lambda: any(record.name == "lungseg.access" for record in caplog.records))
     logged = next(record for record in caplog.records if record.name == "lungseg.access")
     shown = json.loads(line)
     assert {"time", "level", "logger", "message"} | set(logged.fields) == set(shown)
