@@ -17,7 +17,7 @@ import lungseg
 from lungseg.core import quality
 from lungseg.settings import Settings
 from tests.examples import ADDRESS, ROOT, blocks, commands, prepare, run, run_line
-from tests.serving import Running, running
+from tests.serving import Running, running, wait_until
 
 PAGES = [page.name for page in sorted(ROOT.glob("*.md"))] + [
     f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))
