@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import typing
 from typing import Any
 
@@ -41,7 +43,7 @@ TABLE = "| setting | default | unit | values | meaning |\n|---|---|---|---|---|"
 
 def render() -> str:
     """The whole page."""
-    lines = [HEAD.rstrip()]
+    lines, meanings = [HEAD.rstrip()], sentences()
     for name, field in Settings.model_fields.items():
         if name in THEMES:
             lines += ["", f"## {THEMES[name]}", "", TABLE]
@@ -50,10 +52,24 @@ def render() -> str:
             _default(field.default),
             next((unit for end, unit in UNITS.items() if name.endswith(end)), ""),
             _values(field),
-            " ".join((field.description or "").split()),
+            meanings[name],
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def sentences() -> dict[str, str]:
+    """The sentence below each setting; read here, as pydantic would read them at each start."""
+    (body,) = ast.parse(inspect.getsource(Settings)).body
+    found: dict[str, str] = {}
+    if isinstance(body, ast.ClassDef):
+        for field, below in zip(body.body, body.body[1:], strict=False):
+            match field, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(
+                    value=ast.Constant(value=text)
+                ):
+                    found[name] = " ".join(str(text).split())
+    return found
 
 
 def _default(value: Any) -> str:

@@ -1,7 +1,7 @@
 """Settings: environment variables with the prefix ``LUNGSEG_``, or a ``.env`` file.
 
 Units are in the names: ``_S`` seconds, ``_MS`` milliseconds, ``_BYTES`` bytes. The sentence below
-each setting is its description, of which ``make docs`` makes ``docs/settings.md``.
+each setting is what ``make docs`` puts into ``docs/settings.md``.
 """
 
 from __future__ import annotations
@@ -22,12 +22,7 @@ class Settings(BaseSettings):
     """Everything an operator can set; read once at start and never changed."""
 
     model_config = SettingsConfigDict(
-        env_prefix="LUNGSEG_",
-        env_file=".env",
-        env_ignore_empty=True,
-        extra="ignore",
-        frozen=True,
-        use_attribute_docstrings=True,
+        env_prefix="LUNGSEG_", env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
     )
 
     host: str = "127.0.0.1"

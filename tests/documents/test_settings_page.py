@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.settings_page import THEMES, render
+from docs.settings_page import THEMES, render, sentences
 from lungseg.settings import Settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
@@ -31,7 +31,7 @@ def test_every_setting_is_in_one_theme() -> None:
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_a_settings_sentence_stands_alone(name: str) -> None:
     """It is a whole sentence, not a keyword that only its neighbours explain."""
-    sentence = Settings.model_fields[name].description or ""
+    sentence = sentences()[name]
     assert sentence[0].isupper()
     assert sentence.endswith(".")
     assert len(sentence.split()) >= FEWEST_WORDS
