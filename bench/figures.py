@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from bench import host, inprocess, wire
-from lungseg.inference.segmenter import Stopwatch
+from lungseg.inference.timing import Stopwatch
 from training.phantom import dicom_bytes, make_phantom
 
 ROUNDS = 3
@@ -138,7 +138,16 @@ def profile(service: host.Host) -> None:
     total = mean(values, "request", 'route="/segment"')
     stages = {
         stage: mean(values, "stage", f'stage="{stage}"')
-        for stage in ("queue", "decode", "fit", "inference", "restore", "measure", "encode")
+        for stage in (
+            "queue",
+            "decode",
+            "fit",
+            "inference",
+            "restore",
+            "label",
+            "measure",
+            "encode",
+        )
     }
     for stage, spent in stages.items():
         print(f"  {stage} {spent:.2f}")

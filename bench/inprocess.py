@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lungseg.formats.write import mask_png
+from lungseg import pipeline
+from lungseg.forms import FORMS, summary
 from lungseg.inference.model import Model
-from lungseg.inference.segmenter import Options, Segmenter, Stopwatch
 from lungseg.inference.session import Engine
-from lungseg.web.schemas import SegmentQuery
-from lungseg.web.segment import describe, header_summary
+from lungseg.inference.timing import Stopwatch
+from lungseg.query import SegmentQuery
 
 
 class Pipeline:
@@ -22,18 +22,17 @@ class Pipeline:
 
     def __init__(self, bundle: Path, threads: int) -> None:
         self.model = Model.load(bundle, Engine(intra_op_threads=threads))
-        self.segmenter = Segmenter()
+        self.pipeline = pipeline.Pipeline()
         shape = (1, *self.model.grid_size, 1)
         self.grey = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
 
     def segment(self, content: bytes, form: str, watch: Stopwatch) -> None:
-        outcome = self.segmenter.run(content, self.model, Options(), watch=watch)
-        if form == "json":
-            describe(outcome, SegmentQuery(), watch)
-            return
+        query = SegmentQuery()
+        outcome = self.pipeline.segment(content, self.model, query, watch)
         with watch.stage("encode"):
-            mask_png(outcome.segmentation.mask[0])
-            header_summary(outcome)
+            FORMS[form].encode(outcome, query.encoding)
+            if form != "json":
+                summary(outcome)
 
     def bare(self) -> None:
         self.model.session.run(self.grey)

@@ -1,9 +1,13 @@
-"""Masks that every encoding must carry unharmed."""
+"""Masks that every encoding must carry unharmed, and what the pipeline makes of a mask."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from lungseg.core.orientation import usual_view
+from lungseg.core.postprocess import Certainty
+from lungseg.core.sides import label_lungs
+from lungseg.core.types import Scan, Segmentation
 from training.phantom import make_phantom
 
 
@@ -27,3 +31,20 @@ def masks() -> dict[str, np.ndarray]:
         "corners": np.indices((6, 8)).sum(axis=0) % 2 == 0,
         **{f"random {k}": rng.random((20 + k, 30)) < 0.1 * k for k in range(1, 10)},
     }
+
+
+def segmentation(
+    scan: Scan, mask: np.ndarray, probability: np.ndarray | None = None
+) -> Segmentation:
+    """What the pipeline makes of one slice whose network gave this mask, shape (Y, X)."""
+    given = mask.astype(np.float32) if probability is None else probability.astype(np.float32)
+    view = usual_view(scan)
+    found = label_lungs(mask[None].astype(bool), view)
+    return Segmentation(
+        labels=found.labels,
+        threshold=0.5,
+        laterality=view.laterality,
+        components=found.components[0],
+        confidence=Certainty.of(given, mask.astype(bool)).confidence,
+        probability=given[None],
+    )

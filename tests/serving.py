@@ -16,7 +16,7 @@ import numpy as np
 import uvicorn
 
 from lungseg.app import create_app
-from lungseg.inference.workers import Deadline
+from lungseg.inference.timing import Deadline, Stopwatch
 from lungseg.settings import Settings
 from lungseg.web.state import State
 
@@ -80,7 +80,9 @@ class Running:
 
         network: Any = SimpleNamespace(session=SimpleNamespace(run=slow))
         grey = np.zeros((1, 1, 1, 1), np.float32)
-        caller = threading.Thread(target=self.state.segmenter.infer, args=(network, grey))
+        caller = threading.Thread(
+            target=self.state.pipeline.runner.infer, args=(network, grey, Stopwatch())
+        )
         caller.start()
         try:
             assert began.wait(PATIENCE_S)

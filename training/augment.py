@@ -6,14 +6,14 @@ same on every data set, and ends in the grey levels that serving would make of s
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lungseg.core.contract import IntensityRule
-from lungseg.core.preprocess import to_grey
+from lungseg.core.preprocess import IntensityRule, to_grey
 from lungseg.core.types import AIR_HU
 from training.anatomy import (
     Plane,
@@ -97,7 +97,7 @@ def render(
     if kind < config.raw_probability:
         # Padding that was resized or blurred is not known as such, and leaves lung little contrast.
         skipped = rule.skip_padding and random.random() < 0.5
-        rule = rule.model_copy(update={"skip_padding": skipped})
+        rule = replace(rule, skip_padding=skipped)
         return to_grey(hu.astype(np.float32), "grey level", rule)
     if kind >= config.raw_probability + config.window_probability:
         return to_grey(hu.astype(np.float32), "HU", rule)

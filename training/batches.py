@@ -12,8 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.core.contract import IntensityRule
-from lungseg.core.preprocess import to_grey
+from lungseg.core.preprocess import IntensityRule, to_grey
 from training.augment import augment
 from training.cache import load_piece
 from training.config import TrainConfig

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lungseg.core.contract import Contract
+from lungseg.inference.contract import Contract
 from training.compare import Comparison
 from training.config import TrainConfig, toml_line
 from training.dataset import Pair

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from lungseg.core.contract import IntensityRule
+from lungseg.core.preprocess import IntensityRule
 from training.dataset import PATIENT_PATTERN
 from training.errors import DataError
 

@@ -12,9 +12,8 @@ from typing import Any
 
 import onnx
 
-from lungseg.core.contract import IntensityRule
-from lungseg.core.postprocess import restore, segment
-from lungseg.core.preprocess import fit
+from lungseg.core.postprocess import cut, restore
+from lungseg.core.preprocess import IntensityRule, fit
 from lungseg.core.types import Scan
 from lungseg.inference.session import Engine, Session
 from training.config import TrainConfig
@@ -125,7 +124,7 @@ def _timers(content: bytes, threads: int) -> tuple[Callable[[], object], Callabl
     def whole() -> object:
         fresh = fit(scan, size, IntensityRule())
         probability = restore(session.run(fresh.grey), fresh.placement)
-        return segment(probability, threshold=0.5, largest_components=0)
+        return cut(probability, threshold=0.5, largest_components=0)
 
     return lambda: session.run(fitted.grey), whole
 

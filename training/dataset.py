@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lungseg.core.errors import LungsegError
 from lungseg.core.types import Scan
-from lungseg.formats.read import ReadOptions, read_scan
+from lungseg.formats.read import read_scan
 from training.errors import DataError
 from training.volumes import VOLUME_SUFFIXES, count_slices, is_volume, read_slice
 
@@ -245,6 +245,6 @@ def _read(path: Path, index: int | None) -> Scan:
     if index is not None:
         return read_slice(path, index)
     try:
-        return read_scan(path.read_bytes(), ReadOptions(allow_non_ct=True))
+        return read_scan(path.read_bytes(), allow_non_ct=True)
     except (OSError, LungsegError) as error:
         raise DataError(f"{path.name}: {error}; repair the file or take it out") from error

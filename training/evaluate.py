@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.core.postprocess import restore, segment
-from lungseg.core.preprocess import fit
 from lungseg.core.types import Scan, Segmentation
 from lungseg.inference.model import Model
+from lungseg.pipeline import Pipeline
 from training.dataset import Pair, Sample, read_sample
 from training.metrics import (
     Calibration,
@@ -71,13 +70,7 @@ class Summary:
 
 def predict(model: Model, scan: Scan) -> Segmentation:
     """Segments one slice exactly as the service does with the model's own parameters."""
-    fitted = fit(scan, model.grid_size, model.contract.intensity)
-    rule = model.contract.mask
-    return segment(
-        restore(model.session.run(fitted.grey), fitted.placement),
-        threshold=rule.threshold,
-        largest_components=rule.largest_components,
-    )
+    return Pipeline().find_lungs(scan, model)
 
 
 def evaluate(

@@ -17,10 +17,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.core.contract import Contract, Golden, IntensityRule, MaskRule, TensorSpec
-from lungseg.core.errors import BundleError
-from lungseg.core.preprocess import fit
+from lungseg.core.preprocess import IntensityRule, fit
 from lungseg.core.types import Scan
+from lungseg.inference.contract import Contract, Golden, MaskRule, TensorSpec
+from lungseg.inference.errors import BundleError
 from lungseg.inference.model import Model
 from lungseg.inference.session import Engine, Session
 from training.card import CardFacts, write_card

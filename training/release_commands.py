@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lungseg.core.errors import BundleError
+from lungseg.inference.errors import BundleError
 from lungseg.inference.model import Model
 from lungseg.inference.session import Engine
 from training.compare import compare

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lungseg.core.contract import IntensityRule
-from lungseg.core.preprocess import to_grey
+from lungseg.core.preprocess import IntensityRule, to_grey
 from lungseg.inference.model import Model
 from training.dataset import read_sample
 from training.evaluate import SUMMARY_METRICS, SliceResult, Summary, predict, summarise_by, worst

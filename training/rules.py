@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lungseg.core.postprocess import segment
+from lungseg.core.postprocess import cut
 from lungseg.core.regions import label_regions
 from lungseg.core.types import Scan, Segmentation
 from lungseg.inference.model import Model
@@ -80,8 +80,8 @@ def _published(found: Segmentation, _scan: Scan) -> Mask:
 def _segmented(
     found: Segmentation, _scan: Scan, *, threshold: float | None = None, largest: int = 0
 ) -> Mask:
-    cut = found.threshold if threshold is None else threshold
-    return segment(found.probability, threshold=cut, largest_components=largest).mask[0]
+    level = found.threshold if threshold is None else threshold
+    return cut(found.probability, threshold=level, largest_components=largest)[0]
 
 
 def _without_specks(found: Segmentation, _scan: Scan, *, share: float) -> Mask:

@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from lungseg.core.preprocess import resample
 from lungseg.core.types import AIR_HU, Scan
-from lungseg.formats.read import ReadOptions, read_scan
+from lungseg.formats.read import read_scan
 from training import anatomy
 from training.anatomy import Plane, Slice
 from training.clean import body_and_dark
@@ -101,7 +101,7 @@ def _as_jpeg(hu: Plane, low: float, high: float) -> Scan:
     file = io.BytesIO()
     grey = _as_picture(hu, low, high).values[0].astype(np.uint8)
     Image.fromarray(grey).save(file, "JPEG", quality=JPEG_QUALITY)
-    return read_scan(file.getvalue(), ReadOptions())
+    return read_scan(file.getvalue())
 
 
 def _from_least_to_greatest(hu: Plane) -> Scan:

@@ -16,9 +16,10 @@ from starlette.middleware import Middleware
 from lungseg.inference.batcher import Batcher
 from lungseg.inference.model import Model
 from lungseg.inference.registry import Policy, Registry
-from lungseg.inference.segmenter import Segmenter
+from lungseg.inference.runner import Runner
 from lungseg.inference.session import Engine
 from lungseg.inference.workers import Workers
+from lungseg.pipeline import Pipeline
 from lungseg.settings import Settings
 from lungseg.web import batch, health, models, segment, v2
 from lungseg.web.errors import add_error_handlers
@@ -117,7 +118,11 @@ def _build(
     batcher = _build_batcher(settings, metrics)
     state = State(
         registry=registry,
-        segmenter=Segmenter(batcher, on_batch=metrics.batch_size.observe),
+        pipeline=Pipeline(
+            runner=Runner(batcher, on_batch=metrics.batch_size.observe),
+            max_pixels=settings.max_pixels,
+            allow_non_ct=settings.allow_non_ct,
+        ),
         workers=Workers(threads=settings.workers or settings.cores, queue_size=settings.queue_size),
         metrics=metrics,
         limits=limits,

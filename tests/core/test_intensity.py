@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lungseg.core.contract import IntensityRule
-from lungseg.core.preprocess import to_grey, without_padding
+from lungseg.core.preprocess import IntensityRule, to_grey, without_padding
 from training.phantom import make_phantom
 
 RULE = IntensityRule(skip_padding=True)

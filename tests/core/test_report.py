@@ -12,7 +12,8 @@ from scipy import ndimage, stats
 
 from lungseg.core.quality import AREA_RANGE_MM2, FRACTION_RANGE, MAX_TILT_DEGREES
 from lungseg.core.report import Report, measure
-from lungseg.core.types import Orientation, Scan, Segmentation
+from lungseg.core.types import Orientation, Scan
+from tests.masks import segmentation
 from training.phantom import Phantom, make_phantom
 
 AXIAL = Orientation(row_direction=(1, 0, 0), column_direction=(0, 1, 0))
@@ -25,8 +26,7 @@ def scan_of(values: np.ndarray, **changes: object) -> Scan:
 
 
 def report(scan: Scan, mask: np.ndarray, probability: np.ndarray | None = None) -> Report:
-    given = mask.astype(np.float32) if probability is None else probability.astype(np.float32)
-    return measure(scan, Segmentation(mask=mask[None], probability=given[None], threshold=0.5))
+    return measure(scan, segmentation(scan, mask, probability))
 
 
 def codes(measured: Report) -> set[str]:

@@ -26,7 +26,7 @@ SMALL = make_phantom((64, 64), seed=1)
 WORKER = """
 import json, resource, sys, time
 from lungseg.core.errors import LungsegError
-from lungseg.formats.read import ReadOptions, read_scan
+from lungseg.formats.read import read_scan
 from lungseg.formats.archive import ArchiveLimits, open_archive
 from lungseg.web.body import inflate
 kind, warm, bomb = sys.argv[1], open(sys.argv[2], "rb").read(), open(sys.argv[3], "rb").read()
@@ -37,7 +37,7 @@ def attempt(content):
         return [member.read() for member in open_archive(content, limits)]
     if kind == "gzip":
         return inflate(content, "gzip", 64 * MIB)
-    return read_scan(content, ReadOptions())
+    return read_scan(content)
 attempt(warm)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 begun = time.perf_counter()

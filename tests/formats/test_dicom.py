@@ -21,7 +21,7 @@ from lungseg.core.errors import (
     UndecodableImage,
 )
 from lungseg.core.types import Scan
-from lungseg.formats.read import ReadOptions, read_scan
+from lungseg.formats.read import read_scan
 from tests.formats import jpeg_lossless
 from tests.formats.dicoms import (
     compressed,
@@ -55,7 +55,7 @@ def plain(small: Phantom) -> bytes:
 
 
 def read(content: bytes, **options: object) -> Scan:
-    return read_scan(content, ReadOptions(**options))
+    return read_scan(content, **options)
 
 
 def stored(small: Phantom) -> np.ndarray:

@@ -14,8 +14,9 @@ import pytest
 
 from lungseg.core.errors import InvalidParameter
 from lungseg.formats.dicom_seg import Algorithm, dicom_seg
-from lungseg.formats.read import ReadOptions, read_scan
+from lungseg.formats.read import read_scan
 from tests.formats.dicoms import enhanced, parse
+from tests.masks import segmentation
 from training.phantom import Phantom, dicom_bytes, make_phantom
 
 MODEL = Algorithm(name="lung-unet", version="3", sha256="5e" * 32)
@@ -36,7 +37,8 @@ def chest() -> Phantom:
 
 
 def written(content: bytes, mask: np.ndarray) -> bytes:
-    return dicom_seg(content, read_scan(content, ReadOptions()), mask, MODEL)
+    scan = read_scan(content)
+    return dicom_seg(content, scan, segmentation(scan, mask), MODEL)
 
 
 def segments(content: bytes, source: pydicom.Dataset) -> tuple[highdicom.seg.Segmentation, dict]:

@@ -21,7 +21,7 @@ from lungseg.core.errors import (
     UnsupportedMediaType,
 )
 from lungseg.core.types import Scan
-from lungseg.formats.read import ReadOptions, read_scan
+from lungseg.formats.read import read_scan
 from tests.conftest import encode
 from training.phantom import make_phantom, picture
 
@@ -29,7 +29,7 @@ GREY = picture(make_phantom((61, 83), seed=2))
 
 
 def read(content: bytes, **options: object) -> Scan:
-    return read_scan(content, ReadOptions(**options))
+    return read_scan(content, **options)
 
 
 def saved(image: Image.Image, form: str, **options: object) -> bytes:

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from lungseg.core.errors import BundleError, ModelNotReady, UnknownModel
+from lungseg.inference.errors import BundleError, ModelNotReady, UnknownModel
 from lungseg.inference.model import Model
 from lungseg.inference.registry import Policy, Registry, Version
 from lungseg.inference.session import Engine, ProviderMissing

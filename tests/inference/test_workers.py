@@ -10,7 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from lungseg.inference.workers import LARGE_BODY_BYTES, Deadline
+from lungseg.inference.timing import Deadline
+from lungseg.inference.workers import LARGE_BODY_BYTES
 from tests.serving import PATIENCE_S, running, wait_until
 
 

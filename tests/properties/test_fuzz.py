@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lungseg.core.errors import LungsegError
 from lungseg.formats.archive import ArchiveLimits, open_archive
-from lungseg.formats.read import ReadOptions, read_scan
+from lungseg.formats.read import read_scan
 from lungseg.web.errors import PROBLEMS
 from tests.properties.mutations import mutate, seeds
 
@@ -34,14 +34,13 @@ def inputs() -> int:
 
 def attempt(content: bytes, name: str) -> str:
     """Reads as the service does; returns the error's code, or ``ok``."""
-    options = ReadOptions(max_pixels=MAX_PIXELS, allow_non_ct=bool(len(content) % 2))
     begun = time.perf_counter()
     try:
         if name == "zip":
             for member in open_archive(content, LIMITS):
                 member.read()
         else:
-            scan = read_scan(content, options)
+            scan = read_scan(content, max_pixels=MAX_PIXELS, allow_non_ct=bool(len(content) % 2))
             assert scan.values.dtype == np.float32
             assert np.isfinite(scan.values).all()
             assert scan.values.size <= MAX_PIXELS

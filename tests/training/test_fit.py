@@ -281,7 +281,7 @@ def test_the_last_epoch_is_published_when_the_recipe_says_so(
 
 def test_a_weight_draws_slices_more_often() -> None:
     """Systematically: twice is twice, a half is every other one, the number in all is constant."""
-    from lungseg.core.contract import IntensityRule
+    from lungseg.core.preprocess import IntensityRule
     from training.batches import Batches
 
     weights = [2.0] * 4 + [0.5] * 8

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from lungseg.core.contract import Golden
+from lungseg.inference.contract import Golden
 from lungseg.inference.model import Model
 from lungseg.inference.session import Engine, Session
 from training.compare import compare

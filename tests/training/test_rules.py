@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lungseg.core.types import Scan, Segmentation
+from tests.masks import segmentation
 from tests.standin import write_bundle
 from training.__main__ import main
 from training.phantom import make_phantom
@@ -24,7 +25,8 @@ def scan() -> Scan:
 
 
 def drawn(probability: np.ndarray) -> Segmentation:
-    return Segmentation(mask=probability[None] >= 0.5, probability=probability[None], threshold=0.5)
+    scan = Scan(values=probability[None], unit="HU", media_type="image/png")
+    return segmentation(scan, probability >= 0.5, probability)
 
 
 def block(rows: tuple[int, int], columns: tuple[int, int], height: float = 1.0) -> np.ndarray:

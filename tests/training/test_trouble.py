@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lungseg.core.contract import Contract
+from lungseg.inference.contract import Contract
 from training import data_commands
 from training.__main__ import main
 from training.config import read_config

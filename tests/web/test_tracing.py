@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lungseg.inference.workers import Deadline
+from lungseg.inference.timing import Deadline
 from lungseg.web.state import Exchange
 from lungseg.web.tracing import Tracer, TracingMissing
 

@@ -33,12 +33,6 @@ class Forbidden(LungsegError):
     code = "forbidden"
 
 
-class UnknownModel(LungsegError):
-    """No model of that name or version is loaded."""
-
-    code = "unknown_model"
-
-
 class BodyTooLarge(LungsegError):
     """The request has more bytes than the service accepts."""
 
@@ -93,39 +87,7 @@ class InvalidParameter(LungsegError):
     code = "invalid_parameter"
 
 
-class Overloaded(LungsegError):
-    """The queue is full.
-
-    Attributes:
-        retry_after_s: when a retry has a chance, in seconds.
-    """
-
-    code = "overloaded"
-
-    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
-
-
-class ModelNotReady(LungsegError):
-    """The model is known, but cannot serve (yet)."""
-
-    code = "model_not_ready"
-
-
 class Draining(LungsegError):
     """The service is shutting down and takes no new work."""
 
     code = "draining"
-
-
-class DeadlineExceeded(LungsegError):
-    """The time since the request's arrival is used up."""
-
-    code = "deadline_exceeded"
-
-
-class BundleError(LungsegError):
-    """A model folder disagrees with itself: hash, names, shapes or golden output."""
-
-    code = "model_not_ready"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lungseg.core.laterality import LateralityRule
-from lungseg.core.types import Unit
+from lungseg.core.types import Laterality, Unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +81,4 @@ class Statistics(Region):
 
     total_pixels: int
     lungs: Lungs
-    laterality: LateralityRule | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Confidence:
-    """How sure the network was; None for an empty mask."""
-
-    mean_probability: float | None
-    uncertain_fraction: float | None
+    laterality: Laterality | None

@@ -1,26 +1,31 @@
-"""From probabilities on the network's grid to a mask of the input's size."""
+"""From probabilities on the network's grid to a mask of the slices' own size."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from lungseg.core.preprocess import resample
 from lungseg.core.regions import keep_largest
-from lungseg.core.types import FloatArray, Placement, Segmentation
+from lungseg.core.types import BoolArray, Confidence, FloatArray, Placement
+
+UNCERTAIN_PROBABILITY = (0.1, 0.9)
+"""Probabilities within, ends included, are neither clearly lung nor clearly not."""
 
 
 def restore(output: FloatArray, placement: Placement) -> FloatArray:
-    """Undoes ``fit``: brings the network's probabilities back to the input's size.
+    """Undoes ``fit``: brings the network's probabilities back to the size of the view's slices.
 
     The output grid may be coarser than the input grid (a network that predicts at half
     resolution); both cover the same field.
 
     Args:
-        output: float32, shape (Z, output height, output width, 1).
+        output: float32, shape (slices, output height, output width, 1).
         placement: what ``fit`` returned.
 
     Returns:
-        float32 in [0, 1], shape (Z, Y, X) of the input.
+        float32 in [0, 1], shape (slices, height, width) of the view.
     """
     planes = [_restore_plane(plane[:, :, 0], placement) for plane in output]
     return np.stack(planes)
@@ -36,7 +41,7 @@ def _restore_plane(plane: FloatArray, placement: Placement) -> FloatArray:
     return resample(plane, placement.source_size)
 
 
-def segment(probability: FloatArray, *, threshold: float, largest_components: int) -> Segmentation:
+def cut(probability: FloatArray, *, threshold: float, largest_components: int) -> BoolArray:
     """Cuts probabilities into a mask.
 
     Args:
@@ -47,4 +52,47 @@ def segment(probability: FloatArray, *, threshold: float, largest_components: in
     mask = probability >= np.float32(threshold)
     if largest_components:
         mask = np.stack([keep_largest(plane, largest_components) for plane in mask])
-    return Segmentation(mask=mask, probability=probability, threshold=threshold)
+    return mask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certainty:
+    """What is counted of slabs of probabilities; slabs add up.
+
+    Attributes:
+        lung: pixels of the mask.
+        summed: the sum of their probabilities.
+        uncertain: pixels, inside the mask or not, of uncertain probability.
+    """
+
+    lung: int = 0
+    summed: float = 0.0
+    uncertain: int = 0
+
+    @classmethod
+    def of(cls, probability: FloatArray, mask: BoolArray) -> Certainty:
+        """Counts a slab; both arrays have one shape."""
+        low, high = (np.float32(bound) for bound in UNCERTAIN_PROBABILITY)
+        return cls(
+            lung=int(np.count_nonzero(mask)),
+            summed=float(probability[mask].sum(dtype=np.float64)),
+            uncertain=int(np.count_nonzero((probability >= low) & (probability <= high))),
+        )
+
+    def __add__(self, other: Certainty) -> Certainty:
+        """Both together."""
+        return Certainty(
+            lung=self.lung + other.lung,
+            summed=self.summed + other.summed,
+            uncertain=self.uncertain + other.uncertain,
+        )
+
+    @property
+    def confidence(self) -> Confidence:
+        """The two figures of the answer."""
+        if not self.lung:
+            return Confidence(mean_probability=None, uncertain_fraction=None)
+        return Confidence(
+            mean_probability=round(self.summed / self.lung, 6),
+            uncertain_fraction=round(self.uncertain / self.lung, 6),
+        )

@@ -5,14 +5,23 @@ Training and serving call these very functions, so nothing can differ between th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from scipy import sparse
 
-from lungseg.core.contract import IntensityRule
-from lungseg.core.types import FloatArray, ModelInput, Placement, Scan, Unit
+from lungseg.core.orientation import usual_view, view_spacing
+from lungseg.core.types import (
+    FloatArray,
+    IntensityArray,
+    ModelInput,
+    Placement,
+    Scan,
+    Unit,
+)
 
+ALL = slice(None)
 GREY_MAX = 255.0
 """White on the network's grey scale; the division by 255 is inside the ONNX graph."""
 HISTOGRAM_BINS = 256
@@ -25,33 +34,67 @@ SAMPLED = 4
 """Every such pixel is counted to find padding: thousands suffice, and all take a millisecond."""
 
 
-def fit(scan: Scan, grid_size: tuple[int, int], rule: IntensityRule) -> ModelInput:
-    """Brings slices onto the network's grid as grey levels.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntensityRule:
+    """How measured intensities become the grey levels 0…255 that the network sees."""
 
-    The slice keeps its aspect ratio and is centred; what it leaves free of the grid is black.
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - read by the contract's checks
+
+    window_hu: tuple[float, float] = (-1000.0, 400.0)
+    """HU that become 0 and 255."""
+    grey_percentiles: tuple[float, float] = (0.5, 99.5)
+    """Percentiles of an uncalibrated slice that become 0 and 255."""
+    skip_padding: bool = False
+    """Whether what scanners write outside their field of view is left out of the percentiles."""
+
+    def __post_init__(self) -> None:
+        if self.window_hu[0] >= self.window_hu[1]:
+            raise ValueError("expected window_hu as low, high")
+        low, high = self.grey_percentiles
+        if not 0 <= low < high <= 100:
+            raise ValueError("expected grey_percentiles as 0 <= low < high <= 100")
+
+
+def fit(
+    scan: Scan, grid_size: tuple[int, int], rule: IntensityRule, part: slice = ALL
+) -> ModelInput:
+    """Brings slices of the usual view onto the network's grid as grey levels.
+
+    A slice keeps its shape in mm (in pixels where the spacing is unknown) and is centred; what
+    it leaves free of the grid is black.
 
     Args:
-        scan: one or more slices, shape (Z, Y, X).
+        scan: one or more slices.
         grid_size: (height, width) of the network's input.
         rule: how intensities become grey levels.
+        part: which slices of the view.
 
     Returns:
-        Grey levels of shape (Z, height, width, 1) and the placement that ``restore`` undoes.
+        Grey levels of shape (slices, height, width, 1) and the placement that ``restore`` undoes.
     """
-    placement = place(scan.size, grid_size)
+    view = usual_view(scan)
+    planes = view.apply(scan.values)[part]
+    placement = place(planes.shape[1:], grid_size, view_spacing(scan, view))
     top, left = placement.offset
     height, width = placement.inner_size
-    grid = np.zeros((scan.values.shape[0], *grid_size, 1), np.float32)
-    for index, plane in enumerate(scan.values):
+    grid = np.zeros((len(planes), *grid_size, 1), np.float32)
+    for index, plane in enumerate(planes):
         inner = to_grey(resample(plane, placement.inner_size), scan.unit, rule)
         grid[index, top : top + height, left : left + width, 0] = inner
     return ModelInput(grey=grid, placement=placement)
 
 
-def place(source_size: tuple[int, int], grid_size: tuple[int, int]) -> Placement:
-    """Centres a slice on the grid, as large as its aspect ratio allows."""
-    scale = min(grid_size[0] / source_size[0], grid_size[1] / source_size[1])
-    height = min(grid_size[0], max(1, round(source_size[0] * scale)))
+def place(
+    source_size: tuple[int, int],
+    grid_size: tuple[int, int],
+    spacing_mm: tuple[float, float] | None = None,
+) -> Placement:
+    """Centres a slice on the grid, as large as its shape in mm allows."""
+    # Rows that lie wider apart than columns make the slice taller than its number of rows.
+    stretch = 1.0 if spacing_mm is None else spacing_mm[0] / spacing_mm[1]
+    tall = source_size[0] * stretch
+    scale = min(grid_size[0] / tall, grid_size[1] / source_size[1])
+    height = min(grid_size[0], max(1, round(tall * scale)))
     width = min(grid_size[1], max(1, round(source_size[1] * scale)))
     return Placement(
         source_size=source_size,
@@ -131,18 +174,19 @@ def percentiles(plane: FloatArray, percents: tuple[float, float]) -> tuple[float
     return low, high
 
 
-def resample(plane: FloatArray, size: tuple[int, int]) -> FloatArray:
+def resample(plane: IntensityArray, size: tuple[int, int]) -> FloatArray:
     """Resizes a plane with a triangle filter, widened when shrinking so that nothing aliases.
 
     The same values as Pillow's ``BILINEAR`` (to float32 rounding), at half its time.
 
     Args:
-        plane: shape (Y, X), any float dtype.
+        plane: shape (Y, X), float or int16.
         size: (height, width) wanted.
 
     Returns:
-        float32 of that size; the plane itself when it has it already.
+        float32 of that size, a view of the plane where nothing is to be done.
     """
+    plane = plane.astype(np.float32, copy=False)
     if plane.shape == size:
         return plane
     rows = _triangle_weights(plane.shape[0], size[0])

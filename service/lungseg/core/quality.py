@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lungseg.core.measures import Confidence, Statistics
-from lungseg.core.types import BoolArray, Orientation, Scan
+from lungseg.core.measures import Statistics
+from lungseg.core.types import BoolArray, Confidence, Orientation, Scan
 
 SINGLE_LUNG_FRACTION = 0.05
 """The smaller lung has less of the mask than this: an apex, a resection or a miss."""
@@ -73,9 +73,7 @@ def find_flags(
 
 def tilt_degrees(orientation: Orientation) -> float:
     """Angle between the slice and the axial plane, 0…90."""
-    normal = np.cross(orientation.row_direction, orientation.column_direction)
-    cosine = abs(float(normal[2])) / float(np.linalg.norm(normal))
-    return float(np.degrees(np.arccos(min(1.0, cosine))))
+    return float(np.degrees(np.arccos(min(1.0, abs(orientation.normal[2])))))
 
 
 def _is_single(statistics: Statistics) -> bool:

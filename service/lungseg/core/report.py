@@ -11,10 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lungseg.core.laterality import lateral_axis, split_sides
 from lungseg.core.measures import (
     Box,
-    Confidence,
     Density,
     Intensity,
     Lungs,
@@ -23,11 +21,19 @@ from lungseg.core.measures import (
     Statistics,
 )
 from lungseg.core.quality import Flag, find_flags
-from lungseg.core.regions import bounding_box, column_sums, label_regions
-from lungseg.core.types import BoolArray, FloatArray, Scan, Segmentation, Unit
+from lungseg.core.regions import bounding_box, column_sums
+from lungseg.core.types import (
+    LEFT,
+    RIGHT,
+    BoolArray,
+    Confidence,
+    FloatArray,
+    LabelArray,
+    Scan,
+    Segmentation,
+    Unit,
+)
 
-UNCERTAIN_PROBABILITY = (0.1, 0.9)
-"""Probabilities within, ends included, are neither clearly lung nor clearly not."""
 LAA_HU = (950, 910, 856)
 """Low attenuation areas lie strictly below minus these HU."""
 HAA_HU = (700, 600, 250)
@@ -54,63 +60,55 @@ class Report:
 class _Window:
     """The part of the slice that holds all its lung: everything is measured in there once."""
 
-    mask: BoolArray
+    labels: LabelArray
     values: FloatArray
-    probability: FloatArray
     top: int
     left: int
 
 
 def measure(scan: Scan, segmentation: Segmentation) -> Report:
-    """Measures the mask of one slice.
+    """Measures the lungs of one slice.
 
     Args:
         scan: the slice, shape (1, Y, X).
-        segmentation: its mask and probabilities, of the same shape.
+        segmentation: of that slice.
 
     Raises:
         ValueError: more than one slice.
     """
-    if scan.values.shape[0] != 1:
-        raise ValueError(f"expected one slice, received {scan.values.shape[0]}")
-    mask, probability = segmentation.mask[0], segmentation.probability[0]
-    window = _crop(mask, scan, probability)
-    statistics = _statistics(scan, window)
-    confidence = _confidence(window, probability, statistics.pixels)
-    return Report(
-        statistics=statistics,
-        confidence=confidence,
-        quality=Quality(flags=find_flags(scan, mask, statistics, confidence)),
-    )
-
-
-def _crop(mask: BoolArray, scan: Scan, probability: FloatArray) -> _Window:
+    if segmentation.components is None:
+        raise ValueError(f"expected one slice, received {len(scan.values)}")
+    mask = segmentation.mask[0]
     rows, columns = box = bounding_box(mask)
-    return _Window(
-        mask=mask[box],
-        values=scan.values[0][box],
-        probability=probability[box],
+    window = _Window(
+        labels=segmentation.labels[0][box],
+        values=scan.values[0][box].astype(np.float32, copy=False),
         top=rows.start,
         left=columns.start,
     )
+    statistics = _statistics(scan, segmentation, segmentation.components, window)
+    return Report(
+        statistics=statistics,
+        confidence=segmentation.confidence,
+        quality=Quality(flags=find_flags(scan, mask, statistics, segmentation.confidence)),
+    )
 
 
-def _statistics(scan: Scan, window: _Window) -> Statistics:
-    regions = label_regions(window.mask)
-    axis = lateral_axis(scan.orientation)
+def _statistics(
+    scan: Scan, segmentation: Segmentation, components: tuple[int, int, int], window: _Window
+) -> Statistics:
+    mask = window.labels > 0
     right = left = None
-    if axis is None:
-        ordered = _ordered(window.values[window.mask])
+    if segmentation.laterality is None:
+        ordered = _ordered(window.values[mask])
     else:
-        start = window.left if axis.axis else window.top
-        extent = scan.size[axis.axis]
-        sides = split_sides(window.mask, regions, axis, start=start, extent=extent)
-        first, second = (_ordered(window.values[side]) for side in (sides.right, sides.left))
-        right = _region(scan, window, sides.right, first, sides.components[0])
-        left = _region(scan, window, sides.left, second, sides.components[1])
+        sides = window.labels == RIGHT, window.labels == LEFT
+        first, second = (_ordered(window.values[side]) for side in sides)
+        right = _region(scan, window, sides[0], first, components[1])
+        left = _region(scan, window, sides[1], second, components[2])
         # two sorted halves: a stable sort merges them in one pass
         ordered = np.sort(np.concatenate([first, second]), kind="stable")
-    whole = _region(scan, window, window.mask, ordered, regions.count)
+    whole = _region(scan, window, mask, ordered, components[0])
     return Statistics(
         pixels=whole.pixels,
         total_pixels=scan.size[0] * scan.size[1],
@@ -122,7 +120,7 @@ def _statistics(scan: Scan, window: _Window) -> Statistics:
         intensity=whole.intensity,
         density=whole.density,
         lungs=Lungs(right=right, left=left),
-        laterality=axis.rule if axis else None,
+        laterality=segmentation.laterality,
     )
 
 
@@ -217,17 +215,6 @@ def _percentile(ordered: FloatArray, percent: float) -> float:
     rank = int(position)
     low, high = float(ordered[rank]), float(ordered[min(rank + 1, ordered.size - 1)])
     return _rounded(low + (high - low) * (position - rank))
-
-
-def _confidence(window: _Window, probability: FloatArray, pixels: int) -> Confidence:
-    if not pixels:
-        return Confidence(mean_probability=None, uncertain_fraction=None)
-    low, high = (np.float32(bound) for bound in UNCERTAIN_PROBABILITY)
-    uncertain = int(np.count_nonzero((probability >= low) & (probability <= high)))
-    return Confidence(
-        mean_probability=round(float(window.probability[window.mask].mean(dtype=np.float64)), 6),
-        uncertain_fraction=_share(uncertain, pixels),
-    )
 
 
 def _share(part: int, whole: int) -> float:

@@ -1,59 +1,72 @@
 """The frozen values that flow one way through the pipeline.
 
-``bytes → Scan → ModelInput → probabilities → Mask → Report → bytes``
+``bytes → Scan → ModelInput → probabilities → Segmentation → Report → bytes``
 
-Arrays have axes ``(Z, Y, X)`` = (slice, row, column); one slice is a scan with Z = 1.
+Arrays have axes ``(Z, Y, X)`` = (slice, row, column); one slice is a scan with Z = 1. Patient
+coordinates are DICOM's: x to the patient's left, y to the back, z to the head, in mm
+(LPS, PS3.3 C.7.6.2.1.1).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Unit = Literal["HU", "grey level"]
+Laterality = Literal["dicom_orientation", "radiological_convention"]
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
+LabelArray = NDArray[np.uint8]
+Element = TypeVar("Element", bound=np.generic)
+IntensityArray = NDArray[np.float32] | NDArray[np.int16]
 
 AIR_HU = -1000.0
 """Hounsfield units of air, by definition of the scale."""
+RIGHT, LEFT, UNSIDED = 1, 2, 3
+"""Labels of the patient's right lung, the left lung, and lung of a slice that shows no sides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orientation:
-    """Patient directions of the image axes, from DICOM Image Orientation (Patient).
-
-    Unit vectors in the patient's coordinates (x to the left, y to the back, z to the head;
-    PS3.3 C.7.6.2.1.1).
-    """
+    """Patient directions of a slice's axes, unit vectors: Image Orientation (Patient) of DICOM."""
 
     row_direction: tuple[float, float, float]
     """Direction in which the column index grows."""
     column_direction: tuple[float, float, float]
     """Direction in which the row index grows."""
 
+    @property
+    def normal(self) -> NDArray[np.float64]:
+        """Unit vector across the slice, row direction × column direction."""
+        across = np.cross(self.row_direction, self.column_direction)
+        return across / np.linalg.norm(across)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
-    """Measured intensities and what is known of their geometry.
+    """Measured intensities and what is known of their geometry, in the order of the file.
 
     Attributes:
-        values: float32, shape (Z, Y, X), in ``unit``.
+        values: float32 or int16, shape (Z, Y, X), in ``unit``.
         unit: ``HU`` when calibrated, else ``grey level``.
         media_type: what the bytes were, for example ``application/dicom``.
         spacing_mm: distance between (rows, columns) in mm, None when unknown.
-        orientation: patient directions of the axes, None when unknown.
+        orientation: patient directions of rows and columns, None when unknown.
+        positions_mm: patient position of each slice's first pixel, float64, shape (Z, 3), None
+            when unknown. Slices may be missing, and a tilted gantry shears the stack.
         white: the grey level of white where the encoding fixes it (255, 65535), else None.
         notes: codes of what a reader had to accept against its better judgement (``not_ct``).
     """
 
-    values: FloatArray
+    values: IntensityArray
     unit: Unit
     media_type: str
     spacing_mm: tuple[float, float] | None = None
     orientation: Orientation | None = None
+    positions_mm: NDArray[np.float64] | None = None
     white: float | None = None
     notes: tuple[str, ...] = ()
 
@@ -62,13 +75,65 @@ class Scan:
         """(height, width) of one slice in pixels."""
         return self.values.shape[1], self.values.shape[2]
 
+    @property
+    def step_mm(self) -> NDArray[np.float64] | None:
+        """Vector from one slice to the next, the mean over the stack; None where unknown."""
+        if self.positions_mm is None or len(self.positions_mm) < 2:
+            return None
+        return (self.positions_mm[-1] - self.positions_mm[0]) / (len(self.positions_mm) - 1)
+
+    @property
+    def affine(self) -> NDArray[np.float64] | None:
+        """Matrix (4, 4) from (slice, row, column, 1) to patient mm, None where it is unknown.
+
+        One slice has no step to the next: the unit vector across it stands in its place.
+        """
+        if self.spacing_mm is None or self.orientation is None or self.positions_mm is None:
+            return None
+        step = self.step_mm
+        matrix = np.eye(4)
+        matrix[:3, 0] = self.orientation.normal if step is None else step
+        matrix[:3, 1] = np.multiply(self.orientation.column_direction, self.spacing_mm[0])
+        matrix[:3, 2] = np.multiply(self.orientation.row_direction, self.spacing_mm[1])
+        matrix[:3, 3] = self.positions_mm[0]
+        return matrix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """The usual view of a scan: axes permuted and flipped, nothing resampled.
+
+    Attributes:
+        order: which axis of the scan each axis of the view is.
+        flipped: which axes of the view run against the scan's.
+        laterality: how it is known that columns run from the patient's right to the left;
+            None where no axis of a slice does (sagittal slices).
+    """
+
+    order: tuple[int, int, int] = (0, 1, 2)
+    flipped: tuple[bool, bool, bool] = (False, False, False)
+    laterality: Laterality | None = None
+
+    def apply(self, array: NDArray[Element]) -> NDArray[Element]:
+        """The view of an array of the scan's shape (Z, Y, X), without a copy."""
+        return array.transpose(self.order)[self._steps]
+
+    def undo(self, array: NDArray[Element]) -> NDArray[Element]:
+        """Undoes ``apply``: an array of the view's shape in the scan's own order."""
+        back = sorted(range(3), key=self.order.__getitem__)
+        return array[self._steps].transpose(back)
+
+    @property
+    def _steps(self) -> tuple[slice, ...]:
+        return tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where a slice lies on the network's grid: what ``restore`` needs to undo ``fit``.
+    """Where slices of the usual view lie on the network's grid: what ``restore`` needs.
 
     Attributes:
-        source_size: (height, width) of the slice.
+        source_size: (height, width) of a slice of the view.
         grid_size: (height, width) of the network's input.
         offset: (row, column) of the slice's top left corner on the grid.
         inner_size: (height, width) of the slice on the grid.
@@ -85,8 +150,8 @@ class ModelInput:
     """What the network sees.
 
     Attributes:
-        grey: float32 in [0, 255], shape (Z, grid height, grid width, 1).
-        placement: how to get back to the slice's own size.
+        grey: float32 in [0, 255], shape (slices of the view, grid height, grid width, 1).
+        placement: how to get back to the slices' own size.
     """
 
     grey: FloatArray
@@ -94,15 +159,35 @@ class ModelInput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Confidence:
+    """How sure the network was; None for an empty mask."""
+
+    mean_probability: float | None
+    uncertain_fraction: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Segmentation:
-    """A mask with the probabilities that it was cut from, both of the input's size.
+    """The lungs of a scan, on its own grid; made once and read by everything that follows.
 
     Attributes:
-        mask: bool, shape (Z, Y, X), True = lung.
-        probability: float32 in [0, 1], shape (Z, Y, X).
-        threshold: the cut: lung is where the probability is at least this.
+        labels: uint8, shape (Z, Y, X): 0, or ``RIGHT``, ``LEFT``, ``UNSIDED``.
+        threshold: lung is where the probability is at least this.
+        laterality: how sides are known, None where the scan shows none.
+        components: 8-connected regions (in all, right, left) of a single slice.
+        confidence: of the network.
+        probability: float32 in [0, 1], shape (1, Y, X), of a single slice; a volume's would
+            be larger than the volume itself and is not kept: shape (0, Y, X).
     """
 
-    mask: BoolArray
-    probability: FloatArray
+    labels: LabelArray
     threshold: float
+    laterality: Laterality | None
+    components: tuple[int, int, int] | None
+    confidence: Confidence
+    probability: FloatArray
+
+    @property
+    def mask(self) -> BoolArray:
+        """True = lung, shape (Z, Y, X)."""
+        return self.labels > 0

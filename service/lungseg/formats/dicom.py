@@ -54,6 +54,7 @@ _ATTRIBUTES = [
     "SOPClassUID",
     "Modality",
     "ImageOrientationPatient",
+    "ImagePositionPatient",
     "SamplesPerPixel",
     "PhotometricInterpretation",
     "PlanarConfiguration",
@@ -129,6 +130,7 @@ def _read(content: bytes, max_pixels: int, *, allow_non_ct: bool) -> Scan:
         media_type="application/dicom",
         spacing_mm=_spacing(dataset),
         orientation=_orientation(dataset),
+        positions_mm=_position(dataset),
         notes=notes,
     )
 
@@ -260,6 +262,13 @@ def _orientation(dataset: FileDataset) -> Orientation | None:
         row_direction=(values[0], values[1], values[2]),
         column_direction=(values[3], values[4], values[5]),
     )
+
+
+def _position(dataset: FileDataset) -> NDArray[np.float64] | None:
+    """Patient position of the slice's first pixel, shape (1, 3); None when it is missing."""
+    given = functional(dataset, "PlanePositionSequence", "ImagePositionPatient")
+    values = _floats(given, 3)
+    return None if values is None else np.array([values])
 
 
 def functional(dataset: FileDataset, macro: str, keyword: str) -> Any:

@@ -19,9 +19,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileDataset
 
 from lungseg.core.errors import InvalidParameter
-from lungseg.core.laterality import lateral_axis, split_sides
-from lungseg.core.regions import label_regions
-from lungseg.core.types import BoolArray, Scan
+from lungseg.core.types import LEFT, RIGHT, BoolArray, Scan, Segmentation
 from lungseg.formats.dicom import functional, parse
 from lungseg.formats.dicom_pixels import inflate
 from lungseg.formats.quiet import silence_decoders
@@ -63,13 +61,15 @@ class Algorithm:
     sha256: str
 
 
-def dicom_seg(content: bytes, scan: Scan, mask: BoolArray, algorithm: Algorithm) -> bytes:
+def dicom_seg(
+    content: bytes, scan: Scan, segmentation: Segmentation, algorithm: Algorithm
+) -> bytes:
     """Writes a mask as a BINARY segmentation: right and left lung, or one lung segment.
 
     Args:
         content: the DICOM file of the slice.
         scan: what was read of it.
-        mask: bool, shape (Y, X) of the slice.
+        segmentation: its lungs.
         algorithm: recorded with every segment.
 
     Raises:
@@ -81,9 +81,9 @@ def dicom_seg(content: bytes, scan: Scan, mask: BoolArray, algorithm: Algorithm)
     if find_spec("highdicom") is None:
         raise InvalidParameter("dicom-seg is not installed here: it is an extra")
     silence_decoders()
-    source = parse(inflate(content, mask.size))
+    source = parse(inflate(content, segmentation.labels.size))
     _check(source)
-    planes, names = _segments(scan, mask)
+    planes, names = _segments(segmentation)
     try:
         return _write(source, planes, names, algorithm)
     except Exception:  # noqa: BLE001 - highdicom checks and quotes the patient's attributes
@@ -105,13 +105,11 @@ def _check(source: FileDataset) -> None:
         )
 
 
-def _segments(scan: Scan, mask: BoolArray) -> tuple[list[BoolArray], list[str]]:
-    axis = lateral_axis(scan.orientation)
-    if axis is None:
-        return [mask], ["Lung"]
-    regions = label_regions(mask)
-    sides = split_sides(mask, regions, axis, start=0, extent=mask.shape[axis.axis])
-    return [sides.right, sides.left], ["Right lung", "Left lung"]
+def _segments(segmentation: Segmentation) -> tuple[list[BoolArray], list[str]]:
+    labels = segmentation.labels[0]
+    if segmentation.laterality is None:
+        return [labels > 0], ["Lung"]
+    return [labels == RIGHT, labels == LEFT], ["Right lung", "Left lung"]
 
 
 def _write(

@@ -3,46 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from lungseg.core.errors import InvalidParameter, MalformedRequest, UnsupportedMediaType
-from lungseg.core.types import Scan
+from lungseg.core.types import Scan, Unit
 from lungseg.formats.dicom import looks_like_dicom, read_dicom
 from lungseg.formats.image import PICTURE_FORMATS, read_npy, read_picture
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadOptions:
-    """What a caller says of a slice, and what the service accepts.
-
-    Attributes:
-        max_pixels: rows × columns accepted; more is refused before decoding.
-        spacing_mm: (row, column) spacing of a file that carries none.
-        window_hu: HU that black and white of an 8/16-bit picture stand for; DICOM says itself.
-        allow_non_ct: accept a DICOM whose Modality is missing or not CT.
-    """
-
-    max_pixels: int = 4096 * 4096
-    spacing_mm: tuple[float, float] | None = None
-    window_hu: tuple[float, float] | None = None
-    allow_non_ct: bool = False
+DICOM, NPY = "application/dicom", "application/x-npy"
+MAX_PIXELS = 4096 * 4096
+"""Rows × columns of the largest slice that is accepted unless somebody says otherwise."""
 
 
-def read_scan(content: bytes, options: ReadOptions) -> Scan:
+def read_scan(
+    content: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    spacing_mm: tuple[float, float] | None = None,
+    window_hu: tuple[float, float] | None = None,
+    unit: Unit = "grey level",
+    allow_non_ct: bool = False,
+) -> Scan:
     """Decodes one CT slice.
 
     Args:
         content: a whole file: PNG, JPEG, TIFF, BMP, NPY or single-frame DICOM.
-        options: limits, and what the caller knows of the slice.
+        max_pixels: rows × columns accepted; more is refused before decoding.
+        spacing_mm: (row, column) spacing of a file that carries none.
+        window_hu: HU that black and white of an 8/16-bit picture stand for.
+        unit: of the values of an array, or of a signed or floating-point picture.
+        allow_non_ct: accept a DICOM whose Modality is missing or not CT.
 
     Returns:
-        The slice with Z = 1.
+        The slice with Z = 1. Of DICOM the header alone says window and unit.
 
     Raises:
         MalformedRequest: there are no bytes at all.
         UnsupportedMediaType: the content is of none of these formats.
         ImageTooLarge, UndecodableImage, MultiFrame, NotCT, NotGrey: see ``core.errors``.
-        InvalidParameter: ``window_hu`` was given for intensities it can't calibrate.
+        InvalidParameter: ``window_hu`` or ``unit`` was given for intensities it can't calibrate.
     """
     if not content:
         raise MalformedRequest("expected the bytes of a CT slice, received an empty body")
@@ -51,17 +50,21 @@ def read_scan(content: bytes, options: ReadOptions) -> Scan:
         raise UnsupportedMediaType(
             "expected PNG, JPEG, TIFF, BMP, NPY or DICOM content, received none of these"
         )
-    if media_type == "application/dicom":
-        scan = read_dicom(content, options.max_pixels, allow_non_ct=options.allow_non_ct)
-    elif media_type == "application/x-npy":
-        scan = read_npy(content, options.max_pixels)
+    if media_type == DICOM:
+        scan = read_dicom(content, max_pixels, allow_non_ct=allow_non_ct)
+    elif media_type == NPY:
+        scan = read_npy(content, max_pixels)
     else:
-        scan = read_picture(content, PICTURE_FORMATS[media_type], options.max_pixels)
-    if scan.spacing_mm is None and options.spacing_mm is not None:
-        scan = replace(scan, spacing_mm=options.spacing_mm)
-    if options.window_hu is not None and media_type != "application/dicom":
-        scan = calibrate(scan, options.window_hu)
-    return scan
+        scan = read_picture(content, PICTURE_FORMATS[media_type], max_pixels)
+    if scan.spacing_mm is None and spacing_mm is not None:
+        scan = replace(scan, spacing_mm=spacing_mm)
+    if media_type == DICOM:
+        return scan
+    if unit == "HU":
+        if window_hu is not None:
+            raise InvalidParameter("expected unit=hu or window_hu, received both")
+        return _as_hu(scan)
+    return scan if window_hu is None else calibrate(scan, window_hu)
 
 
 def sniff(content: bytes) -> str | None:
@@ -70,6 +73,15 @@ def sniff(content: bytes) -> str | None:
         if recognises(content):
             return media_type
     return None
+
+
+def _as_hu(scan: Scan) -> Scan:
+    if scan.media_type != NPY and scan.white is not None:
+        raise InvalidParameter(
+            "unit=hu needs an array, or a signed or floating-point picture; "
+            "an 8 or 16 bit picture needs window_hu"
+        )
+    return replace(scan, unit="HU", white=None)
 
 
 def calibrate(scan: Scan, window_hu: tuple[float, float]) -> Scan:
@@ -99,6 +111,6 @@ _SIGNATURES: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
     ("image/jpeg", _starts(b"\xff\xd8\xff")),
     ("image/tiff", _starts(b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")),
     ("image/bmp", _starts(b"BM")),
-    ("application/x-npy", _starts(b"\x93NUMPY")),
-    ("application/dicom", looks_like_dicom),
+    (NPY, _starts(b"\x93NUMPY")),
+    (DICOM, looks_like_dicom),
 )

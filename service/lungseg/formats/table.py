@@ -5,11 +5,23 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import fields, is_dataclass
+from typing import Any, get_args, get_type_hints
 
-_REGION = ("pixels", "fraction", "area_mm2", "components")
-_INTENSITY = ("unit", "mean", "std", "min", "p5", "p15", "median", "p95", "max")
-_DENSITY = ("laa_950", "laa_910", "laa_856", "haa_700", "haa_600", "haa_250", "perc15")
+from lungseg.core.measures import Density, Intensity, Region
+from lungseg.core.types import Confidence
+
+
+def _numbers(of: type) -> list[str]:
+    """Members of a report's value that are numbers or texts, in their order."""
+    hints = get_type_hints(of)
+    nested = [
+        name for name, hint in hints.items() if any(map(is_dataclass, (hint, *get_args(hint))))
+    ]
+    return [item.name for item in fields(of) if item.name not in nested]
+
+
+_REGION, _INTENSITY, _DENSITY = (_numbers(value) for value in (Region, Intensity, Density))
 _PLACES: dict[str, tuple[str, ...]] = {
     "width": ("image", "width"),
     "height": ("image", "height"),
@@ -22,8 +34,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "laterality": ("statistics", "laterality"),
     **{f"intensity_{name}": ("statistics", "intensity", name) for name in _INTENSITY},
     **{name: ("statistics", "density", name) for name in _DENSITY},
-    "mean_probability": ("confidence", "mean_probability"),
-    "uncertain_fraction": ("confidence", "uncertain_fraction"),
+    **{name: ("confidence", name) for name in _numbers(Confidence)},
 }
 COLUMNS = ("filename", "error", *_PLACES, "flags")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")

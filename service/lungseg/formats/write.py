@@ -16,8 +16,6 @@ from lungseg.core import rle
 from lungseg.core.contours import polygons
 from lungseg.core.types import BoolArray, FloatArray, Unit
 
-FORMATS = ("json", "png", "overlay", "probability", "npy", "dicom-seg")
-"""Forms of the answer."""
 MASK_WHITE = 255
 OVERLAY_WINDOW_HU = (-1350.0, 150.0)
 """The usual lung window: level −600, width 1500."""

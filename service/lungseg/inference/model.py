@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from lungseg.core.contract import Contract, TensorSpec
-from lungseg.core.errors import BundleError
 from lungseg.core.types import FloatArray
+from lungseg.inference.contract import Contract, TensorSpec
+from lungseg.inference.errors import BundleError
 from lungseg.inference.onnx_file import refuse_external_data
 from lungseg.inference.session import Engine, Session, Tensor
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from lungseg.core.errors import BundleError, ModelNotReady, UnknownModel
+from lungseg.inference.errors import BundleError, ModelNotReady, UnknownModel
 from lungseg.inference.model import BUNDLE_FILES, Model
 from lungseg.inference.session import ProviderMissing
 

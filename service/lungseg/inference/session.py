@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from lungseg.core.errors import BundleError
 from lungseg.core.types import FloatArray
+from lungseg.inference.errors import BundleError
 
 ERRORS_ONLY = 3
 """ONNX Runtime's severity from which it writes to the log: its warnings quote paths."""

@@ -1,9 +1,8 @@
-"""The only threads that compute, the queue before them, and the deadline of each request."""
+"""The only threads that compute, and the queue before them."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -11,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from lungseg.core.errors import DeadlineExceeded, Overloaded
+from lungseg.inference.errors import DeadlineExceeded, Overloaded
+from lungseg.inference.timing import Deadline
 
 T = TypeVar("T")
 SMOOTHING = 0.1
@@ -22,40 +22,6 @@ LARGE_BODY_BYTES = 4 * 1024 * 1024
 
 class ClientGone(Exception):
     """The client closed the connection before its answer was ready."""
-
-
-@dataclass(slots=True)
-class Deadline:
-    """The moment by which an answer must be ready; can be brought forward to now.
-
-    Attributes:
-        at_s: on the clock of ``time.monotonic``.
-    """
-
-    at_s: float
-
-    @classmethod
-    def after(cls, seconds: float) -> Deadline:
-        """So many seconds from now."""
-        return cls(time.monotonic() + seconds)
-
-    @property
-    def remaining_s(self) -> float:
-        """Seconds left; negative when it has passed."""
-        return self.at_s - time.monotonic()
-
-    def check(self) -> None:
-        """Stops work whose answer would come too late.
-
-        Raises:
-            DeadlineExceeded: the time is used up, or nobody waits any more.
-        """
-        if self.remaining_s <= 0:
-            raise DeadlineExceeded("the time for this request is used up")
-
-    def give_up(self) -> None:
-        """Nobody waits any more: work stops at its next check."""
-        self.at_s = -math.inf
 
 
 @dataclass(slots=True)

@@ -21,20 +21,22 @@ from pydantic import BaseModel, Field
 from lungseg.core.errors import (
     LungsegError,
     MalformedRequest,
-    Overloaded,
     TooManyItems,
     UnsupportedMediaType,
 )
 from lungseg.formats.archive import ArchiveLimits, Member, is_zip, open_archive
 from lungseg.formats.table import statistics_csv
-from lungseg.formats.write import mask_png
-from lungseg.inference.segmenter import Stopwatch
-from lungseg.inference.workers import ClientGone, Deadline
+from lungseg.forms import FORMS
+from lungseg.inference.errors import Overloaded
+from lungseg.inference.model import Model
+from lungseg.inference.timing import Deadline, Stopwatch
+from lungseg.inference.workers import ClientGone
+from lungseg.query import SegmentQuery
 from lungseg.web.body import disconnected, inflate, read_body, split_form
 from lungseg.web.errors import problem_document
 from lungseg.web.openapi import BATCH_BODY, BATCH_RESPONSES
-from lungseg.web.schemas import Problem, SegmentAnswer, SegmentQuery
-from lungseg.web.segment import Job, begin, describe, preferred, timings
+from lungseg.web.schemas import Problem, SegmentAnswer
+from lungseg.web.segment import chosen_model, describe, preferred
 from lungseg.web.state import Exchange, State, exchange_of, state_of
 from lungseg.web.telemetry import SEE_LOG, log_bug
 
@@ -94,8 +96,8 @@ class Batch:
 
     state: State
     exchange: Exchange
-    job: Job
-    form: str
+    model: Model
+    query: BatchQuery
 
     async def results(self, members: list[Member]) -> AsyncGenerator[Result]:
         """Works on as many items at a time as there are workers; yields them in order."""
@@ -118,12 +120,13 @@ class Batch:
 
     async def _one(self, member: Member) -> Result:
         """One item; whatever is wrong with it is its own error."""
-        deadline, watch = Deadline(self.exchange.deadline.at_s), Stopwatch()
+        deadline = Deadline(self.exchange.deadline.at_s)
+        watch = Stopwatch(deadline)
         submitted = time.perf_counter()
 
         def work() -> Result:
             watch.add("queue", (time.perf_counter() - submitted) * 1000)
-            return self._work(member, deadline, watch)
+            return self._work(member, watch)
 
         while True:
             try:
@@ -144,17 +147,11 @@ class Batch:
             problem = problem_document(code, detail, self.exchange.request_id)
             return Result(document={"filename": member.filename, "error": problem})
 
-    def _work(self, member: Member, deadline: Deadline, watch: Stopwatch) -> Result:
-        job = Job(state=self.state, model=self.job.model, query=self.job.query, deadline=deadline)
-        outcome = job.run(member.read(), watch)
-        document = {
-            "filename": member.filename,
-            "request_id": self.exchange.request_id,
-            **describe(outcome, self.job.query, watch),
-            "timings_ms": timings(watch),
-        }
-        png = mask_png(outcome.segmentation.mask[0]) if self.form == "zip" else b""
-        return Result(document=document, png=png)
+    def _work(self, member: Member, watch: Stopwatch) -> Result:
+        outcome = self.state.pipeline.segment(member.read(), self.model, self.query, watch)
+        described = describe(outcome, self.query, self.exchange.request_id, watch)
+        png = FORMS["png"].encode(outcome, "") if self.query.format == "zip" else b""
+        return Result(document={"filename": member.filename, **described}, png=png)
 
 
 @router.post(
@@ -168,7 +165,8 @@ async def segment_batch(request: Request, query: Annotated[BatchQuery, Query()])
     """Finds the lungs in each of many slices; one that is refused fails alone."""
     state, exchange = state_of(request.scope), exchange_of(request.scope)
     form = query.format or preferred(request.headers.get("accept", ""), ACCEPTED)
-    job = begin(request, query)
+    query = query.model_copy(update={"format": form})
+    model = chosen_model(request, query)
     headers = request.headers
     body = await read_body(request)
 
@@ -179,7 +177,7 @@ async def segment_batch(request: Request, query: Annotated[BatchQuery, Query()])
     members = await state.workers.run(
         unpack, deadline=Deadline(exchange.deadline.at_s), size_bytes=len(body)
     )
-    batch = Batch(state=state, exchange=exchange, job=job, form=form)
+    batch = Batch(state=state, exchange=exchange, model=model, query=query)
     if form == "ndjson":
         return StreamingResponse(_lines(batch, members), media_type=NDJSON)
     results = await _unless_gone(request, _collect(batch, members))

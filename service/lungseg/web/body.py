@@ -20,12 +20,12 @@ from starlette.requests import ClientDisconnect
 
 from lungseg.core.errors import (
     BodyTooLarge,
-    DeadlineExceeded,
     MalformedRequest,
     TooManyItems,
     UnsupportedMediaType,
 )
 from lungseg.formats.deflate import inflated_size
+from lungseg.inference.errors import DeadlineExceeded
 from lungseg.inference.workers import ClientGone
 from lungseg.web.state import exchange_of
 

@@ -10,7 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from lungseg.core.errors import InvalidParameter, LungsegError, MalformedRequest, Overloaded
+from lungseg.core.errors import InvalidParameter, LungsegError, MalformedRequest
+from lungseg.inference.errors import Overloaded
 from lungseg.inference.workers import ClientGone
 from lungseg.web.state import Exchange, exchange_of
 

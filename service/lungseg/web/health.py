@@ -5,7 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from lungseg.core.errors import Draining, LungsegError, ModelNotReady
+from lungseg.core.errors import Draining, LungsegError
+from lungseg.inference.errors import ModelNotReady
 from lungseg.web.schemas import problems
 from lungseg.web.state import State, state_of
 

@@ -8,7 +8,8 @@ import hmac
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lungseg.core.errors import BodyTooLarge, Draining, LungsegError, Overloaded, Unauthorized
+from lungseg.core.errors import BodyTooLarge, Draining, LungsegError, Unauthorized
+from lungseg.inference.errors import Overloaded
 from lungseg.web.errors import respond
 from lungseg.web.state import Exchange, Limits, State, exchange_of, state_of
 from lungseg.web.telemetry import QUIET_PATHS

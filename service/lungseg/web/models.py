@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from lungseg.core.contract import Contract
+from lungseg.inference.contract import Contract
 from lungseg.inference.registry import Family, Registry, Version
 from lungseg.web.schemas import ModelInfo, ModelList, VersionInfo, problems
 from lungseg.web.state import state_of

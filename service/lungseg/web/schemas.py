@@ -2,97 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from lungseg.core.measures import Confidence, Statistics
+from lungseg.core.measures import Statistics
 from lungseg.core.report import Quality
+from lungseg.core.types import Confidence
+from lungseg.forms import FORMS
+from lungseg.query import Encoding, OneOf, SegmentQuery
 from lungseg.web.errors import PROBLEM, PROBLEMS, problem_document
 
-Format = Literal["json", "png", "overlay", "probability", "npy", "dicom-seg"]
-Encoding = Literal[
-    "coco_rle",
-    "coco_rle_uncompressed",
-    "kaggle_rle",
-    "cvat",
-    "label_studio",
-    "polygon",
-    "png_base64",
-    "none",
-]
 EXAMPLE_ID = "6f1c0f5e9d3b4b6c8d5e2a7f90c1d2e3"
 
 
-def _numbers(value: Any) -> tuple[float, float] | None:
-    """``a,b`` as two finite numbers, None as itself."""
-    if isinstance(value, list):
-        # FastAPI collects a parameter whose type is a tuple into a list.
-        value = ",".join(map(str, cast("list[object]", value)))
-    if value is None:
-        return None
-    try:
-        first, second = (float(part) for part in str(value).split(","))
-    except ValueError:  # its message quotes the value
-        first = second = math.nan
-    if not math.isfinite(first + second):
-        raise ValueError("expected two finite numbers with a comma between them")
-    return first, second
-
-
-def _spacing(value: Any) -> tuple[float, float] | None:
-    pair = _numbers(value)
-    if pair and not all(0.01 <= number <= 100 for number in pair):
-        raise ValueError("expected row,column spacing in mm, each from 0.01 to 100")
-    return pair
-
-
-def _window(value: Any) -> tuple[float, float] | None:
-    pair = _numbers(value)
-    if pair and not -32768 <= pair[0] < pair[1] <= 65535:
-        raise ValueError("expected low,high in HU with low < high, from -32768 to 65535")
-    return pair
-
-
-class SegmentQuery(BaseModel):
-    """Query parameters of ``/segment`` that mean the same for every slice of a batch."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    encoding: Encoding = Field(default="coco_rle", description="Form of the mask within JSON.")
-    threshold: float | None = Field(
-        default=None,
-        gt=0,
-        lt=1,
-        description="Lung is where the probability is at least this; by default the model's own.",
-    )
-    spacing_mm: Annotated[
-        tuple[float, float] | None, BeforeValidator(_spacing, json_schema_input_type=str)
-    ] = Field(
-        default=None,
-        description="`row,column` spacing of pictures that carry none, in mm.",
-        examples=["0.7,0.7"],
-    )
-    window_hu: Annotated[
-        tuple[float, float] | None, BeforeValidator(_window, json_schema_input_type=str)
-    ] = Field(
-        default=None,
-        description="`low,high`: HU that black and white of a picture stand for.",
-        examples=["-1000,400"],
-    )
-    largest_components: int | None = Field(
-        default=None,
-        ge=0,
-        le=1000,
-        description="Most connected regions to keep, 0 = all; by default the model's own.",
-    )
-    allow_non_ct: bool = Field(
-        default=False,
-        description="Accept a DICOM that is not CT, with a flag.",
-    )
-    model: str | None = Field(default=None, min_length=1, description="By default the configured.")
-    version: str | None = Field(default=None, min_length=1, description="By default the serving.")
+Format = Annotated[str, OneOf.of(FORMS)]
 
 
 class SliceQuery(SegmentQuery):

@@ -2,73 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from lungseg.formats.dicom_seg import Algorithm, dicom_seg
-from lungseg.formats.read import ReadOptions
-from lungseg.formats.write import (
-    encode_mask,
-    mask_npy,
-    mask_png,
-    overlay_png,
-    probability_png,
-)
+from lungseg.forms import FORMS, answer, compact, summary
 from lungseg.inference.model import Model
-from lungseg.inference.segmenter import Options, Outcome, Stopwatch
-from lungseg.inference.workers import Deadline
+from lungseg.inference.timing import Stopwatch
+from lungseg.pipeline import Outcome
+from lungseg.query import SegmentQuery
 from lungseg.web.body import disconnected, inflate, read_body, single_file
 from lungseg.web.openapi import SEGMENT_BODY, SEGMENT_RESPONSES
-from lungseg.web.schemas import SegmentAnswer, SegmentQuery, SliceQuery
-from lungseg.web.state import Exchange, State, exchange_of, state_of
+from lungseg.web.schemas import SegmentAnswer, SliceQuery
+from lungseg.web.state import Exchange, exchange_of, state_of
 
-MAX_HEADER_BYTES = 4096
-"""What ``X-Segmentation`` may have: gateways refuse responses with far longer headers."""
-SPARE_PARTS = (("lungs",), ("density",), ("intensity",))
-"""Members of ``statistics`` left out of the header, in turn, should it ever get too long."""
-ACCEPTED = {
-    "application/json": "json",
-    "image/png": "png",
-    "application/dicom": "dicom-seg",
-    "application/x-npy": "npy",
-}
+ACCEPTED = {form.media_type: name for name, form in reversed(FORMS.items())}
+"""What ``Accept`` may name; of forms with one media type the first."""
 router = APIRouter(tags=["segmentation"])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What is to be done with one slice, or with each slice of a batch."""
-
-    state: State
-    model: Model
-    query: SegmentQuery
-    deadline: Deadline
-
-    def run(self, content: bytes, watch: Stopwatch) -> Outcome:
-        """Segments one encoded slice; called in a worker thread.
-
-        Raises:
-            LungsegError: the slice is refused, or its time is used up.
-        """
-        limits, query = self.state.limits, self.query
-        read = ReadOptions(
-            max_pixels=limits.max_pixels,
-            spacing_mm=query.spacing_mm,
-            window_hu=query.window_hu,
-            allow_non_ct=limits.allow_non_ct or query.allow_non_ct,
-        )
-        options = Options(
-            read=read, threshold=query.threshold, largest_components=query.largest_components
-        )
-        return self.state.segmenter.run(
-            content, self.model, options, deadline=self.deadline, watch=watch
-        )
 
 
 @router.post(
@@ -81,7 +34,7 @@ class Job:
 async def segment(request: Request, query: Annotated[SliceQuery, Query()]) -> Response:
     """Finds the lungs in one slice; the content decides what format it is."""
     state, exchange = state_of(request.scope), exchange_of(request.scope)
-    job = begin(request, query)
+    model = chosen_model(request, query)
     form = query.format or preferred(request.headers.get("accept", ""), ACCEPTED)
     headers = request.headers
     encoding = headers.get("content-encoding", "")
@@ -92,16 +45,17 @@ async def segment(request: Request, query: Annotated[SliceQuery, Query()]) -> Re
     def work() -> Response:
         exchange.watch.add("queue", (time.perf_counter() - submitted) * 1000)
         whole = inflate(body, encoding, state.limits.max_body_bytes)
-        outcome = job.run(single_file(whole, content_type), exchange.watch)
-        return answer(outcome, form, query, exchange)
+        content = single_file(whole, content_type)
+        outcome = state.pipeline.segment(content, model, query, exchange.watch)
+        return respond(outcome, form, query, exchange)
 
     return await state.workers.run(
         work, deadline=exchange.deadline, gone=lambda: disconnected(request), size_bytes=len(body)
     )
 
 
-def begin(request: Request, query: SegmentQuery) -> Job:
-    """Chooses the model, which then answers whatever is loaded meanwhile.
+def chosen_model(request: Request, query: SegmentQuery) -> Model:
+    """The model that answers, whatever is loaded meanwhile.
 
     Raises:
         UnknownModel, ModelNotReady: see ``Registry.get``.
@@ -109,7 +63,7 @@ def begin(request: Request, query: SegmentQuery) -> Job:
     state, exchange = state_of(request.scope), exchange_of(request.scope)
     model = state.registry.get(query.model, query.version)
     exchange.model, exchange.version = model.contract.name, model.contract.version
-    return Job(state=state, model=model, query=query, deadline=exchange.deadline)
+    return model
 
 
 def preferred(accept: str, forms: Mapping[str, str]) -> str:
@@ -134,35 +88,27 @@ def preferred(accept: str, forms: Mapping[str, str]) -> str:
     return best
 
 
-def answer(outcome: Outcome, form: str, query: SegmentQuery, exchange: Exchange) -> Response:
+def respond(outcome: Outcome, form: str, query: SegmentQuery, exchange: Exchange) -> Response:
     """Encodes an outcome; called in a worker thread."""
     watch = exchange.watch
     if form == "json":
-        document = {
-            "request_id": exchange.request_id,
-            **describe(outcome, query, watch),
-            "timings_ms": timings(watch),
-        }
+        document = describe(outcome, query, exchange.request_id, watch)
         headers = {"Server-Timing": server_timing(watch)}
-        return Response(_compact(document), 200, headers, "application/json")
+        return Response(compact(document), 200, headers, FORMS[form].media_type)
     with watch.stage("encode"):
-        content, media_type = _ENCODERS[form](outcome)
-        summary = header_summary(outcome)
-    headers = {"Server-Timing": server_timing(watch), "X-Segmentation": summary}
-    return Response(content, 200, headers, media_type)
+        content = FORMS[form].encode(outcome, query.encoding)
+        header = summary(outcome)
+    headers = {"Server-Timing": server_timing(watch), "X-Segmentation": header}
+    return Response(content, 200, headers, FORMS[form].media_type)
 
 
-def describe(outcome: Outcome, query: SegmentQuery, watch: Stopwatch) -> dict[str, Any]:
-    """The JSON answer without request id and timings."""
+def describe(
+    outcome: Outcome, query: SegmentQuery, request_id: str, watch: Stopwatch
+) -> dict[str, Any]:
+    """The JSON answer."""
     with watch.stage("encode"):
-        mask = encode_mask(outcome.segmentation.mask[0], query.encoding)
-        document = outcome.describe()
-    return {
-        "model": document.pop("model"),
-        "image": document.pop("image"),
-        "mask": mask,
-        **document,
-    }
+        document = answer(outcome, query.encoding)
+    return {"request_id": request_id, **document, "timings_ms": timings(watch)}
 
 
 def timings(watch: Stopwatch) -> dict[str, float]:
@@ -179,48 +125,10 @@ def server_timing(watch: Stopwatch) -> str:
     return ", ".join(f"{part};dur={spent}" for part, spent in timings(watch).items())
 
 
-def header_summary(outcome: Outcome) -> str:
-    """The JSON answer without mask, request id and timings, short enough for a header."""
-    document = outcome.describe()
-    text = _compact(document)
-    for spare in SPARE_PARTS:
-        if len(text) <= MAX_HEADER_BYTES:
-            break
-        statistics = document["statistics"]
-        document["statistics"] = {k: v for k, v in statistics.items() if k not in spare}
-        text = _compact(document)
-    return text
-
-
-def _compact(document: dict[str, Any]) -> str:
-    return json.dumps(document, separators=(",", ":"), allow_nan=False)
-
-
-def _overlay(outcome: Outcome) -> bytes:
-    scan = outcome.scan
-    return overlay_png(scan.values[0], scan.unit, outcome.segmentation.mask[0])
-
-
-def _dicom_seg(outcome: Outcome) -> tuple[bytes, str]:
-    contract, mask = outcome.model.contract, outcome.segmentation.mask[0]
-    algorithm = Algorithm(name=contract.name, version=contract.version, sha256=contract.sha256)
-    return dicom_seg(outcome.content, outcome.scan, mask, algorithm), "application/dicom"
-
-
 _PARTS = {
     "decode": ("decode", "fit"),
     "queue": ("queue",),
     "inference": ("inference",),
-    "postprocess": ("restore", "measure"),
+    "postprocess": ("restore", "label", "measure"),
     "encode": ("encode",),
-}
-_ENCODERS: dict[str, Callable[[Outcome], tuple[bytes, str]]] = {
-    "png": lambda outcome: (mask_png(outcome.segmentation.mask[0]), "image/png"),
-    "overlay": lambda outcome: (_overlay(outcome), "image/png"),
-    "probability": lambda outcome: (
-        probability_png(outcome.segmentation.probability[0]),
-        "image/png",
-    ),
-    "npy": lambda outcome: (mask_npy(outcome.segmentation.mask[0]), "application/x-npy"),
-    "dicom-seg": _dicom_seg,
 }

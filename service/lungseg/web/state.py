@@ -9,8 +9,9 @@ from typing import Any, TypedDict
 from starlette.types import Scope
 
 from lungseg.inference.registry import Registry
-from lungseg.inference.segmenter import Segmenter, Stopwatch
-from lungseg.inference.workers import Deadline, Workers
+from lungseg.inference.timing import Deadline, Stopwatch
+from lungseg.inference.workers import Workers
+from lungseg.pipeline import Pipeline
 from lungseg.web.metrics import Metrics
 
 
@@ -59,7 +60,7 @@ class State:
     """
 
     registry: Registry
-    segmenter: Segmenter
+    pipeline: Pipeline
     workers: Workers
     metrics: Metrics
     limits: Limits
@@ -94,7 +95,10 @@ class Exchange:
     bytes_in: int = 0
     bytes_out: int = 0
     seconds: float = 0.0
-    watch: Stopwatch = field(default_factory=Stopwatch)
+    watch: Stopwatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.watch = Stopwatch(self.deadline)
 
 
 def state_of(scope: Scope) -> State:

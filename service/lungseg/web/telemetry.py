@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lungseg.core.errors import LungsegError
-from lungseg.inference.workers import Deadline
+from lungseg.inference.timing import Deadline
 from lungseg.web.errors import respond
 from lungseg.web.state import Exchange, State, state_of
 

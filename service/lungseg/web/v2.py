@@ -10,12 +10,10 @@ import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from lungseg.core.errors import BundleError, Forbidden, InvalidParameter
-from lungseg.core.preprocess import fit
-from lungseg.core.types import FloatArray
-from lungseg.formats.read import ReadOptions, read_scan
+from lungseg.core.errors import Forbidden, InvalidParameter
+from lungseg.inference.errors import BundleError
 from lungseg.inference.model import Model
-from lungseg.inference.segmenter import Stopwatch
+from lungseg.query import SegmentQuery
 from lungseg.web import v2_codec
 from lungseg.web.body import disconnected, inflate, read_body
 from lungseg.web.health import unreadiness
@@ -160,13 +158,17 @@ def _answer(
             state.limits.max_batch_items,
         )
     if isinstance(request.images, list):
-        grey = _fitted(request.images, model, state, exchange)
+        # encoded images come to the grid as ``/segment`` brings them there
+        pipeline, query = state.pipeline, SegmentQuery()
+        grey = np.concatenate(
+            [pipeline.fitted(image, model, query, watch) for image in request.images]
+        )
     else:
         grey = request.images
     expected = (*model.grid_size, 1)
     if grey.shape[1:] != expected:
         raise InvalidParameter(f"expected shape [N, {', '.join(map(str, expected))}]")
-    mask = state.segmenter.infer(model, grey, deadline=exchange.deadline, watch=watch)
+    mask = state.pipeline.runner.infer(model, grey, watch)
     with watch.stage("encode"):
         head = {"model_name": contract.name, "model_version": contract.version}
         content, json_length = v2_codec.render(request, head, contract.output.name, mask)
@@ -174,21 +176,6 @@ def _answer(
         return Response(content, media_type="application/json")
     headers = {v2_codec.HEADER_LENGTH: json_length}
     return Response(content, headers=headers, media_type="application/octet-stream")
-
-
-def _fitted(images: list[bytes], model: Model, state: State, exchange: Exchange) -> FloatArray:
-    """Encoded images on the network's grid, as ``/segment`` would bring them there."""
-    watch: Stopwatch = exchange.watch
-    limits = state.limits
-    options = ReadOptions(max_pixels=limits.max_pixels, allow_non_ct=limits.allow_non_ct)
-    planes: list[FloatArray] = []
-    for image in images:
-        exchange.deadline.check()
-        with watch.stage("decode"):
-            scan = read_scan(image, options)
-        with watch.stage("fit"):
-            planes.append(fit(scan, model.grid_size, model.contract.intensity).grey)
-    return np.concatenate(planes)
 
 
 def _tensor(name: str, height: int, width: int) -> dict[str, Any]:

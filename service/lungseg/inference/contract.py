@@ -10,11 +10,11 @@ Nothing about a model stands in service code or settings; a bundle folder holds
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+from lungseg.core.preprocess import IntensityRule
 
 
 class _Frozen(BaseModel):
@@ -27,26 +27,6 @@ class TensorSpec(_Frozen):
     name: str = Field(min_length=1)
     height: int = Field(gt=0, le=4096)
     width: int = Field(gt=0, le=4096)
-
-
-class IntensityRule(_Frozen):
-    """How measured intensities become the grey levels 0…255 that the network sees."""
-
-    window_hu: tuple[float, float] = (-1000.0, 400.0)
-    """HU that become 0 and 255."""
-    grey_percentiles: tuple[float, float] = (0.5, 99.5)
-    """Percentiles of an uncalibrated slice that become 0 and 255."""
-    skip_padding: bool = False
-    """Whether what scanners write outside their field of view is left out of the percentiles."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> IntensityRule:
-        if self.window_hu[0] >= self.window_hu[1]:
-            raise ValueError("expected window_hu as low, high")
-        low, high = self.grey_percentiles
-        if not 0 <= low < high <= 100:
-            raise ValueError("expected grey_percentiles as 0 <= low < high <= 100")
-        return self
 
 
 class MaskRule(_Frozen):

@@ -1,0 +1,60 @@
+"""Arrays through a model: each by itself, or joined with others that wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+
+from lungseg.core.types import FloatArray
+from lungseg.inference.batcher import Batcher
+from lungseg.inference.errors import DeadlineExceeded
+from lungseg.inference.model import Model
+from lungseg.inference.timing import Stopwatch
+
+
+class Runner:
+    """Runs arrays through models, from any thread."""
+
+    def __init__(
+        self,
+        batcher: Batcher | None = None,
+        on_batch: Callable[[int], None] = lambda _size: None,
+    ) -> None:
+        """Takes what joins arrays and who hears of it.
+
+        Args:
+            batcher: None runs each array by itself.
+            on_batch: hears the number of slices of each run outside the batcher.
+        """
+        self._batcher = batcher
+        self._on_batch = on_batch
+
+    def infer(self, model: Model, grey: FloatArray, watch: Stopwatch) -> FloatArray:
+        """Computes probabilities on the network's grid.
+
+        Args:
+            model: which model.
+            grey: float32 in [0, 255], shape (N, height, width, 1).
+            watch: hears the time in the batcher's queue and in the network.
+
+        Returns:
+            float32 in [0, 1], shape (N, output height, output width, 1).
+
+        Raises:
+            DeadlineExceeded: the time is used up.
+        """
+        if self._batcher is None:
+            self._on_batch(len(grey))
+            with watch.stage("inference"):
+                return model.session.run(grey)
+        begun = time.perf_counter()
+        pending = self._batcher.submit((model, grey.shape[1:]), model.session.run, grey)
+        try:
+            output = pending.result.result(watch.deadline.remaining_s if watch.deadline else None)
+        except (TimeoutError, CancelledError):
+            pending.result.cancel()
+            raise DeadlineExceeded("the time for this request is used up") from None
+        watch.add("queue", (pending.started_s - begun) * 1000)
+        watch.add("inference", (time.perf_counter() - pending.started_s) * 1000)
+        return output

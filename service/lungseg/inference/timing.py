@@ -1,0 +1,76 @@
+"""How long a request may still take, and where its time went."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from lungseg.inference.errors import DeadlineExceeded
+
+
+@dataclass(slots=True)
+class Deadline:
+    """The moment by which an answer must be ready; can be brought forward to now.
+
+    Attributes:
+        at_s: on the clock of ``time.monotonic``.
+    """
+
+    at_s: float
+
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        """So many seconds from now."""
+        return cls(time.monotonic() + seconds)
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds left; negative when it has passed."""
+        return self.at_s - time.monotonic()
+
+    def check(self) -> None:
+        """Stops work whose answer would come too late.
+
+        Raises:
+            DeadlineExceeded: the time is used up, or nobody waits any more.
+        """
+        if self.remaining_s <= 0:
+            raise DeadlineExceeded("the time for this request is used up")
+
+    def give_up(self) -> None:
+        """Nobody waits any more: work stops at its next check."""
+        self.at_s = -math.inf
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Milliseconds spent in each stage of one piece of work, which ends at a deadline.
+
+    Attributes:
+        deadline: looked at before each stage; None = there is as much time as it takes.
+    """
+
+    deadline: Deadline | None = None
+    spent_ms: dict[str, float] = field(default_factory=dict[str, float])
+
+    @contextmanager
+    def stage(self, name: str) -> Generator[None]:
+        """Adds the time of a ``with`` block to a stage.
+
+        Raises:
+            DeadlineExceeded: it is too late to begin.
+        """
+        if self.deadline:
+            self.deadline.check()
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, (time.perf_counter() - begun) * 1000)
+
+    def add(self, name: str, spent_ms: float) -> None:
+        """Adds to a stage."""
+        self.spent_ms[name] = self.spent_ms.get(name, 0.0) + spent_ms

@@ -1,0 +1,170 @@
+"""The one order of stages: decode → fit → infer → restore → label → measure.
+
+Called by the web surfaces, the library, the command line, training's evaluation and the
+benchmark alike, from any thread; nobody else repeats it, and nothing here knows HTTP.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lungseg.core.orientation import usual_view
+from lungseg.core.postprocess import Certainty, cut, restore
+from lungseg.core.preprocess import fit
+from lungseg.core.report import Report, measure
+from lungseg.core.sides import label_lungs
+from lungseg.core.types import BoolArray, FloatArray, Scan, Segmentation
+from lungseg.formats.read import MAX_PIXELS, read_scan
+from lungseg.inference.model import Model
+from lungseg.inference.runner import Runner
+from lungseg.inference.timing import Stopwatch
+from lungseg.query import UNITS, SegmentQuery
+
+SLAB_SLICES = 8
+"""Slices that pass the network at a time: a volume takes no more memory than these."""
+AS_THE_MODEL_SAYS = SegmentQuery()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A slice with everything that was found in it, and the file it came from."""
+
+    content: bytes
+    model: Model
+    scan: Scan
+    segmentation: Segmentation
+    report: Report
+
+    def describe(self) -> dict[str, Any]:
+        """The JSON answer without mask, request id and timings."""
+        contract = self.model.contract
+        height, width = self.scan.size
+        spacing_mm = self.scan.spacing_mm
+        return {
+            "model": {
+                "name": contract.name,
+                "version": contract.version,
+                "sha256": contract.sha256,
+            },
+            "image": {
+                "width": width,
+                "height": height,
+                "media_type": self.scan.media_type,
+                "intensity_unit": self.scan.unit,
+                "spacing_mm": None if spacing_mm is None else list(spacing_mm),
+            },
+            **asdict(self.report),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """The stages, bound to what runs arrays and to what is accepted.
+
+    Attributes:
+        runner: joins arrays of several callers, or runs each alone.
+        max_pixels: rows × columns accepted; more is refused before decoding.
+        allow_non_ct: accept DICOM that is not CT even where a caller does not ask for it.
+    """
+
+    runner: Runner = field(default_factory=Runner)
+    max_pixels: int = MAX_PIXELS
+    allow_non_ct: bool = False
+
+    def segment(
+        self, content: bytes, model: Model, query: SegmentQuery, watch: Stopwatch | None = None
+    ) -> Outcome:
+        """Segments and measures one encoded slice.
+
+        Args:
+            content: a file that ``read_scan`` accepts.
+            model: which model.
+            query: what the caller asks for.
+            watch: hears the time of each stage and says when to stop.
+
+        Raises:
+            LungsegError: see ``read_scan``.
+            DeadlineExceeded: the time is used up.
+        """
+        watch = watch or Stopwatch()
+        scan = self._decode(content, query, watch)
+        segmentation = self.find_lungs(scan, model, query, watch)
+        with watch.stage("measure"):
+            report = measure(scan, segmentation)
+        return Outcome(
+            content=content, model=model, scan=scan, segmentation=segmentation, report=report
+        )
+
+    def find_lungs(
+        self,
+        scan: Scan,
+        model: Model,
+        query: SegmentQuery = AS_THE_MODEL_SAYS,
+        watch: Stopwatch | None = None,
+    ) -> Segmentation:
+        """Labels the lungs of a scan of any number of slices, a slab at a time.
+
+        Raises:
+            DeadlineExceeded: the time is used up.
+        """
+        watch = watch or Stopwatch()
+        view, rule = usual_view(scan), model.contract.mask
+        threshold = _or(query.threshold, rule.threshold)
+        largest = _or(query.largest_components, rule.largest_components)
+        probability = np.zeros((0, *scan.size), np.float32)
+        masks: list[BoolArray] = []
+        certainty = Certainty()
+        for start in range(0, scan.values.shape[view.order[0]], SLAB_SLICES):
+            with watch.stage("fit"):
+                part = slice(start, start + SLAB_SLICES)
+                fitted = fit(scan, model.grid_size, model.contract.intensity, part)
+            output = self.runner.infer(model, fitted.grey, watch)
+            with watch.stage("restore"):
+                probability = restore(output, fitted.placement)
+                mask = cut(probability, threshold=threshold, largest_components=largest)
+                masks.append(mask)
+                certainty += Certainty.of(probability, mask)
+        with watch.stage("label"):
+            found = label_lungs(view.undo(np.concatenate(masks)), view)
+        single = len(scan.values) == 1
+        return Segmentation(
+            labels=found.labels,
+            threshold=threshold,
+            laterality=view.laterality,
+            components=found.components[0] if single else None,
+            confidence=certainty.confidence,
+            probability=view.undo(probability) if single else probability[:0],
+        )
+
+    def fitted(
+        self, content: bytes, model: Model, query: SegmentQuery, watch: Stopwatch
+    ) -> FloatArray:
+        """What the network sees of one encoded slice: decode → fit, and no further.
+
+        Returns:
+            float32 in [0, 255], shape (1, height, width, 1).
+
+        Raises:
+            LungsegError, DeadlineExceeded: see ``segment``.
+        """
+        scan = self._decode(content, query, watch)
+        with watch.stage("fit"):
+            return fit(scan, model.grid_size, model.contract.intensity).grey
+
+    def _decode(self, content: bytes, query: SegmentQuery, watch: Stopwatch) -> Scan:
+        with watch.stage("decode"):
+            return read_scan(
+                content,
+                max_pixels=self.max_pixels,
+                spacing_mm=query.spacing_mm,
+                window_hu=query.window_hu,
+                unit=UNITS[query.unit],
+                allow_non_ct=self.allow_non_ct or query.allow_non_ct,
+            )
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value

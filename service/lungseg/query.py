@@ -1,0 +1,117 @@
+"""What a caller may ask of a segmentation: one model for HTTP, command line and library.
+
+Names, limits and sentences stand here once; OpenAPI, the command line's options and the
+library's keyword arguments are derived from them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from lungseg.core.types import Unit
+from lungseg.formats.write import ENCODINGS
+
+UNITS: dict[str, Unit] = {"hu": "HU", "grey": "grey level"}
+"""What the values of an array may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """A text that is one of the names of a table, checked and documented as a ``Literal`` is."""
+
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, table: Iterable[str]) -> OneOf:
+        """The names of a table, in its order."""
+        return cls(tuple(table))
+
+    def __get_pydantic_core_schema__(
+        self, _source: object, _handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """What pydantic asks for."""
+        return core_schema.literal_schema(list(self.names))
+
+
+def _numbers(value: Any) -> tuple[float, float] | None:
+    """``a,b`` as two finite numbers, None as itself."""
+    if isinstance(value, list | tuple):
+        # FastAPI collects a parameter whose type is a tuple into a list; the library takes pairs.
+        value = ",".join(map(str, cast("list[object]", value)))
+    if value is None:
+        return None
+    try:
+        first, second = (float(part) for part in str(value).split(","))
+    except ValueError:  # its message quotes the value
+        first = second = math.nan
+    if not math.isfinite(first + second):
+        raise ValueError("expected two finite numbers with a comma between them")
+    return first, second
+
+
+def _spacing(value: Any) -> tuple[float, float] | None:
+    pair = _numbers(value)
+    if pair and not all(0.01 <= number <= 100 for number in pair):
+        raise ValueError("expected row,column spacing in mm, each from 0.01 to 100")
+    return pair
+
+
+def _window(value: Any) -> tuple[float, float] | None:
+    pair = _numbers(value)
+    if pair and not -32768 <= pair[0] < pair[1] <= 65535:
+        raise ValueError("expected low,high in HU with low < high, from -32768 to 65535")
+    return pair
+
+
+Encoding = Annotated[str, OneOf.of(ENCODINGS)]
+UnitName = Annotated[str, OneOf.of(UNITS)]
+Spacing = Annotated[
+    tuple[float, float] | None, BeforeValidator(_spacing, json_schema_input_type=str)
+]
+Window = Annotated[tuple[float, float] | None, BeforeValidator(_window, json_schema_input_type=str)]
+
+
+class SegmentQuery(BaseModel):
+    """What is asked of one slice, or of each slice of many."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    encoding: Encoding = Field(default="coco_rle", description="Form of the mask within JSON.")
+    threshold: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Lung is where the probability is at least this; by default the model's own.",
+    )
+    spacing_mm: Spacing = Field(
+        default=None,
+        description="`row,column` spacing of pictures that carry none, in mm.",
+        examples=["0.7,0.7"],
+    )
+    window_hu: Window = Field(
+        default=None,
+        description="`low,high`: HU that black and white of a picture stand for.",
+        examples=["-1000,400"],
+    )
+    unit: UnitName = Field(
+        default="grey",
+        description="What the values of an array or of a signed or floating-point TIFF are.",
+    )
+    largest_components: int | None = Field(
+        default=None,
+        ge=0,
+        le=1000,
+        description="Most connected regions to keep, 0 = all; by default the model's own.",
+    )
+    allow_non_ct: bool = Field(
+        default=False,
+        description="Accept a DICOM that is not CT, with a flag.",
+    )
+    model: str | None = Field(default=None, min_length=1, description="By default the configured.")
+    version: str | None = Field(default=None, min_length=1, description="By default the serving.")
