@@ -25,7 +25,10 @@ PAGES = [page.name for page in sorted(ROOT.glob("*.md"))] + [
 NEW_MAP = ("docs/a-request.md", "docs/where-to-add.md")
 """Written against the map that the code is being moved to."""
 PICTURE = ROOT / "docs" / "overlay.png"
-MOVED = (ROOT / "service" / "lungseg" / "pipeline.py").exists()
+MOVED = all(
+    (ROOT / path).exists()
+    for path in ("service/lungseg/web/surfaces", "service/lungseg/cli", "training/networks")
+)
 OPENAPI = json.loads((ROOT / "tests" / "golden" / "openapi.json").read_text(encoding="utf-8"))
 
 
