@@ -15,7 +15,7 @@ from training.__main__ import _parser  # noqa: E402
 
 
 def shown(page: str) -> list[str]:
-    """Whole commands, from blocks and from running text; what is left open or asks for help is not run."""
+    """Whole commands, from blocks and running text, but for what is left open or asks for help."""
     text = text_of(page).replace("\\\n", " ")
     found = re.findall(r"(?:^|`)python -m training ([a-z]+ [^`\n]*?)(?:  +#.*)?(?:`|$)", text, re.M)
     return [command.partition(" #")[0] for command in found if not re.search("…|--help", command)]
