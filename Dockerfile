@@ -15,7 +15,7 @@ RUN /venv/bin/python -m pip install --no-cache-dir --no-compile --disable-pip-ve
 COPY docker/slim.py ./
 RUN /venv/bin/python slim.py "$(/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
     && python -m compileall -q --invalidation-mode unchecked-hash /venv/lib \
-    && /venv/bin/python -c "import gdcm, highdicom, lungseg.app, lungseg.cli"
+    && /venv/bin/python -c "import gdcm, highdicom, lungseg.server"
 COPY models /models
 # The label below must name the model that is inside.
 ARG MODEL=

@@ -59,7 +59,7 @@ setup: $(DEV_READY) $(KSERVE_READY) ## the whole environment: service, training,
 # --- use --------------------------------------------------------------------------------------
 
 serve: $(SERVICE_READY) ## serve on HOST:PORT, installing the service alone first
-	LUNGSEG_HOST=$(HOST) LUNGSEG_PORT=$(PORT) exec $(PY) -m lungseg
+	LUNGSEG_HOST=$(HOST) LUNGSEG_PORT=$(PORT) exec $(PY) -m lungseg serve
 
 demo: $(SERVICE_READY) ## a synthetic slice and its overlay, written to runs/demo
 	@mkdir -p runs/demo

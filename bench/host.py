@@ -73,7 +73,7 @@ def service(models: Path, model: str, **settings: str) -> contextlib.AbstractCon
     """The service, with further settings by name."""
     values = {"MODELS_DIR": str(models), "MODEL": model, "RELOAD_INTERVAL_S": "0"} | settings
     environment = {f"LUNGSEG_{name}": value for name, value in values.items()}
-    return started(["-m", "lungseg"], "/readyz", environment)
+    return started(["-m", "lungseg", "serve"], "/readyz", environment)
 
 
 def plain(model: Path) -> contextlib.AbstractContextManager[Host]:

@@ -49,7 +49,7 @@ def render() -> str:
             lines += ["", f"## {THEMES[name]}", "", TABLE]
         cells = (
             f"`LUNGSEG_{name.upper()}`",
-            _default(field.default),
+            "depends" if field.default_factory else _default(field.default),
             next((unit for end, unit in UNITS.items() if name.endswith(end)), ""),
             _values(field),
             meanings[name],

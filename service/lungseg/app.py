@@ -7,12 +7,12 @@ import contextlib
 import logging
 import signal
 from collections.abc import AsyncGenerator
-from importlib import metadata
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 
+import lungseg
 from lungseg.inference.batcher import Batcher
 from lungseg.inference.model import Model
 from lungseg.inference.registry import Policy, Registry
@@ -78,7 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         static_url="/docs-files",
         title="lungseg",
-        version=version(),
+        version=lungseg.__version__,
         summary="Lung segmentation in chest CT slices",
         description="Research use only, not a medical device.",
         root_path=settings.root_path,
@@ -94,14 +94,6 @@ def create_app(settings: Settings) -> FastAPI:
     add_error_handlers(app)
     describe_api(app)
     return app
-
-
-def version() -> str:
-    """The version of the installed distribution."""
-    try:
-        return metadata.version("lungseg")
-    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
-        return "0+unknown"
 
 
 def _build(

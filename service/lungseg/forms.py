@@ -67,7 +67,7 @@ def _json(outcome: Outcome, encoding: str) -> bytes:
 
 def _overlay(outcome: Outcome, _encoding: str) -> bytes:
     scan = outcome.scan
-    return write.overlay_png(scan.values[0], scan.unit, outcome.segmentation.mask[0])
+    return write.overlay_png(scan.values[0], scan.unit, outcome.segmentation.labels[0])
 
 
 def _probability(outcome: Outcome, _encoding: str) -> bytes:

@@ -43,6 +43,7 @@ class Outcome:
         contract = self.model.contract
         height, width = self.scan.size
         spacing_mm = self.scan.spacing_mm
+        flags = [asdict(flag) for flag in self.report.quality.flags]
         return {
             "model": {
                 "name": contract.name,
@@ -56,7 +57,9 @@ class Outcome:
                 "intensity_unit": self.scan.unit,
                 "spacing_mm": None if spacing_mm is None else list(spacing_mm),
             },
-            **asdict(self.report),
+            "statistics": asdict(self.report.statistics),
+            "confidence": asdict(self.report.confidence),
+            "quality": {"flags": flags},
         }
 
 

@@ -69,8 +69,12 @@ def _window(value: Any) -> tuple[float, float] | None:
     return pair
 
 
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
 Encoding = Annotated[str, OneOf.of(ENCODINGS)]
-UnitName = Annotated[str, OneOf.of(UNITS)]
+UnitName = Annotated[str, OneOf.of(UNITS), BeforeValidator(_lower)]
 Spacing = Annotated[
     tuple[float, float] | None, BeforeValidator(_spacing, json_schema_input_type=str)
 ]

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from lungseg.packaged import models_folder
+
 MIB = 1024 * 1024
 
 
@@ -36,8 +38,9 @@ class Settings(BaseSettings):
     keep_alive_s: int = Field(default=75, ge=1)
     """How long a connection is kept open that carries no request."""
 
-    models_dir: Path = Path("models")
-    """The folder that holds the models, each version as a bundle in `name/version`."""
+    models_dir: Path = Field(default_factory=models_folder)
+    """The folder that holds the models, each version as a bundle in `name/version`; by default the
+    folder `models` where there is one, else the models inside the package."""
     model: str = "lung-unet"
     """The name of the model that answers where a request names none."""
     model_version: str = Field(default="latest", pattern=r"^(latest|[1-9][0-9]{0,8})$")

@@ -31,7 +31,7 @@ def folder(tmp_path: Path, dicom: bytes, grey_png: bytes) -> Path:
 
 def run(*arguments: object, models: Path, stdin: bytes = b"") -> subprocess.CompletedProcess:
     environment = os.environ | {"LUNGSEG_MODEL": "standin", "LUNGSEG_MODELS_DIR": str(models)}
-    command = [sys.executable, "-m", "lungseg.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "lungseg", *map(str, arguments)]
     return subprocess.run(command, input=stdin, capture_output=True, env=environment, check=False)
 
 
@@ -105,6 +105,8 @@ def test_a_server_answers_as_this_process_does(
         ["segment", "-", "-"],
         ["segment", "{folder}/a.dcm", "{folder}/../in/a.dcm"],
         ["segment", "{folder}", "--model", "nobody"],
+        ["segment", "{folder}", "--threshold", "3"],
+        ["segment", "{folder}", "--spacing-mm", "wide"],
     ],
 )
 def test_what_cannot_be_done_at_all_gives_2(

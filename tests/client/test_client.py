@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from lungseg import client as module
-from lungseg.client import AsyncClient, Client, ServiceError
+from lungseg.client import Client, ServiceError
 from tests.serving import Running, running
 from training.phantom import Phantom
 
@@ -88,20 +88,25 @@ def test_a_typed_result_with_the_mask_as_an_array(
     assert isinstance(result.flags, tuple)
 
 
-async def ask(url: str, content: bytes) -> tuple[module.Result, module.File, list]:
-    async with AsyncClient(url) as client:
-        models = await client.models()
-        return await client.segment(content), await client.fetch(content, "png"), models
-
-
-def test_the_asynchronous_client_answers_alike(service: Running, dicom: bytes) -> None:
-    import asyncio
-
-    result, png, models = asyncio.run(ask(service.url, dicom))
+def test_arrays_are_sliced_like_files(service: Running, phantom: Phantom) -> None:
+    """An array in HU gives the mask that the same HU give as a file."""
     with Client(service.url) as client:
-        assert np.array_equal(result.mask, client.segment(dicom).mask)
-        assert png.content == client.fetch(dicom, "png").content
-        assert models == client.models()
+        result = client.segment(phantom.hu.astype(np.int16), unit="HU", spacing_mm=(0.7, 0.6))
+    assert result.image["intensity_unit"] == "HU"
+    assert result.image["spacing_mm"] == [0.7, 0.6]
+    assert result.mask.shape == phantom.hu.shape
+    assert result.statistics["density"]["laa_950"] is not None
+
+
+def test_a_batch_answers_in_order_and_a_bad_slice_fails_alone(
+    service: Running, dicom: bytes, grey_png: bytes
+) -> None:
+    with Client(service.url) as client:
+        first, bad, last = client.segment_batch([dicom, b"text", grey_png])
+        assert np.array_equal(first.mask, client.segment(dicom).mask)
+        assert np.array_equal(last.mask, client.segment(grey_png).mask)
+    assert isinstance(bad, ServiceError)
+    assert (bad.status, bad.code) == (415, "unsupported_media_type")
 
 
 def test_refusals_become_errors_that_say_why(service: Running) -> None:
@@ -158,11 +163,11 @@ def test_nobody_there() -> None:
 
 
 def test_it_stands_alone() -> None:
-    """Importing the client loads nothing else of the service, nor its libraries."""
+    """Importing the client loads nothing of the service's libraries."""
     code = (
-        "import sys, lungseg.client; "
-        "print([m for m in sys.modules if m.startswith(('service.', 'fastapi', 'pydicom', 'onnx'))"
-        " and m != 'lungseg.client'])"
+        "import sys, lungseg; lungseg.Client;"
+        "print([m for m in sys.modules if m.partition('.')[0] in"
+        " ('fastapi', 'starlette', 'pydantic', 'pydicom', 'onnxruntime', 'scipy', 'PIL')])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from lungseg.core.types import LEFT, RIGHT
 from lungseg.formats.write import overlay_png, probability_png
 from training.phantom import make_phantom
 
@@ -18,7 +19,8 @@ DEUTERANOPIA = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012,
 
 
 def overlay(unit: str = "HU", mask: np.ndarray | None = None) -> np.ndarray:
-    content = overlay_png(CHEST.hu, unit, CHEST.lungs if mask is None else mask)
+    labels = CHEST.right * np.uint8(RIGHT) + CHEST.left * np.uint8(LEFT)
+    content = overlay_png(CHEST.hu, unit, labels if mask is None else labels * mask)
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(float)
 
 
@@ -32,10 +34,10 @@ def rings() -> tuple[np.ndarray, np.ndarray]:
     return lungs & ~smaller, larger & ~lungs
 
 
-def test_the_slice_is_shown_in_the_lung_window_outside_the_mask() -> None:
+def test_the_slice_is_shown_in_its_window_outside_the_mask() -> None:
     shown = overlay()
     free = ~np.asarray(ndimage.binary_dilation(CHEST.lungs), bool)
-    expected = np.clip((CHEST.hu + 1350) / 1500, 0, 1) * 255
+    expected = np.clip((CHEST.hu + 1000) / 1400, 0, 1) * 255
     assert np.abs(shown[free] - expected[free][:, None]).max() <= 0.5
 
 
@@ -51,14 +53,21 @@ def test_the_outline_stands_out_for_every_eye(seen: str) -> None:
 
 def test_lungs_are_tinted_and_still_show_what_is_in_them() -> None:
     shown, plain = overlay(), overlay(mask=np.zeros_like(CHEST.lungs))
-    inside = ndimage.binary_erosion(CHEST.lungs)
-    assert (shown[inside, 2] > shown[inside, 0]).mean() > 0.9  # bluish
-    assert np.corrcoef(shown[inside, 1], plain[inside, 1])[0, 1] > 0.99
+    for lung in (CHEST.right, CHEST.left):
+        inside = ndimage.binary_erosion(lung)
+        assert np.corrcoef(shown[inside, 1], plain[inside, 1])[0, 1] > 0.99
+
+
+def test_right_is_blue_and_left_is_orange() -> None:
+    shown = overlay()
+    right, left = (ndimage.binary_erosion(lung) for lung in (CHEST.right, CHEST.left))
+    assert (shown[right, 2] > shown[right, 0] + 20).all()
+    assert (shown[left, 0] > shown[left, 2] + 20).all()
 
 
 def test_grey_levels_and_constant_pictures_have_a_window_too() -> None:
     assert overlay("grey level").max() == 255
-    flat = overlay_png(np.zeros((9, 9), np.float32), "grey level", np.zeros((9, 9), bool))
+    flat = overlay_png(np.zeros((9, 9), np.float32), "grey level", np.zeros((9, 9), np.uint8))
     assert np.asarray(Image.open(io.BytesIO(flat))).max() == 0
 
 

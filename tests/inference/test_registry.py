@@ -141,26 +141,36 @@ def test_graphs_with_a_fixed_batch_or_two_outputs_are_refused(tmp_path: Path) ->
             Model.load(bundle, Engine())
 
 
-def test_external_data_is_refused(tmp_path: Path) -> None:
-    """A path in a model file could name any file of the machine."""
+@pytest.mark.parametrize("place", ["initializer", "node", "subgraph"])
+@pytest.mark.parametrize("location", ["values", "../{folder}/values", "{path}/values", "/dev/zero"])
+def test_external_data_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, location: str
+) -> None:
+    """A path in a model file could name any file of the machine, even one that fits."""
+    monkeypatch.chdir(tmp_path)
+    Path("values").write_bytes(np.float32(70).tobytes())
     model = onnx.load_from_string(make_graph())
-    tensor = next(t for t in model.graph.initializer if t.name == "cut")
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    entry = tensor.external_data.add()
-    entry.key, entry.value = "location", "../../../etc/passwd"
+    cut = next(tensor for tensor in model.graph.initializer if tensor.name == "cut")
+    cut.ClearField("raw_data")
+    cut.data_location = TensorProto.EXTERNAL
+    where = location.format(folder=tmp_path.name, path=tmp_path)
+    for key, value in (("location", where), ("offset", "0"), ("length", "4")):
+        entry = cut.external_data.add()
+        entry.key, entry.value = key, value
+    if place != "initializer":
+        constant = helper.make_node("Constant", [], ["cut"], value=cut)
+        model.graph.initializer.remove(cut)
+        if place == "subgraph":
+            output = helper.make_tensor_value_info("cut", TensorProto.FLOAT, [])
+            branch = helper.make_graph([constant], "branch", [], [output])
+            always = onnx.numpy_helper.from_array(np.array(True), "always")
+            model.graph.initializer.append(always)
+            constant = helper.make_node(
+                "If", ["always"], ["cut"], then_branch=branch, else_branch=branch
+            )
+        model.graph.node.insert(0, constant)
     bundle = write_bundle(tmp_path, graph=model.SerializeToString())
-    with pytest.raises(BundleError, match="external data"):
-        Model.load(bundle, Engine())
-
-
-def test_external_data_inside_a_node_is_refused(tmp_path: Path) -> None:
-    model = onnx.load_from_string(make_graph())
-    value = helper.make_tensor("v", TensorProto.FLOAT, [1], [1.0])
-    value.data_location = TensorProto.EXTERNAL
-    model.graph.node.append(helper.make_node("Constant", [], ["unused"], value=value))
-    bundle = write_bundle(tmp_path, graph=model.SerializeToString())
-    with pytest.raises(BundleError, match="external data"):
+    with pytest.raises(BundleError, match="other files"):
         Model.load(bundle, Engine())
 
 

@@ -64,7 +64,7 @@ def process(models: Path, **environment: str) -> Iterator[Process]:
         "LUNGSEG_RELOAD_INTERVAL_S": "0",
     }
     popen = subprocess.Popen(
-        [sys.executable, "-m", "lungseg"],
+        [sys.executable, "-m", "lungseg", "serve"],
         env=os.environ | values | environment,
         stderr=subprocess.PIPE,
         text=True,

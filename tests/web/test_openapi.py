@@ -49,7 +49,7 @@ def test_the_docs_page_needs_no_other_server(client: httpx.Client) -> None:
 def test_importing_the_service_loads_nothing_of_training() -> None:
     """TensorFlow would cost seconds and gigabytes."""
     code = (
-        "import sys, lungseg.app, lungseg.__main__;"
+        "import sys, lungseg.server, lungseg.cli;"
         "heavy = {'tensorflow', 'keras', 'tf2onnx', 'onnx', 'training'} & set(sys.modules);"
         "sys.exit(', '.join(sorted(heavy)) or 0)"
     )

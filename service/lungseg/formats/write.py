@@ -14,16 +14,24 @@ from scipy import ndimage
 
 from lungseg.core import rle
 from lungseg.core.contours import polygons
-from lungseg.core.types import BoolArray, FloatArray, Unit
+from lungseg.core.types import (
+    LEFT,
+    RIGHT,
+    UNSIDED,
+    BoolArray,
+    FloatArray,
+    IntensityArray,
+    LabelArray,
+    Unit,
+)
 
 MASK_WHITE = 255
-OVERLAY_WINDOW_HU = (-1350.0, 150.0)
-"""The usual lung window: level −600, width 1500."""
+OVERLAY_WINDOW_HU = (-1000.0, 400.0)
+"""Air is black, soft tissue a light grey: the mask's border shows against either."""
 OVERLAY_PERCENTILES = (0.5, 99.5)
 """Black and white of an overlay whose slice is not in HU."""
-TINT_RGB = (86, 180, 233)
-LINE_RGB = (240, 228, 66)
-"""Okabe and Ito's sky blue and yellow: far apart for every kind of colour vision."""
+COLOURS_RGB = {RIGHT: (86, 180, 233), LEFT: (230, 159, 0), UNSIDED: (240, 228, 66)}
+"""Okabe and Ito's sky blue, orange and yellow: far apart for every kind of colour vision."""
 TINT_OPACITY = 0.3
 _FACES = ndimage.generate_binary_structure(2, 1)
 _FAST_COMPRESSION = 3
@@ -57,28 +65,31 @@ def mask_npy(plane: BoolArray) -> bytes:
     return stream.getvalue()
 
 
-def overlay_png(values: FloatArray, unit: Unit, plane: BoolArray) -> bytes:
+def overlay_png(values: IntensityArray, unit: Unit, labels: LabelArray) -> bytes:
     """The slice with tinted lungs and their outline, for people to look at.
 
-    The outline is a bright line within the mask beside a black one around it, so that it
-    shows on dark lung and on bright tissue alike, in colour and in a grey print.
+    Right and left have a colour each. The outline is a bright line within the lung beside a
+    black one around it, so that it shows on dark lung and on bright tissue alike, in colour and
+    in a grey print.
 
     Args:
-        values: intensities, float32, shape (Y, X).
-        unit: HU are shown in the lung window, grey levels between two percentiles.
-        plane: the mask, bool, same shape.
+        values: intensities, shape (Y, X).
+        unit: HU are shown in a fixed window, grey levels between two percentiles.
+        labels: of the lungs, uint8, same shape.
     """
     low, high = OVERLAY_WINDOW_HU
     if unit != "HU":
         low, high = (float(level) for level in np.percentile(values, OVERLAY_PERCENTILES))
-    grey = np.clip((values - low) / max(high - low, 1e-6), 0.0, 1.0) * 255
-    picture = np.repeat(grey[..., None], 3, axis=2)
-    tint = np.array(TINT_RGB, np.float32)
-    picture[plane] = (1 - TINT_OPACITY) * picture[plane] + TINT_OPACITY * tint
-    inner = np.asarray(ndimage.binary_erosion(plane, _FACES), bool)
-    outer = np.asarray(ndimage.binary_dilation(plane, _FACES), bool)
-    picture[plane & ~inner] = LINE_RGB
-    picture[outer & ~plane] = 0
+    grey = np.clip((values - np.float32(low)) / max(high - low, 1e-6), 0.0, 1.0) * 255
+    picture = np.repeat(grey[..., None], 3, axis=2)  # (Y, X, 3)
+    for label, colour in COLOURS_RGB.items():
+        lung = labels == label
+        inner = np.asarray(ndimage.binary_erosion(lung, _FACES), bool)
+        tint = np.array(colour, np.float32)
+        picture[inner] = (1 - TINT_OPACITY) * picture[inner] + TINT_OPACITY * tint
+        picture[lung & ~inner] = tint
+    mask = labels > 0
+    picture[np.asarray(ndimage.binary_dilation(mask, _FACES), bool) & ~mask] = 0
     return _png(np.rint(picture).astype(np.uint8))
 
 

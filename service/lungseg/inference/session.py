@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ import onnxruntime as ort
 from lungseg.core.types import FloatArray
 from lungseg.inference.errors import BundleError
 
+EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
+"""ONNX Runtime's name for where the files lie that a graph refers to."""
 ERRORS_ONLY = 3
 """ONNX Runtime's severity from which it writes to the log: its warnings quote paths."""
 
@@ -79,10 +82,15 @@ class Session:
         options.log_severity_level = ERRORS_ONLY
         # Spinning threads burn the cores that decode other requests.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # A tensor may name another file as the place of its values (CVE-2022-25882,
+        # CVE-2024-27318). Bundles never need that: below this path there is no file.
+        options.add_session_config_entry(EXTERNAL_DATA_FOLDER, os.devnull)
         try:
             session: Any = ort.InferenceSession(content, options, providers=list(engine.providers))
         except Exception:  # noqa: BLE001 - its errors have no common base, and their text quotes paths
-            raise BundleError("ONNX Runtime cannot open the graph") from None
+            raise BundleError(
+                "ONNX Runtime cannot open the graph: it is damaged, or refers to other files"
+            ) from None
         started = session.get_providers()
         absent = [name for name in engine.providers if name not in started]
         if absent:

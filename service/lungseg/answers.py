@@ -1,0 +1,97 @@
+"""What a segmentation of one slice is to a Python program, computed here or by a server."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[Any]
+"""A path, the content of a file, or the intensities of a slice, shape (rows, columns)."""
+MASK_ENCODING = "coco_rle_uncompressed"
+"""How masks travel to ``Result``: numpy alone reads it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The answer for one slice.
+
+    Attributes:
+        mask: True = lung, bool, shape (height, width) of the slice.
+        statistics: areas, intensities, densities, in all and per lung; None = unknown.
+        confidence: mean probability and share of uncertain pixels.
+        flags: codes of the reasons to look twice.
+        image: size, media type, intensity unit and spacing as they were read.
+        model: name, version and digest of the model that answered.
+    """
+
+    mask: NDArray[np.bool_]
+    statistics: dict[str, Any]
+    confidence: dict[str, Any]
+    flags: tuple[str, ...]
+    image: dict[str, Any]
+    model: dict[str, Any]
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> Result:
+        """Reads a JSON answer whose mask is encoded as ``MASK_ENCODING``."""
+        height, width = answer["mask"]["size"]
+        counts = np.asarray(answer["mask"]["counts"], np.int64)
+        flat = np.repeat(np.arange(counts.size) % 2 == 1, counts)
+        return cls(
+            mask=flat.reshape(width, height).T,  # column-major
+            statistics=answer["statistics"],
+            confidence=answer["confidence"],
+            flags=tuple(flag["code"] for flag in answer["quality"]["flags"]),
+            image=answer["image"],
+            model=answer["model"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """An answer that is a file: a picture, an array, a DICOM segmentation, JSON.
+
+    Attributes:
+        content: its bytes.
+        media_type: what they are.
+        summary: model, image, statistics, confidence and quality, as in the JSON answer.
+    """
+
+    content: bytes
+    media_type: str
+    summary: dict[str, Any]
+
+
+def content_of(source: Source) -> bytes:
+    """The bytes of a source; an array becomes a file in NumPy's format.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
+    if isinstance(source, np.ndarray):
+        stream = io.BytesIO()
+        np.save(stream, source, allow_pickle=False)
+        return stream.getvalue()
+    return Path(source).read_bytes()
+
+
+def as_texts(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Query parameters: pairs as ``a,b``, truth values as JSON writes them, None left out."""
+    texts: dict[str, str] = {}
+    for name, value in parameters.items():
+        if isinstance(value, bool):
+            texts[name] = "true" if value else "false"
+        elif isinstance(value, tuple | list):
+            texts[name] = ",".join(map(str, value))
+        elif value is not None:
+            texts[name] = str(value)
+    return texts

@@ -1,0 +1,240 @@
+"""``lungseg segment``: slices here, or by a server, to files and a table of statistics."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+import httpx
+
+from lungseg.answers import File
+from lungseg.cli.errors import OK, SOME_FAILED, UsageError
+from lungseg.client import Client, ServiceError
+from lungseg.core.errors import LungsegError
+from lungseg.formats.table import statistics_csv
+from lungseg.forms import FORMS
+from lungseg.library import DEFAULT_MODEL, checked_query, load
+from lungseg.query import SegmentQuery
+
+STREAM = "-"
+BAR_WIDTH = 30
+AHEAD = 2
+"""Requests under way per processor: one computes while the next is read."""
+HOPELESS = ("unauthorized", "unknown_model", "model_not_ready")
+"""Codes after which no other file will fare better."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """One slice: where it is, and its name for outputs and tables."""
+
+    path: Path | None
+    name: str
+
+    def read(self) -> bytes:
+        """The content; standard input where there is no path."""
+        return sys.stdin.buffer.read() if self.path is None else self.path.read_bytes()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why a slice has no answer."""
+
+    code: str
+    sentence: str
+
+
+def add_to(commands: Any) -> None:
+    """Adds the command; what may be asked of a slice is what ``SegmentQuery`` lists."""
+    text = "segment CT slices, here or by a server"
+    parser = commands.add_parser("segment", help=text, description=text)
+    add = parser.add_argument
+    add("files", nargs="+", help="files or folders (searched recursively); - is standard input")
+    add("-o", "--output", help="folder for results and statistics.csv; - or none: standard output")
+    add("--format", choices=FORMS, default="json", help="form of the results (default: json)")
+    add("--csv", type=Path, help="write a table of statistics there")
+    add("--url", help="of a server; without it the model runs in this process")
+    add("--models-dir", type=Path, help="folder of models for running here")
+    for name, item in SegmentQuery.model_fields.items():
+        switch = {"action": "store_true", "default": None} if item.annotation is bool else {}
+        add(
+            f"--{name.replace('_', '-')}",
+            help=(item.description or "").replace("%", "%%"),
+            **switch,
+        )
+    add("-q", "--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Segments the files; returns the exit code.
+
+    Raises:
+        UsageError: nothing can be done at all.
+    """
+    inputs = _inputs(options.files)
+    _check_outputs(options, inputs)
+    parameters = {name: getattr(options, name) for name in SegmentQuery.model_fields}
+    try:
+        checked_query(parameters)
+        with ExitStack() as stack:
+            fetch = _opened(options, parameters, stack)
+            return _segment(options, inputs, fetch)
+    except (LungsegError, ServiceError) as error:
+        raise UsageError(str(error)) from None
+    except httpx.TransportError as error:
+        raise UsageError(
+            f"{options.url} cannot be reached: {error or type(error).__name__}"
+        ) from None
+
+
+def _opened(
+    options: argparse.Namespace, parameters: dict[str, Any], stack: ExitStack
+) -> Callable[[bytes], File]:
+    """What makes one answer: a server asked, or a model run here."""
+    if options.url:
+        key = os.environ.get("LUNGSEG_API_KEY")
+        client = stack.enter_context(Client(options.url, api_key=key))
+        return partial(client.fetch, form=options.format, **parameters)
+    name = parameters.pop("model") or os.environ.get("LUNGSEG_MODEL") or DEFAULT_MODEL
+    models = options.models_dir or os.environ.get("LUNGSEG_MODELS_DIR")
+    segmenter = load(name, version=parameters.pop("version"), models=models)
+    return partial(segmenter.fetch, form=options.format, **parameters)
+
+
+def _inputs(names: Sequence[str]) -> list[Input]:
+    found: list[Input] = []
+    for name in names:
+        path = Path(name)
+        if name == STREAM:
+            found.append(Input(path=None, name="stdin"))
+        elif path.is_dir():
+            files = (file for file in sorted(path.rglob("*")) if file.is_file())
+            found += [
+                Input(path=file, name=str(file.relative_to(path)))
+                for file in files
+                if not file.name.startswith(".")
+            ]
+        elif path.exists():
+            found.append(Input(path=path, name=path.name))
+        else:
+            raise UsageError(f"expected a file or folder, received {name}: there is none")
+    if not found:
+        raise UsageError("expected slices, received folders without files")
+    twice = [name for name, count in Counter(item.name for item in found).items() if count > 1]
+    if twice:
+        raise UsageError(f"two files are called {twice[0]}: segment their folders one by one")
+    return found
+
+
+def _check_outputs(options: argparse.Namespace, inputs: list[Input]) -> None:
+    to_stream = options.output in (None, STREAM)
+    if to_stream and options.format != "json" and len(inputs) > 1:
+        raise UsageError(f"{options.format} of several files needs a folder: -o DIR")
+    if sum(item.path is None for item in inputs) > 1:
+        raise UsageError("standard input can be read only once")
+
+
+def _segment(
+    options: argparse.Namespace, inputs: list[Input], fetch: Callable[[bytes], File]
+) -> int:
+    rows: list[tuple[str, dict[str, Any]]] = []
+    progress = _Progress(len(inputs), shown=not options.quiet)
+    for item, answer in _answers(inputs, fetch):
+        if isinstance(answer, File):
+            rows.append((item.name, answer.summary))
+            _write(options, item, answer.content)
+        else:
+            rows.append((item.name, {"error": {"code": answer.code}}))
+            progress.say(f"{item.name}: {answer.sentence}")
+        progress.step()
+    progress.end()
+    _write_table(options, rows)
+    return SOME_FAILED if any("error" in row for _, row in rows) else OK
+
+
+def _answers(
+    inputs: list[Input], fetch: Callable[[bytes], File]
+) -> Generator[tuple[Input, File | Refusal]]:
+    """Answers in the order of the inputs; a few are worked on at a time."""
+    pending: deque[tuple[Input, Future[File | Refusal]]] = deque()
+    limit = AHEAD * (os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(limit, thread_name_prefix="lungseg-cli")
+    try:
+        for item in inputs:
+            pending.append((item, pool.submit(_answer, item, fetch)))
+            if len(pending) >= limit:
+                first, answer = pending.popleft()
+                yield first, answer.result()
+        for item, answer in pending:
+            yield item, answer.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _answer(item: Input, fetch: Callable[[bytes], File]) -> File | Refusal:
+    try:
+        return fetch(item.read())
+    except OSError:
+        return Refusal(code="unreadable", sentence="the file cannot be read")
+    except (LungsegError, ServiceError) as error:
+        if error.code in HOPELESS:
+            raise
+        sentence = error.detail if isinstance(error, ServiceError) else str(error)
+        return Refusal(code=error.code, sentence=sentence)
+
+
+def _write(options: argparse.Namespace, item: Input, content: bytes) -> None:
+    if options.output in (None, STREAM):
+        if options.format == "json":
+            answer = {"filename": item.name, **json.loads(content)}
+            content = json.dumps(answer, separators=(",", ":")).encode() + b"\n"
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+        return
+    target = Path(options.output) / f"{item.name}{FORMS[options.format].suffix}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content)
+
+
+def _write_table(options: argparse.Namespace, rows: list[tuple[str, dict[str, Any]]]) -> None:
+    places = [options.csv] if options.csv else []
+    if options.output not in (None, STREAM):
+        places.append(Path(options.output) / "statistics.csv")
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(statistics_csv(rows), encoding="utf-8")
+
+
+class _Progress:
+    """A bar on standard error, where that is a terminal."""
+
+    def __init__(self, total: int, *, shown: bool, stream: TextIO | None = None) -> None:
+        self._total, self._done = total, 0
+        self._stream = stream or sys.stderr
+        self._shown = shown and self._stream.isatty()
+
+    def step(self) -> None:
+        self._done += 1
+        if self._shown:
+            filled = BAR_WIDTH * self._done // self._total
+            bar = "#" * filled + "." * (BAR_WIDTH - filled)
+            print(f"\r[{bar}] {self._done}/{self._total}", end="", file=self._stream, flush=True)
+
+    def say(self, line: str) -> None:
+        """A line that stays, above the bar."""
+        print(f"\r\033[K{line}" if self._shown else line, file=self._stream)
+
+    def end(self) -> None:
+        if self._shown:
+            print(file=self._stream)

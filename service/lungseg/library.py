@@ -1,0 +1,114 @@
+"""The library: a model opened once, slices segmented in this process, no server.
+
+>>> import lungseg                                            # doctest: +SKIP
+>>> lungseg.load().segment("slice.dcm").statistics["area_mm2"]
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lungseg.answers import MASK_ENCODING, File, Result, Source, as_texts, content_of
+from lungseg.core.errors import InvalidParameter
+from lungseg.forms import FORMS, answer
+from lungseg.inference.errors import BundleError, ModelNotReady, UnknownModel
+from lungseg.inference.model import Model
+from lungseg.inference.registry import Policy, Registry
+from lungseg.inference.session import Engine
+from lungseg.packaged import models_folder
+from lungseg.pipeline import Outcome, Pipeline
+from lungseg.query import SegmentQuery
+
+DEFAULT_MODEL = "lung-unet"
+
+
+def load(
+    name: str = DEFAULT_MODEL,
+    *,
+    version: str | int | None = None,
+    models: str | os.PathLike[str] | None = None,
+    threads: int = 1,
+) -> Segmenter:
+    """Opens a model.
+
+    Args:
+        name: of the model.
+        version: its number; None for the newest that can be opened.
+        models: folder of ``name/version`` bundles; None for ``models`` here where it holds a
+            model, else the one inside the package.
+        threads: of one inference; several threads may call one segmenter at a time, too.
+
+    Raises:
+        UnknownModel, ModelNotReady, BundleError: there is no such model, or it is refused;
+            the message names the folder searched.
+    """
+    root = Path(models) if models is not None else models_folder()
+    engine = Engine(intra_op_threads=threads)
+    newest = version is None
+    registry = Registry(
+        root=root,
+        policy=Policy(model=name, keep=1 if newest else 0),
+        open_bundle=lambda folder: Model.load(folder, engine),
+    )
+    try:
+        model = registry.load(name, None if newest else str(version))
+    except (UnknownModel, ModelNotReady, BundleError) as error:
+        raise type(error)(f"{error} (looked for {name} in {root.absolute()})") from None
+    return Segmenter(model)
+
+
+class Segmenter:
+    """A model that segments slices; threads may share one."""
+
+    def __init__(self, model: Model, pipeline: Pipeline | None = None) -> None:
+        """Takes an open model, see ``load``."""
+        self.model = model
+        self._pipeline = pipeline or Pipeline()
+
+    def segment(self, source: Source, **parameters: Any) -> Result:
+        """Segments one slice.
+
+        Args:
+            source: a path, the content of a file, or an array of intensities (with
+                ``unit="hu"`` where they are HU).
+            **parameters: what ``SegmentQuery`` lists, for example ``threshold``, ``spacing_mm``
+                and ``window_hu`` (pairs), ``allow_non_ct``.
+
+        Raises:
+            LungsegError: the slice or a parameter is refused.
+            OSError: the file cannot be read.
+        """
+        outcome, _ = self._outcome(source, parameters)
+        return Result.of(answer(outcome, MASK_ENCODING))
+
+    def fetch(self, source: Source, form: str, **parameters: Any) -> File:
+        """As ``segment``, but makes a file: the form is a name of ``FORMS``."""
+        outcome, query = self._outcome(source, parameters)
+        return File(
+            content=FORMS[form].encode(outcome, query.encoding),
+            media_type=FORMS[form].media_type,
+            summary=outcome.describe(),
+        )
+
+    def _outcome(self, source: Source, parameters: dict[str, Any]) -> tuple[Outcome, SegmentQuery]:
+        query = checked_query(parameters)
+        if query.model or query.version:
+            raise InvalidParameter("a segmenter has one model, load() opens another")
+        return self._pipeline.segment(content_of(source), self.model, query), query
+
+
+def checked_query(parameters: dict[str, Any]) -> SegmentQuery:
+    """Checks parameters as the service does.
+
+    Raises:
+        InvalidParameter: one has a name or value that is not accepted.
+    """
+    try:
+        return SegmentQuery.model_validate(as_texts(parameters))
+    except ValidationError as error:
+        found = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise InvalidParameter("; ".join(found)) from None

@@ -1,0 +1,29 @@
+"""What comes with the package: the default model and a sample slice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SAMPLE_CITATION = (
+    "One slice of LIDC-IDRI (Armato et al. 2011, Med Phys 38:915) through The Cancer Imaging "
+    "Archive (Clark et al. 2013, J Digit Imaging 26:1045), CC BY 3.0."
+)
+_PACKAGE = Path(__file__).parent
+_BUNDLE = "*/*/contract.json"
+
+
+def sample_slice() -> Path:
+    """A real chest CT slice, DICOM; ``SAMPLE_CITATION`` says whose."""
+    return _PACKAGE / "samples" / "chest.dcm"
+
+
+def models_folder() -> Path:
+    """The models that serve where nobody names a folder.
+
+    Returns:
+        ``models`` here where it holds a model, else that of the package, else that of the
+        checkout it runs from; ``models`` here again where there is none at all.
+    """
+    here = Path("models")
+    places = (here, _PACKAGE / "models", _PACKAGE.parents[1] / "models")
+    return next((place for place in places if any(place.glob(_BUNDLE))), here)

@@ -1,0 +1,84 @@
+"""The server process: settings → application → uvicorn, until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from lungseg.app import create_app
+from lungseg.settings import Settings
+from lungseg.web.logs import configure_logging
+
+LOG = logging.getLogger("lungseg.main")
+POLL_S = 0.02
+"""How often a draining server looks whether the work is done."""
+SETTLE_S = 0.2
+"""How long a request may take to arrive on a connection that was just accepted."""
+
+
+class Server(uvicorn.Server):
+    """Drains before it stops: not ready at once, work in flight finished, exit status 0."""
+
+    def __init__(self, config: uvicorn.Config, *, drain_s: float, linger_s: float) -> None:
+        super().__init__(config)
+        self._drain_s = drain_s
+        self._linger_s = linger_s
+        self._drain: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal drains, a second one stops at once."""
+        if self._drain is not None or not self.started or sig == signal.SIGINT:
+            super().handle_exit(sig, frame)
+            return
+        loop = asyncio.get_running_loop()
+        self._drain = loop.create_task(self._finish_work())
+
+    async def _finish_work(self) -> None:
+        lifecycle = self.lifespan.state["lungseg"].lifecycle
+        lifecycle.draining = True
+        LOG.info("draining", extra={"fields": {"in_flight": lifecycle.in_flight}})
+        until = time.monotonic() + self._drain_s
+        if self._linger_s:
+            # Balancers need a moment to turn away. Meanwhile work is taken; then connecting
+            # fails, which is what they repeat elsewhere without harm.
+            lifecycle.lingering = True
+            await asyncio.sleep(self._linger_s)
+            for listener in self.servers:
+                listener.close()
+            await asyncio.sleep(SETTLE_S)
+            lifecycle.lingering = False
+        # Without lingering the socket stays open meanwhile, so that /readyz can say 503.
+        while lifecycle.in_flight and time.monotonic() < until:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_S)
+        self.should_exit = True
+
+
+def serve(settings: Settings) -> None:
+    """Runs the service until a signal ends it."""
+    configure_logging(settings.log_format, settings.log_level)
+    try:
+        app: FastAPI = create_app(settings)
+    except (ValueError, OSError) as error:
+        sys.exit(f"lungseg: {error}")
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=1,
+        lifespan="on",
+    )
+    server = Server(config, drain_s=settings.drain_s, linger_s=settings.linger_s)
+    server.run()
+    if not server.started:
+        sys.exit(3)
