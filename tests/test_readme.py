@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import lungseg
 from tests.examples import (
     ADDRESS,
     ROOT,
@@ -35,12 +34,9 @@ from training.phantom import make_phantom
 README = "README.md"
 MOST_LINES = 120
 LEFT_OUT = "…"
-SAMPLE = ROOT / "service" / "lungseg" / "samples" / "chest.dcm"
+OTHER_PROCESSOR = 1e-3
+"""Relative: a network's last bit differs there, and may tip a pixel that lies at the threshold."""
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-needs_sample = pytest.mark.xfail(not SAMPLE.exists(), reason="the sample slice is not there yet")
-needs_library = pytest.mark.xfail(
-    not hasattr(lungseg, "load"), reason="the library is not there yet"
-)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +60,6 @@ def test_the_readme_is_short_and_its_examples_are_found() -> None:
     assert len(blocks(README, "json")) == 1
 
 
-@needs_sample
 @needs_curl
 def test_the_commands_of_the_readme_succeed(shipped: Running, folder: Path) -> None:
     """In order, by a shell, in a folder with the files that they name."""
@@ -72,7 +67,6 @@ def test_the_commands_of_the_readme_succeed(shipped: Running, folder: Path) -> N
         run_line(line, shipped.port, folder)
 
 
-@needs_sample
 @needs_curl
 def test_the_answer_shown_is_the_answer_given(shipped: Running, folder: Path) -> None:
     """Every member and value that the README shows is the first command's answer."""
@@ -92,6 +86,8 @@ def assert_shows(shown: Any, given: Any, place: str) -> None:
     elif isinstance(shown, str) and shown.endswith(LEFT_OUT):
         rest = shown.removesuffix(LEFT_OUT)
         assert not rest or given.startswith(rest), place
+    elif isinstance(shown, int | float):
+        assert shown == pytest.approx(given, rel=OTHER_PROCESSOR), place
     else:
         assert shown == given, place
 
@@ -114,7 +110,6 @@ def test_a_wrong_answer_in_the_readme_would_be_noticed(wrong: dict[str, Any]) ->
         assert_shows(wrong, given, "answer")
 
 
-@needs_library
 def test_the_program_of_the_readme_runs(shipped: Running, folder: Path) -> None:
     """The library and the client give the same statistics of the same slice."""
     (program,) = blocks(README, "python")

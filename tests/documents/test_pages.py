@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-import lungseg
 from lungseg.core import quality
 from lungseg.settings import Settings
 from tests.examples import ADDRESS, ROOT, blocks, commands, prepare, run, run_line
@@ -193,16 +192,7 @@ def test_the_commands_of_a_page_succeed(page: str, shipped: Running, tmp_path: P
 
 @pytest.mark.parametrize(
     "program",
-    [
-        pytest.param(
-            program,
-            marks=pytest.mark.xfail(
-                "import lungseg\n" in program and not hasattr(lungseg, "load"),
-                reason="the library is not there yet",
-            ),
-        )
-        for program in blocks("docs/using.md", "python")
-    ],
+    blocks("docs/using.md", "python"),
     ids=lambda program: "triton" if "triton" in program else "client",
 )
 def test_a_program_of_the_page_on_use_runs(program: str, shipped: Running, tmp_path: Path) -> None:
