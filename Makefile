@@ -63,7 +63,7 @@ serve: $(SERVICE_READY) ## serve on HOST:PORT, installing the service alone firs
 
 demo: $(SERVICE_READY) ## a synthetic slice and its overlay, written to runs/demo
 	@mkdir -p runs/demo
-	$(PY) -c "from training.phantom import make_phantom, write_png; write_png(make_phantom(), 'runs/demo/slice.png')"
+	$(PY) -c "from training.synthetic.phantom import make_phantom, write_png; write_png(make_phantom(), 'runs/demo/slice.png')"
 	$(BIN)/lungseg segment runs/demo/slice.png --format overlay -o runs/demo
 
 train: $(DEV_READY) ## train on DATA and publish the next version of NAME

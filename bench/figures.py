@@ -14,7 +14,7 @@ from PIL import Image
 
 from bench import host, inprocess, wire
 from lungseg.inference.timing import Stopwatch
-from training.phantom import dicom_bytes, make_phantom
+from training.synthetic.phantom import dicom_bytes, make_phantom
 
 ROUNDS = 3
 """Each figure is the median of so many turns, in alternation: neighbours disturb all alike."""

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.serving import Running, running
 from tests.standin import write_bundle
-from training.phantom import Phantom, dicom_bytes, make_phantom, picture
+from training.synthetic.phantom import Phantom, dicom_bytes, make_phantom, picture
 
 
 @pytest.fixture(scope="session")

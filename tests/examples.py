@@ -10,7 +10,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from training.phantom import make_phantom, write_dicom, write_png
+from training.synthetic.phantom import make_phantom, write_dicom, write_png
 
 ROOT = Path(__file__).parents[1]
 ADDRESS = "127.0.0.1:8000"

@@ -8,7 +8,7 @@ from lungseg.core.orientation import usual_view
 from lungseg.core.postprocess import Certainty
 from lungseg.core.sides import label_lungs
 from lungseg.core.types import Scan, Segmentation
-from training.phantom import make_phantom
+from training.synthetic.phantom import make_phantom
 
 
 def masks() -> dict[str, np.ndarray]:

@@ -29,7 +29,7 @@ from tests.examples import (
     run_line,
 )
 from tests.serving import Running, running
-from training.phantom import make_phantom
+from training.synthetic.phantom import make_phantom
 
 README = "README.md"
 MOST_LINES = 120

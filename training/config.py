@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from lungseg.core.preprocess import IntensityRule
-from training.dataset import PATIENT_PATTERN
 from training.errors import DataError
 
+PATIENT_PATTERN = r"^(ID_\d+|patient[-_]?\w+?(?=[-_]))"
+"""What of a file's stem names the patient; without a match each slice is its own patient."""
 ENCODERS = (
     "unet",
     "mobilenetv2",
@@ -23,7 +24,7 @@ ENCODERS = (
     "resnet50v2",
     "densenet121",
 )
-"""Our own, and those of ``keras.applications`` that ``training.encoders`` knows to feed."""
+"""Our own, and those of ``keras.applications`` that ``networks.encoders`` knows to feed."""
 
 
 def _choice(default: Any, text: str, *choices: str) -> Any:

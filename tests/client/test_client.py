@@ -17,7 +17,7 @@ import pytest
 from lungseg import client as module
 from lungseg.client import Client, ServiceError
 from tests.serving import Running, running
-from training.phantom import Phantom
+from training.synthetic.phantom import Phantom
 
 
 class Scripted:

@@ -14,7 +14,7 @@ from lungseg.core.errors import InvalidParameter, UndecodableImage
 from lungseg.inference.errors import BundleError, ModelNotReady, UnknownModel
 from tests.serving import Running
 from tests.standin import write_bundle
-from training.phantom import Phantom
+from training.synthetic.phantom import Phantom
 
 
 @pytest.fixture(scope="module")

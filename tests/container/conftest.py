@@ -8,7 +8,7 @@ import pytest
 
 from tests.container import engine
 from tests.container.stack import IMAGE_TAG, KEY, Stack, running
-from training.phantom import make_phantom, write_png
+from training.synthetic.phantom import make_phantom, write_png
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lungseg.core.preprocess import IntensityRule, to_grey, without_padding
-from training.phantom import make_phantom
+from training.synthetic.phantom import make_phantom
 
 RULE = IntensityRule(skip_padding=True)
 

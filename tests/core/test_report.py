@@ -14,7 +14,7 @@ from lungseg.core.quality import AREA_RANGE_MM2, FRACTION_RANGE, MAX_TILT_DEGREE
 from lungseg.core.report import Report, measure
 from lungseg.core.types import Orientation, Scan
 from tests.masks import segmentation
-from training.phantom import Phantom, make_phantom
+from training.synthetic.phantom import Phantom, make_phantom
 
 AXIAL = Orientation(row_direction=(1, 0, 0), column_direction=(0, 1, 0))
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from lungseg.inference.model import BUNDLE_FILES
-from training.phantom import make_phantom, write_png
+from training.synthetic.phantom import make_phantom, write_png
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own-model.md").read_text(encoding="utf-8")
 PROGRAM, COMMANDS = (

@@ -10,7 +10,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import encapsulate
 
-from training.phantom import Phantom, dicom_bytes
+from training.synthetic.phantom import Phantom, dicom_bytes
 
 ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
 GEOMETRY = ("PixelSpacing", "SliceThickness", "ImagePositionPatient", "ImageOrientationPatient")

@@ -19,7 +19,7 @@ from PIL import Image
 from pydicom import uid
 
 from tests.formats.dicoms import compressed, encapsulated, parse, save, uncompressed
-from training.phantom import dicom_bytes, make_phantom
+from training.synthetic.phantom import dicom_bytes, make_phantom
 
 EXTRA_MB = 64
 SMALL = make_phantom((64, 64), seed=1)

@@ -31,7 +31,7 @@ from tests.formats.dicoms import (
     save,
     uncompressed,
 )
-from training.phantom import Phantom, dicom_bytes, make_phantom
+from training.synthetic.phantom import Phantom, dicom_bytes, make_phantom
 
 HTJ2K_24_BY_16 = bytes.fromhex(
     "ff4fff5100294000000000180000001000000000000000000000001800000010000000000000000000010f0101"

@@ -17,7 +17,7 @@ from lungseg.formats.dicom_seg import Algorithm, dicom_seg
 from lungseg.formats.read import read_scan
 from tests.formats.dicoms import enhanced, parse
 from tests.masks import segmentation
-from training.phantom import Phantom, dicom_bytes, make_phantom
+from training.synthetic.phantom import Phantom, dicom_bytes, make_phantom
 
 MODEL = Algorithm(name="lung-unet", version="3", sha256="5e" * 32)
 TILT = float(np.cos(0.3)), float(np.sin(0.3))

@@ -23,7 +23,7 @@ from lungseg.core.errors import (
 from lungseg.core.types import Scan
 from lungseg.formats.read import read_scan
 from tests.conftest import encode
-from training.phantom import make_phantom, picture
+from training.synthetic.phantom import make_phantom, picture
 
 GREY = picture(make_phantom((61, 83), seed=2))
 

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from lungseg.core.types import LEFT, RIGHT
 from lungseg.formats.write import overlay_png, probability_png
-from training.phantom import make_phantom
+from training.synthetic.phantom import make_phantom
 
 CHEST = make_phantom((121, 173), seed=1)
 DEUTERANOPIA = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]])

@@ -11,7 +11,7 @@ from pydicom import uid
 
 from tests.formats import jpeg_lossless
 from tests.formats.dicoms import compressed, encapsulated, enhanced, uncompressed
-from training.phantom import dicom_bytes, make_phantom, picture
+from training.synthetic.phantom import dicom_bytes, make_phantom, picture
 
 INTERESTING = (0, 1, 2, 7, 8, 15, 16, 31, 32, 64, 100, 127, 128, 255)
 MARKERS = (b"\xff\xfe\x00\xe0", b"\xff\xfe\xdd\xe0", b"\xff\xff\xff\xff", b"\x00" * 8, b"SQ\0\0")

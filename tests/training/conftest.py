@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training.anatomy import Slice
-from training.clean import body_and_dark
 from training.config import TrainConfig
-from training.phantom import make_phantom
-from training.phantom_set import write_phantom_set
+from training.data.clean import body_and_dark
+from training.data.pieces import Piece
+from training.synthetic.phantom import make_phantom
+from training.synthetic.phantom_set import write_phantom_set
 
 
 @pytest.fixture(scope="session")
@@ -30,12 +30,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def piece() -> Slice:
+def piece() -> Piece:
     """A phantom chest of known anatomy."""
     phantom = make_phantom((120, 128), seed=2)
     body, _ = body_and_dark(phantom.hu)
     lung, body = phantom.lungs.astype(np.float32), body.astype(np.float32)
-    return Slice(hu=phantom.hu.astype(np.float32), lung=lung, body=body)
+    return Piece(hu=phantom.hu.astype(np.float32), lung=lung, body=body)
 
 
 def tiny(**changes: Any) -> TrainConfig:

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.anatomy import Slice
-from training.augment import SMALL_FIELD_SHIFT, augment, render
 from training.config import TrainConfig
+from training.data.pieces import Piece
+from training.synthetic.augment import SMALL_FIELD_SHIFT, augment, render
 
 STILL = TrainConfig(
     rotation_degrees=0,
@@ -36,11 +36,11 @@ STILL = TrainConfig(
 """Changes nothing; each test turns on what it is about."""
 
 
-def varied(piece: Slice, config: TrainConfig, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def varied(piece: Piece, config: TrainConfig, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return augment(piece, config, config.intensity, np.random.default_rng(seed))
 
 
-def test_the_default_recipe_is_repeatable_and_in_range(piece: Slice) -> None:
+def test_the_default_recipe_is_repeatable_and_in_range(piece: Piece) -> None:
     """Grey levels stay in 0…255 and shares in 0…1, whatever is drawn."""
     for seed in range(40):
         grey, lung = varied(piece, TrainConfig(), seed)
@@ -51,7 +51,7 @@ def test_the_default_recipe_is_repeatable_and_in_range(piece: Slice) -> None:
         assert np.array_equal(lung, lung_again)
 
 
-def test_nothing_changes_when_all_is_off(piece: Slice) -> None:
+def test_nothing_changes_when_all_is_off(piece: Piece) -> None:
     """HU in the model's window, and the truth as it was."""
     grey, lung = varied(piece, STILL, 0)
     assert np.allclose(grey, np.clip((piece.hu + 1000) / 1400 * 255, 0, 255), atol=0.01)
@@ -69,7 +69,7 @@ def test_nothing_changes_when_all_is_off(piece: Slice) -> None:
     ],
     ids=["turned", "zoomed", "mirrored"],
 )
-def test_the_truth_moves_with_the_slice(piece: Slice, moved: TrainConfig) -> None:
+def test_the_truth_moves_with_the_slice(piece: Piece, moved: TrainConfig) -> None:
     """A plane that is lung where the truth is lung stays so, to the rounding of interpolation."""
     drawn = replace(piece, hu=np.where(piece.lung > 0.5, 400, -1000).astype(np.float32))
     for seed in range(20):
@@ -77,7 +77,7 @@ def test_the_truth_moves_with_the_slice(piece: Slice, moved: TrainConfig) -> Non
         assert np.allclose(grey / 255, lung, atol=1e-4)
 
 
-def test_small_fields_of_view_leave_the_middle(piece: Slice) -> None:
+def test_small_fields_of_view_leave_the_middle(piece: Piece) -> None:
     """A crop's centre moves by up to its share of the room, a whole field's hardly."""
     ramp = np.tile(np.linspace(-1000, 400, 128, dtype=np.float32), (120, 1))
     drawn = replace(piece, hu=ramp)
@@ -93,7 +93,7 @@ def test_small_fields_of_view_leave_the_middle(piece: Slice) -> None:
     assert 0.15 < max(offsets) < SMALL_FIELD_SHIFT + 0.02
 
 
-def test_padding_that_is_not_known_as_such_leaves_little_contrast(piece: Slice) -> None:
+def test_padding_that_is_not_known_as_such_leaves_little_contrast(piece: Piece) -> None:
     """Uncalibrated slices are stretched both ways: without their padding, and with it."""
     padded = piece.hu.copy()
     padded[:20] = -3000
@@ -110,7 +110,7 @@ def test_padding_that_is_not_known_as_such_leaves_little_contrast(piece: Slice) 
     assert max(lungs) > 120
 
 
-def test_a_page_around_the_body_is_often_white(piece: Slice) -> None:
+def test_a_page_around_the_body_is_often_white(piece: Piece) -> None:
     """Air, white and everything between; the body stays."""
     config = replace(STILL, background_probability=1)
     outside = [

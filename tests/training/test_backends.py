@@ -12,14 +12,17 @@ import pytest
 
 pytestmark = pytest.mark.training
 
-NEUTRAL = ("unet", "blocks", "light", "losses", "encoders", "schedules", "transfer", "batches")
+NEUTRAL = (
+    *("networks/blocks", "networks/encoders", "networks/light", "networks/unet"),
+    *("fitting/batches", "fitting/losses", "fitting/schedules", "fitting/transfer"),
+)
 STEP = """
 import numpy as np
 import keras
 from training.config import TrainConfig
-from training.losses import Dice, make_loss
-from training.schedules import learning_rate
-from training.unet import build_unet
+from training.fitting.losses import Dice, make_loss
+from training.fitting.schedules import learning_rate
+from training.networks.unet import build_unet
 
 config = TrainConfig(grid=32, width=2, depth=2, schedule="cosine", warmup_epochs=1.0, epochs=4)
 assert keras.backend.backend() == "torch"

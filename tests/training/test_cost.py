@@ -9,8 +9,8 @@ import pytest
 
 from tests.standin import write_bundle
 from training.__main__ import main
-from training.convert import to_onnx
-from training.cost import CLASSIC, gflop
+from training.evaluation.cost import CLASSIC, gflop
+from training.networks.convert import to_onnx
 
 pytestmark = pytest.mark.training
 

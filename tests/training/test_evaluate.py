@@ -16,11 +16,11 @@ from lungseg.inference.model import Model
 from lungseg.inference.session import Engine
 from tests.standin import write_bundle
 from training.__main__ import main
-from training.dataset import list_pairs, read_sample
-from training.evaluate import evaluate, predict, summarise, worst
-from training.intensity import find_peaks
-from training.phantom import make_phantom, write_png
-from training.views import through_window
+from training.data.dataset import list_pairs, read_sample
+from training.data.intensity import find_peaks
+from training.evaluation.evaluate import evaluate, predict, summarise, worst
+from training.synthetic.phantom import make_phantom, write_png
+from training.synthetic.views import through_window
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_slices_without_lung_count_by_their_false_area(data: Path, bundle: Path)
     results = list(evaluate(model, list_pairs(data).pairs))
     summary = summarise("all", results)
     assert summary.false_positive_fraction == results[3].metrics.false_positive_fraction
-    assert worst(results, 1)[0].metrics.dice == summary.minimum
+    assert worst(results)[0].metrics.dice == summary.minimum
 
 
 def test_evaluation_sees_what_the_service_answers(data: Path, bundle: Path, service) -> None:

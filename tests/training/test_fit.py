@@ -18,16 +18,19 @@ import pytest
 
 from tests.training.conftest import tiny
 from training.config import read_config, write_config
+from training.data.sources import Source
 from training.errors import DataError
-from training.run import Release, cross_validate, export, train
-from training.sources import Source
+from training.fitting.train import train
+from training.release.export import export
+from training.release.folds import cross_validate
+from training.release.target import Release
 
 keras = pytest.importorskip("keras")
 pytestmark = pytest.mark.training
 
 
 def weights_of(run: Path, name: str = "last.keras") -> list[np.ndarray]:
-    from training.checkpoints import load_network
+    from training.fitting.checkpoints import load_network
 
     return load_network(run / name).get_weights()
 
@@ -172,15 +175,15 @@ def test_weights_start_from_an_earlier_network(
 
 
 def load(path: Path) -> Any:
-    from training.checkpoints import load_network
+    from training.fitting.checkpoints import load_network
 
     return load_network(path)
 
 
 def test_a_published_encoder_brings_its_weights_from_a_file(tmp_path: Path) -> None:
     """MobileNetV2 from a weight file of its own: in place, frozen, under our decoder."""
-    from training.transfer import freeze_encoder
-    from training.unet import build_unet
+    from training.fitting.transfer import freeze_encoder
+    from training.networks.unet import build_unet
 
     source = keras.applications.MobileNetV2(
         include_top=False, weights=None, input_shape=(32, 32, 3)
@@ -204,8 +207,8 @@ def test_a_published_encoder_brings_its_weights_from_a_file(tmp_path: Path) -> N
 
 def test_the_light_network_learns_and_exports(phantoms: Path, cache: Path, tmp_path: Path) -> None:
     """Its loss falls; ONNX Runtime agrees with Keras; grids that it can't halve are refused."""
-    from training.checkpoints import load_network
-    from training.convert import parity, to_onnx
+    from training.fitting.checkpoints import load_network
+    from training.networks.convert import parity, to_onnx
 
     recipe = tiny(network="light", grid=64, epochs=3, learning_rate=0.01)
     train([phantoms], tmp_path / "light", recipe, cache=cache)
@@ -282,7 +285,7 @@ def test_the_last_epoch_is_published_when_the_recipe_says_so(
 def test_a_weight_draws_slices_more_often() -> None:
     """Systematically: twice is twice, a half is every other one, the number in all is constant."""
     from lungseg.core.preprocess import IntensityRule
-    from training.batches import Batches
+    from training.fitting.batches import Batches
 
     weights = [2.0] * 4 + [0.5] * 8
     for epoch in range(3):

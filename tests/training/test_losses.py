@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.losses import SMOOTH_SHARE, Dice, DiceLoss, make_loss
+from training.fitting.losses import SMOOTH_SHARE, Dice, DiceLoss, make_loss
 
 pytestmark = pytest.mark.training
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from training.metrics import bootstrap_interval, calibration, compare_masks
+from training.evaluation.metrics import bootstrap_interval, calibration, compare_masks
 
 
 def _box(top: int, left: int, height: int, width: int) -> np.ndarray:

@@ -16,16 +16,18 @@ from PIL import Image
 from lungseg.inference.contract import Golden
 from lungseg.inference.model import Model
 from lungseg.inference.session import Engine, Session
-from training.compare import compare
 from training.config import TrainConfig
-from training.convert import to_onnx
-from training.dataset import DataError, Pair, list_pairs
-from training.evaluate import evaluate, summarise
-from training.phantom import make_phantom, write_png
-from training.publish import Trained, publish
-from training.quantize import GOLDEN_DIFFERENCE, Int8Cost, quantize_int8
-from training.run import Release
-from training.unet import build_unet
+from training.data.dataset import Pair, list_pairs
+from training.data.material import Material
+from training.errors import DataError
+from training.evaluation.compare import compare_models
+from training.evaluation.evaluate import evaluate, summarise
+from training.networks.convert import to_onnx
+from training.networks.unet import build_unet
+from training.release.publish import Trained, publish
+from training.release.quantize import GOLDEN_DIFFERENCE, Int8Cost, quantize_int8
+from training.release.target import Release
+from training.synthetic.phantom import make_phantom, write_png
 
 MODELS = Path(__file__).parents[2] / "models"
 CONFIG = TrainConfig(grid=32, width=2, depth=2)
@@ -55,10 +57,13 @@ def trained(pairs: tuple[Pair, ...]) -> Trained:
     return Trained(
         network=network,
         config=CONFIG,
-        training=pairs[:4],
-        validation=pairs[4:],
+        material=Material(
+            training=pairs[:4],
+            validation=pairs[4:],
+            dropped=((pairs[0], "outside_body: for the card"),),
+            unmatched=(),
+        ),
         provenance={"data_sha256": "0" * 64, "versions": {"keras": keras.__version__}},
-        dropped=((pairs[0], "outside_body: for the card"),),
         external=pairs[:2],
     )
 
@@ -87,7 +92,7 @@ def test_a_bundle_is_whole_and_the_service_loads_it(trained: Trained, tmp_path: 
     assert {item.key for item in graph.metadata_props} >= {"model", "version", "config"}
     assert 'name: "tiny"' in (tmp_path / "tiny" / "config.pbtxt").read_text()
     held_out = json.loads((folder / "provenance.json").read_text())["validation"]
-    assert held_out == sorted(f"{pair.source}/{pair.name}" for pair in trained.validation)
+    assert held_out == sorted(f"{pair.source}/{pair.name}" for pair in trained.material.validation)
     assert not list(tmp_path.glob(".staging*"))
 
 
@@ -95,7 +100,9 @@ def test_the_card_says_what_was_measured(trained: Trained, tmp_path: Path) -> No
     """Figures of the card are those of an evaluation of the published file."""
     folder = publish(trained, Release(models=tmp_path, name="tiny"))
     card = (folder / "CARD.md").read_text()
-    again = summarise("v", list(evaluate(Model.load(folder, Engine()), trained.validation)))
+    again = summarise(
+        "v", list(evaluate(Model.load(folder, Engine()), trained.material.validation))
+    )
     assert f"| validation | 2 | {again.means['dice']:.4f}" in card
     assert "not a medical device" in card
     assert "outside_body: for the card" in card
@@ -193,22 +200,23 @@ def test_a_full_disk_leaves_nothing_half_written(trained: Trained, tmp_path: Pat
         "folder = pathlib.Path(sys.argv[1])\n"
         "pairs = t.list_pairs(pathlib.Path(sys.argv[2])).pairs\n"
         "net = keras.saving.load_model(folder / 'net.keras', compile=False)\n"
-        "run = t.Trained(network=net, config=t.CONFIG, training=pairs[:4],\n"
-        "                validation=pairs[4:], provenance={})\n"
+        "material = t.Material(\n"
+        "    training=pairs[:4], validation=pairs[4:], dropped=(), unmatched=())\n"
+        "run = t.Trained(network=net, config=t.CONFIG, material=material, provenance={})\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "try:\n"
         "    t.publish(run, t.Release(models=folder / 'models', name='tiny'))\n"
         "except t.DataError as error:\n"
         "    print(error)\n"
     )
-    data = trained.training[0].image.parents[1]
-    here = Path(__file__).parent
+    data = trained.material.training[0].image.parents[1]
+    here, root = Path(__file__).parent, Path(__file__).parents[2]
     outcome = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script, str(tmp_path), str(data)],
         capture_output=True,
         text=True,
         check=False,
-        env={"PYTHONPATH": f"{here}:{here.parents[1]}", "PATH": "", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env={"PYTHONPATH": f"{here}:{root}:{root / 'service'}", "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
     assert "could not be written" in outcome.stdout, outcome.stderr[-2000:]
     assert list((tmp_path / "models").iterdir()) == []
@@ -219,12 +227,13 @@ def test_compare_names_the_greatest_losses(trained: Trained, tmp_path: Path) -> 
     a = publish(_biased(trained, 30.0), Release(models=tmp_path, name="a"))
     b = publish(_biased(trained, -30.0), Release(models=tmp_path, name="b"))
     before, after = (
-        list(evaluate(Model.load(folder, Engine()), trained.validation)) for folder in (a, b)
+        list(evaluate(Model.load(folder, Engine()), trained.material.validation))
+        for folder in (a, b)
     )
-    outcome = compare(before, after)
+    outcome = compare_models(before, after)
     assert not outcome.may_replace
     assert outcome.describe().startswith("B must not replace A on 2 slices")
     assert outcome.changes[0][1] == pytest.approx(
         min(y.metrics.dice - x.metrics.dice for x, y in zip(before, after, strict=True))
     )
-    assert compare(after, before).may_replace
+    assert compare_models(after, before).may_replace

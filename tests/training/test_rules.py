@@ -11,8 +11,8 @@ from lungseg.core.types import Scan, Segmentation
 from tests.masks import segmentation
 from tests.standin import write_bundle
 from training.__main__ import main
-from training.phantom import make_phantom
-from training.rules import RULES
+from training.evaluation.rules import RULES
+from training.synthetic.phantom import make_phantom
 
 pytestmark = pytest.mark.training
 

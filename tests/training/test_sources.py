@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from training.config import TrainConfig
-from training.dataset import PATIENT_PATTERN, Pair, list_pairs, read_sample
+from training.config import PATIENT_PATTERN, TrainConfig
+from training.data.dataset import Pair, list_pairs, read_sample
+from training.data.material import prepare
+from training.data.sources import Source, list_source, list_sources, parse_source
+from training.data.split import split_by_patient, split_fold, split_hash
 from training.errors import DataError
-from training.material import prepare
-from training.phantom import make_phantom, write_dicom, write_png
-from training.sources import Source, list_source, list_sources, parse_source
-from training.split import split_by_patient, split_fold, split_hash
+from training.synthetic.phantom import make_phantom, write_dicom, write_png
 
 SIZE = (40, 56)
 

@@ -71,7 +71,7 @@ def test_two_workers(phantoms: Path, tmp_path: Path) -> None:
 def test_workers_must_know_of_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without TF_CONFIG a multi-worker run says what is missing."""
     from training.errors import DataError
-    from training.strategies import is_chief
+    from training.fitting.strategies import is_chief
 
     monkeypatch.delenv("TF_CONFIG", raising=False)
     with pytest.raises(DataError, match="environment variable TF_CONFIG"):

@@ -12,14 +12,14 @@ import pytest
 from lungseg.inference.model import Model
 from lungseg.inference.session import Engine
 from tests.standin import write_bundle
-from training import anatomy
 from training.__main__ import main
-from training.anatomy import Slice
-from training.compare import compare, setbacks
-from training.dataset import Sample, list_pairs, read_sample
-from training.evaluate import evaluate
-from training.stress import StressResult, format_stress, joined, stress
-from training.stress_set import STRESSES, Stress, stressed
+from training.data.dataset import Sample, list_pairs, read_sample
+from training.data.pieces import Piece
+from training.evaluation.compare import compare_models, setbacks
+from training.evaluation.evaluate import evaluate
+from training.evaluation.stress import StressResult, format_stress, joined, stress
+from training.synthetic import anatomy
+from training.synthetic.stress_set import STRESSES, Stress, stressed
 
 RULES = {rule.name: rule for rule in STRESSES}
 
@@ -35,7 +35,7 @@ def drawn() -> np.random.Generator:
 
 @pytest.mark.parametrize("rule", STRESSES, ids=lambda rule: rule.name)
 def test_a_stress_is_the_same_each_time(rule: Stress, sample: Sample) -> None:
-    """Slice and truth have one size; the same name draws the same change."""
+    """Piece and truth have one size; the same name draws the same change."""
     (shown, truth), (again, truth_again) = stressed(rule, sample), stressed(rule, sample)
     assert shown.values.shape == (1, *truth.shape)
     assert np.isfinite(shown.values).all()
@@ -84,7 +84,7 @@ def test_windows_clip_as_they_say(sample: Sample) -> None:
 
 
 @pytest.mark.parametrize("change", [anatomy.consolidated, anatomy.with_effusion, anatomy.expired])
-def test_disease_stays_inside_and_stays_lung(piece: Slice, change: object) -> None:
+def test_disease_stays_inside_and_stays_lung(piece: Piece, change: object) -> None:
     """Nothing outside the lungs changes; inside it gets denser; the truth is the same."""
     ill = change(piece, drawn())  # type: ignore[operator]
     assert np.array_equal(ill.lung, piece.lung)
@@ -92,7 +92,7 @@ def test_disease_stays_inside_and_stays_lung(piece: Slice, change: object) -> No
     assert (ill.hu > piece.hu + 100).any()
 
 
-def test_gas_is_in_the_body_and_no_lung(piece: Slice) -> None:
+def test_gas_is_in_the_body_and_no_lung(piece: Piece) -> None:
     """Lungs and the room remain as they are; somewhere tissue has become darker."""
     bloated = anatomy.with_gas(piece, drawn())
     assert np.array_equal(bloated.lung, piece.lung)
@@ -101,7 +101,7 @@ def test_gas_is_in_the_body_and_no_lung(piece: Slice) -> None:
     assert (bloated.hu < piece.hu - 300).any()
 
 
-def test_lungs_can_vanish_shrink_and_give_way(piece: Slice) -> None:
+def test_lungs_can_vanish_shrink_and_give_way(piece: Piece) -> None:
     """None is left; a share of them is left, where they were; organs take a part."""
     gone = anatomy.without_lungs(piece, drawn())
     assert not gone.lung.any()
@@ -119,13 +119,13 @@ def test_lungs_can_vanish_shrink_and_give_way(piece: Slice) -> None:
     assert domed.hu[taken].mean() > 0
 
 
-def test_another_ground_leaves_the_body(piece: Slice) -> None:
+def test_another_ground_leaves_the_body(piece: Piece) -> None:
     grounded = anatomy.on_ground(piece, 1000.0)
     assert (grounded.hu[piece.body == 0] == 1000.0).all()
     assert np.allclose(grounded.hu[piece.body == 1], piece.hu[piece.body == 1])
 
 
-def test_changes_take_slices_without_lung(piece: Slice) -> None:
+def test_changes_take_slices_without_lung(piece: Piece) -> None:
     """An empty truth stays empty, and nothing divides by it."""
     empty = anatomy.without_lungs(piece, drawn())
     for change in (
@@ -192,7 +192,7 @@ def test_clear_losses_under_stress_are_setbacks(phantoms: Path, tmp_path: Path) 
     write_bundle(tmp_path)
     model = Model.load(tmp_path / "standin" / "1", Engine())
     results = list(evaluate(model, list_pairs(phantoms).pairs[:2]))
-    outcome = compare(results, results)
+    outcome = compare_models(results, results)
     assert outcome.may_replace
     assert not replace(outcome, setbacks=found).may_replace
     assert found[0] in replace(outcome, setbacks=found).describe()

@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from lungseg.inference.contract import Contract
-from training import data_commands
 from training.__main__ import main
+from training.commands import data
 from training.config import read_config
+from training.data.material import read_material
 from training.errors import DataError
-from training.material import read_material
-from training.run import NAME
+from training.release.target import NAME
 
 TINY = ["--grid", "32", "--width", "2", "--depth", "2", "--epochs", "1", "--batch-size", "8"]
 
@@ -84,7 +84,7 @@ def test_a_corrupt_file_among_good_ones(capsys: pytest.CaptureFixture[str], copy
     assert f"{image.name}: the content is PNG, but it is damaged" in answer
     assert "repair the file or take it out" in answer
     from training.config import TrainConfig
-    from training.material import prepare
+    from training.data.material import prepare
 
     material = prepare([copy], TrainConfig(skip_unreadable=True))
     assert len(material.training) + len(material.validation) == 19
@@ -153,7 +153,7 @@ def test_ctrl_c_promises_to_resume_what_can_be(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(data_commands, "parse_source", interrupted)
+    monkeypatch.setattr(data, "parse_source", interrupted)
     assert main(["inspect", str(phantoms)]) == 130
     assert "the same command starts anew" in capsys.readouterr().err
 

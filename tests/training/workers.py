@@ -11,7 +11,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import tensorflow as tf
 
 from training.config import TrainConfig
-from training.run import train
+from training.fitting.train import train
 
 data, out, strategy = sys.argv[1:]
 processor = tf.config.list_physical_devices("CPU")[0]

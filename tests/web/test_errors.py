@@ -17,7 +17,7 @@ from PIL import Image
 from lungseg.web.errors import PROBLEMS
 from tests.conftest import encode
 from tests.serving import Running, running
-from training.phantom import Phantom, dicom_bytes, picture
+from training.synthetic.phantom import Phantom, dicom_bytes, picture
 
 
 def huge_png_header() -> bytes:

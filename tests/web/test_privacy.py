@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 from pydicom.dataset import Dataset
 
 from tests.serving import Running, running
-from training.phantom import dicom_bytes, make_phantom
+from training.synthetic.phantom import dicom_bytes, make_phantom
 
 MARKER = "ZQXMARKERQXZ"
 TEXT_VRS = ("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC")

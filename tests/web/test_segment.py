@@ -12,7 +12,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from tests.conftest import encode
-from training.phantom import Phantom, picture
+from training.synthetic.phantom import Phantom, picture
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # pycocotools' own
 

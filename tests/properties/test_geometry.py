@@ -1,0 +1,190 @@
+"""The usual view and the network's grid, there and back, for every orientation and shape."""
+
+from __future__ import annotations
+
+from itertools import permutations, product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from lungseg.core.orientation import usual_view, view_spacing
+from lungseg.core.postprocess import restore
+from lungseg.core.preprocess import IntensityRule, fit, place, resample
+from lungseg.core.sides import label_lungs
+from lungseg.core.types import LEFT, RIGHT, Orientation, Scan, View
+from tests.masks import segmentation
+
+RULE = IntensityRule(window_hu=(-1000.0, 0.0))
+SHAPE = (7, 20, 30)
+"""Slices, rows and columns, all different."""
+FORTY_EIGHT = list(product(permutations(range(3)), product((1, -1), repeat=3)))
+"""Every way in which three axes can run along the patient's, either way round."""
+STEPS_MM = np.array([2.5, 0.8, 0.6])
+"""Between slices, rows and columns of the usual view."""
+
+
+def acquired(usual: np.ndarray, order: tuple[int, ...], signs: tuple[int, ...]) -> Scan:
+    """A volume of the usual view (slices to the head, rows back, columns left) stored otherwise.
+
+    Args:
+        usual: shape (Z, Y, X).
+        order: which usual axis each stored axis is.
+        signs: whether the stored axis runs with it or against it.
+    """
+    usual_directions = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]], float)  # in x, y, z
+    directions = usual_directions[list(order)] * np.array(signs)[:, None]
+    spacing = STEPS_MM[list(order)]
+    values = usual.transpose(order)[tuple(slice(None, None, sign) for sign in signs)]
+    positions = np.arange(len(values))[:, None] * directions[0] * spacing[0] + [5.0, -3.0, 40.0]
+    return Scan(
+        values=values.astype(np.int16),
+        unit="HU",
+        media_type="application/dicom",
+        spacing_mm=(spacing[1], spacing[2]),
+        orientation=Orientation(
+            row_direction=tuple(directions[2]), column_direction=tuple(directions[1])
+        ),
+        positions_mm=positions,
+    )
+
+
+@pytest.mark.parametrize(("order", "signs"), FORTY_EIGHT)
+def test_every_acquisition_is_seen_in_the_usual_view(
+    order: tuple[int, ...], signs: tuple[int, ...]
+) -> None:
+    """Values, spacing and laterality come out the same, and the way back is exact."""
+    usual = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
+    scan = acquired(usual, order, signs)
+    view = usual_view(scan)
+    assert np.array_equal(view.apply(scan.values), usual)
+    assert np.array_equal(view.undo(usual), scan.values)
+    assert view_spacing(scan, view) == pytest.approx((STEPS_MM[1], STEPS_MM[2]))
+    assert view.laterality == "dicom_orientation"
+
+
+@pytest.mark.parametrize(("order", "signs"), FORTY_EIGHT)
+def test_right_is_the_patients_in_every_acquisition(
+    order: tuple[int, ...], signs: tuple[int, ...]
+) -> None:
+    usual = np.zeros(SHAPE, np.int16)
+    usual[:, 5:15, 3:10] = 1  # low columns: the patient's right
+    usual[:, 4:12, 18:27] = 2
+    scan = acquired(usual, order, signs)
+    labels = label_lungs(scan.values > 0, usual_view(scan)).labels
+    assert np.array_equal(labels == RIGHT, scan.values == 1)
+    assert np.array_equal(labels == LEFT, scan.values == 2)
+
+
+@pytest.mark.parametrize(("order", "signs"), FORTY_EIGHT)
+def test_the_affine_leads_to_the_patient(order: tuple[int, ...], signs: tuple[int, ...]) -> None:
+    """A bead's index, through the affine, is where the bead is."""
+    usual = np.zeros(SHAPE, np.int16)
+    usual[2, 13, 21] = 1000
+    scan = acquired(usual, order, signs)
+    index = np.argwhere(scan.values == 1000)[0]
+    there = (scan.affine @ [*index, 1])[:3]
+    corner = (scan.affine @ [*np.argwhere(scan.values == scan.values)[0], 1])[:3]
+    assert corner == pytest.approx([5.0, -3.0, 40.0])
+    first = np.zeros(3)  # the usual view's first voxel, from the stored one's
+    for axis, sign in zip(order, signs, strict=True):
+        if sign < 0:
+            first[2 - axis] -= STEPS_MM[axis] * (SHAPE[axis] - 1)
+    expected = corner + first + np.array([21, 13, 2]) * STEPS_MM[::-1]
+    assert there == pytest.approx(expected)
+
+
+@given(
+    order=st.permutations(range(3)),
+    flipped=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    shape=st.tuples(*[st.integers(1, 6)] * 3),
+)
+def test_views_undo_themselves(
+    order: list[int], flipped: tuple[bool, bool, bool], shape: tuple[int, int, int]
+) -> None:
+    view = View(order=tuple(order), flipped=flipped)
+    array = np.arange(np.prod(shape)).reshape(shape)
+    assert np.array_equal(view.undo(view.apply(array)), array)
+    seen = np.arange(np.prod(shape)).reshape(shape)
+    assert np.array_equal(view.apply(view.undo(seen)), seen)
+
+
+@given(
+    size=st.tuples(st.integers(1, 700), st.integers(1, 700)),
+    grid=st.tuples(st.integers(8, 300), st.integers(8, 300)),
+    spacing=st.none() | st.tuples(st.floats(0.3, 5), st.floats(0.3, 5)),
+)
+def test_a_slice_lies_on_the_grid_centred_and_in_its_shape(
+    size: tuple[int, int], grid: tuple[int, int], spacing: tuple[float, float] | None
+) -> None:
+    """It fills the grid one way, lies within it the other, and its shape in mm is kept."""
+    placement = place(size, grid, spacing)
+    height, width = placement.inner_size
+    assert 1 <= height <= grid[0]
+    assert 1 <= width <= grid[1]
+    for offset, inner, whole in zip(placement.offset, placement.inner_size, grid, strict=True):
+        assert 0 <= whole - inner - 2 * offset <= 1
+    tall, wide = np.multiply(size, spacing or (1.0, 1.0))
+    scale = min(grid[0] / tall, grid[1] / wide)
+    assert height == 1 or abs(height - tall * scale) <= 0.5 + 1e-6
+    assert width == 1 or abs(width - wide * scale) <= 0.5 + 1e-6
+    if spacing is not None:
+        assert place(size, grid, (spacing[0], spacing[0])) == place(size, grid)
+
+
+@pytest.mark.parametrize("spacing", [None, (0.7, 0.7), (1.4, 0.7), (0.6, 0.9)])
+@pytest.mark.parametrize("size", [(337, 511), (101, 64), (256, 256), (40, 300)])
+@pytest.mark.parametrize("coarser", [1, 2, 4])
+def test_what_the_network_saw_comes_back_where_it_was(
+    size: tuple[int, int], spacing: tuple[float, float] | None, coarser: int
+) -> None:
+    """A disk on the slice, given back by the network as it saw it, is the disk again."""
+    rows, columns = np.indices(size)
+    centre, radius = (size[0] * 0.45, size[1] * 0.55), np.array(size) * 0.3
+    disk = ((rows - centre[0]) / radius[0]) ** 2 + ((columns - centre[1]) / radius[1]) ** 2 < 1
+    values = np.where(disk, 0.0, -1000.0)[None].astype(np.float32)
+    scan = Scan(values=values, unit="HU", media_type="image/png", spacing_mm=spacing)
+    fitted = fit(scan, (256, 256), RULE)
+    probability = fitted.grey / 255
+    parts = probability.reshape(1, 256 // coarser, coarser, 256 // coarser, coarser, 1)
+    back = restore(parts.mean(axis=(2, 4)), fitted.placement)
+    assert back.shape == (1, *size)
+    wrong = np.count_nonzero((back[0] >= 0.5) != disk)
+    assert wrong <= 0.06 * coarser * np.count_nonzero(disk)
+    assert abs(float(back.sum()) / np.count_nonzero(disk) - 1) < 0.02
+
+
+def test_rows_further_apart_than_columns_are_seen_in_their_true_shape() -> None:
+    """The network sees the same picture of a body whether half of its rows are left out."""
+    rng = np.random.default_rng(1)
+    body = np.kron(rng.uniform(-900, 0, (32, 32)), np.ones((16, 16))).astype(np.float32)
+    whole = Scan(values=body[None], unit="HU", media_type="image/png", spacing_mm=(0.5, 0.5))
+    thinned = Scan(values=body[None, ::2], unit="HU", media_type="image/png", spacing_mm=(1.0, 0.5))
+    seen, again = (fit(scan, (256, 256), RULE) for scan in (whole, thinned))
+    assert again.placement.inner_size == (256, 256)
+    assert np.abs(seen.grey - again.grey).mean() < 4
+
+
+@given(
+    size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    target=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    seed=st.integers(0, 99),
+)
+def test_resampling_is_pillows(size: tuple[int, int], target: tuple[int, int], seed: int) -> None:
+    plane = np.random.default_rng(seed).normal(0, 500, size).astype(np.float32)
+    pillow = Image.fromarray(plane).resize(target[::-1], Image.Resampling.BILINEAR)
+    assert np.allclose(resample(plane, target), np.asarray(pillow), atol=0.5)
+
+
+def test_slices_that_run_the_other_way_get_the_same_labels() -> None:
+    """One slice turned, mirrored and transposed is labelled as the patient, not the display."""
+    plane = np.zeros((20, 30), bool)
+    plane[5:15, 3:10] = plane[4:12, 18:27] = True
+    for transposed, flips in product((False, True), product((1, -1), repeat=2)):
+        order = (0, 2, 1) if transposed else (0, 1, 2)
+        scan = acquired(plane[None].astype(np.int16), order, (1, *flips))
+        found = segmentation(scan, scan.values[0] > 0)
+        right = acquired((plane & (np.arange(30) < 15))[None].astype(np.int16), order, (1, *flips))
+        assert np.array_equal(found.labels[0] == RIGHT, right.values[0] > 0)

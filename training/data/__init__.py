@@ -1,0 +1,1 @@
+"""Slices listed, read, judged, split and cached; imports config and errors, never Keras."""

@@ -1,0 +1,124 @@
+"""Slices decoded once, kept on disk under the hash of their content."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lungseg.core.preprocess import place, resample
+from training.data.clean import suspect
+from training.data.dataset import Pair, Sample, file_hash, read_sample
+from training.data.pieces import Piece, as_piece
+
+CACHE_FORMAT = "1"
+"""Part of each key of a piece: raise it when what is cached changes."""
+RULES_FORMAT = "2"
+"""Part of each key of a verdict: raise it when ``training.data.clean`` changes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What was found of a pair.
+
+    Attributes:
+        lung: whether the mask holds any.
+        code: the rule that the mask breaks, empty for a plausible one.
+        reason: one sentence with the figures.
+    """
+
+    lung: bool
+    code: str = ""
+    reason: str = ""
+
+
+def cache_pieces(pairs: Sequence[Pair], grid: int, cache: Path) -> list[Path]:
+    """Decodes pairs onto the grid, unless the cache has them, and returns the cached files.
+
+    Raises:
+        DataError: a file can't be read.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        return list(pool.map(partial(_cached_piece, grid=grid, cache=cache), pairs))
+
+
+def load_piece(path: Path) -> Piece:
+    """Reads one cached slice."""
+    hu, lung, body = np.load(path, allow_pickle=False).astype(np.float32)
+    return Piece(hu=hu, lung=lung, body=body)
+
+
+def judge(pair: Pair, cache: Path | None) -> Verdict:
+    """What ``training.data.clean`` says of a pair, asked once for each content.
+
+    Args:
+        pair: the pair.
+        cache: folder to keep verdicts in, None to keep none.
+
+    Raises:
+        DataError: a file can't be read.
+    """
+    if cache is None:
+        return _judge(read_sample(pair))
+    target = cache / f"{_key(pair, f'verdict {RULES_FORMAT}')}.json"
+    if target.exists():
+        return Verdict(**json.loads(target.read_text()))
+    verdict = _judge(read_sample(pair))
+    cache.mkdir(parents=True, exist_ok=True)
+    _write(target, json.dumps(asdict(verdict)).encode())
+    return verdict
+
+
+def _judge(sample: Sample) -> Verdict:
+    suspicion = suspect(sample.scan.values[0], sample.mask)
+    found = {} if suspicion is None else asdict(suspicion)
+    return Verdict(lung=bool(sample.mask.any()), **found)
+
+
+def _cached_piece(pair: Pair, grid: int, cache: Path) -> Path:
+    target = cache / f"{_key(pair, f'{CACHE_FORMAT} {grid}')}.npy"
+    if not target.exists():
+        buffer = io.BytesIO()
+        np.save(buffer, _on_grid(pair, grid))
+        _write(target, buffer.getvalue())
+    return target
+
+
+def _key(pair: Pair, purpose: str) -> str:
+    key = hashlib.sha256(f"{purpose} ".encode())
+    for path in (pair.image, pair.mask):
+        key.update(file_hash(path))
+    if pair.index is not None:
+        key.update(f" {pair.index}".encode())
+    return key.hexdigest()[:32]
+
+
+def _write(target: Path, content: bytes) -> None:
+    # Written aside and renamed, so that a killed run leaves no half file in the cache.
+    with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as part:
+        part.write(content)
+    Path(part.name).replace(target)
+
+
+def _on_grid(pair: Pair, grid: int) -> NDArray[np.float16]:
+    """Pseudo-HU, lung share and body share on the grid, placed as serving places a slice."""
+    sample = read_sample(pair)
+    piece = as_piece(sample)
+    placement = place(sample.scan.size, (grid, grid))
+    top, left = placement.offset
+    height, width = placement.inner_size
+    planes = np.zeros((3, grid, grid), np.float16)
+    planes[0] = np.float16(piece.hu.min())
+    for plane, values in zip(planes, (piece.hu, piece.lung, piece.body), strict=True):
+        plane[top : top + height, left : left + width] = resample(values, placement.inner_size)
+    return planes

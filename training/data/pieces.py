@@ -1,0 +1,39 @@
+"""Slices with truth and body on one HU-like scale: what is cached, varied and stressed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.clean import body_and_dark
+from training.data.dataset import Sample
+from training.data.intensity import pseudo_hu
+
+Plane = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A slice with its truth.
+
+    Attributes:
+        hu: HU or pseudo-HU (``training.data.intensity``), float32, shape (height, width).
+        lung: share of each cell that is lung, float32 in [0, 1].
+        body: share of each cell that is body, float32 in [0, 1].
+    """
+
+    hu: Plane
+    lung: Plane
+    body: Plane
+
+
+def as_piece(sample: Sample) -> Piece:
+    """A slice with its truth and its body on the HU-like scale."""
+    body, _ = body_and_dark(sample.scan.values[0])
+    return Piece(
+        hu=pseudo_hu(sample.scan),
+        lung=sample.mask.astype(np.float32),
+        body=body.astype(np.float32),
+    )

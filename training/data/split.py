@@ -1,0 +1,75 @@
+"""Divides pairs by patient, so that no patient is learnt from and measured on at once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from training.data.dataset import Pair
+from training.errors import DataError
+
+
+def split_by_patient(
+    pairs: Sequence[Pair], *, fraction: float, seed: int
+) -> tuple[list[Pair], list[Pair]]:
+    """Splits pairs into training and validation so that no patient is on both sides.
+
+    Args:
+        pairs: all pairs.
+        fraction: share of the patients that validates.
+        seed: of the shuffle; the same seed and names give the same split.
+
+    Raises:
+        DataError: fewer than two patients.
+    """
+    patients, order = _shuffled_patients(pairs, seed, least=2)
+    count = min(len(patients) - 1, max(1, round(fraction * len(patients))))
+    return _hold_out(pairs, {patients[index] for index in order[:count]})
+
+
+def split_fold(
+    pairs: Sequence[Pair], *, folds: int, fold: int, seed: int
+) -> tuple[list[Pair], list[Pair]]:
+    """Splits pairs for one round of cross-validation; the rounds hold out each patient once.
+
+    Args:
+        pairs: all pairs.
+        folds: rounds in all.
+        fold: this round, from 1 to ``folds``.
+        seed: of the shuffle.
+
+    Raises:
+        DataError: fewer patients than folds.
+    """
+    patients, order = _shuffled_patients(pairs, seed, least=folds)
+    return _hold_out(pairs, {patients[index] for index in order[fold - 1 :: folds]})
+
+
+def split_hash(training: Sequence[Pair], validation: Sequence[Pair]) -> str:
+    """SHA-256 over which slice is on which side, in order."""
+    digest = hashlib.sha256()
+    for side, pairs in (("training", training), ("validation", validation)):
+        for pair in pairs:
+            digest.update(f"{side}\0{pair.source}\0{pair.patient}\0{pair.name}\n".encode())
+    return digest.hexdigest()
+
+
+def _shuffled_patients(
+    pairs: Sequence[Pair], seed: int, *, least: int
+) -> tuple[list[tuple[str, str]], list[int]]:
+    patients = sorted({(pair.source, pair.patient) for pair in pairs})
+    if len(patients) < least:
+        raise DataError(
+            f"expected usable slices of at least {least} patients, found {len(patients)}; check "
+            "with `python -m training inspect` what was dropped and how patients are named"
+        )
+    return patients, np.random.default_rng(seed).permutation(len(patients)).tolist()
+
+
+def _hold_out(
+    pairs: Sequence[Pair], held_out: set[tuple[str, str]]
+) -> tuple[list[Pair], list[Pair]]:
+    training = [pair for pair in pairs if (pair.source, pair.patient) not in held_out]
+    return training, [pair for pair in pairs if (pair.source, pair.patient) in held_out]

@@ -1,0 +1,183 @@
+"""Runs an exported model through the service's own pipeline and measures every slice."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lungseg.core.types import Scan, Segmentation
+from lungseg.inference.model import Model
+from lungseg.pipeline import Pipeline
+from training.data.dataset import Pair, Sample, read_sample
+from training.evaluation.metrics import (
+    Calibration,
+    SliceMetrics,
+    bootstrap_interval,
+    calibration,
+    compare_masks,
+)
+
+METRIC_NAMES = tuple(item.name for item in fields(SliceMetrics))
+WORST_CASES = 12
+"""Slices named as those of lowest Dice."""
+SUMMARY_METRICS = ("dice", "iou", "precision", "recall", "f1", "accuracy", "hd95", "assd")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceResult:
+    """One evaluated slice.
+
+    Attributes:
+        pair: the slice.
+        metrics: agreement at the input's own size.
+        calibration: reliability of its probabilities.
+    """
+
+    pair: Pair
+    metrics: SliceMetrics
+    calibration: Calibration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """Figures over a group of slices.
+
+    Attributes:
+        group: ``all``, a source's or a patient's name.
+        slices: how many.
+        means: mean of each metric, NaN left out.
+        interval: 95% bootstrap interval of the mean Dice.
+        p5: 5th percentile of Dice.
+        minimum: smallest Dice.
+        calibration_error: expected calibration error over all pixels.
+        false_positive_fraction: mean share wrongly called lung on slices without lung, NaN
+            where there are none.
+    """
+
+    group: str
+    slices: int
+    means: dict[str, float]
+    interval: tuple[float, float]
+    p5: float
+    minimum: float
+    calibration_error: float
+    false_positive_fraction: float
+
+
+def predict(model: Model, scan: Scan) -> Segmentation:
+    """Segments one slice exactly as the service does with the model's own parameters."""
+    return Pipeline().find_lungs(scan, model)
+
+
+def evaluate(
+    model: Model,
+    pairs: Sequence[Pair],
+    *,
+    vary: Callable[[Sample], Sample] = lambda sample: sample,
+) -> Iterator[SliceResult]:
+    """Measures slices one by one, so that memory does not grow with their number.
+
+    Args:
+        model: the exported model.
+        pairs: slices with truths.
+        vary: shows the model something else than the file, for example through a window.
+
+    Raises:
+        DataError: a file can't be read.
+    """
+    for pair in pairs:
+        sample = vary(read_sample(pair))
+        result = predict(model, sample.scan)
+        yield SliceResult(
+            pair=pair,
+            metrics=compare_masks(result.mask[0], sample.mask, sample.scan.spacing_mm),
+            calibration=calibration(result.probability[0], sample.mask),
+        )
+
+
+def summarise(group: str, results: Sequence[SliceResult]) -> Summary:
+    """Figures over a group of at least one slice."""
+    table = {
+        name: np.array([getattr(result.metrics, name) for result in results], float)
+        for name in METRIC_NAMES
+    }
+    dice = table["dice"]
+    without_lung = table["false_positive_fraction"][table["truth_fraction"] == 0]
+    total = results[0].calibration
+    for result in results[1:]:
+        total = total + result.calibration
+    return Summary(
+        group=group,
+        slices=len(results),
+        means={name: _mean(table[name]) for name in SUMMARY_METRICS},
+        interval=bootstrap_interval(dice),
+        p5=float(np.percentile(dice, 5)),
+        minimum=float(dice.min()),
+        calibration_error=total.expected_error,
+        false_positive_fraction=_mean(without_lung),
+    )
+
+
+def summarise_by(
+    results: Sequence[SliceResult], key: Callable[[SliceResult], str]
+) -> list[Summary]:
+    """One summary for each group, in the order of the groups' names."""
+    groups: dict[str, list[SliceResult]] = {}
+    for result in results:
+        groups.setdefault(key(result), []).append(result)
+    return [summarise(name, groups[name]) for name in sorted(groups)]
+
+
+def worst(results: Iterable[SliceResult]) -> list[SliceResult]:
+    """The slices of lowest Dice, the worst first."""
+    return sorted(results, key=lambda result: (result.metrics.dice, result.pair.name))[:WORST_CASES]
+
+
+def format_table(summaries: Sequence[Summary]) -> str:
+    """A table of summaries as GitHub-flavoured Markdown."""
+    head = (
+        "group", "slices", "Dice (95% interval)", "p5", "min", "IoU", "precision", "recall",
+        "F1", "accuracy", "HD95", "ASSD", "ECE",
+    )  # fmt: skip
+    rows = [
+        (
+            item.group,
+            str(item.slices),
+            f"{item.means['dice']:.4f} ({item.interval[0]:.4f}–{item.interval[1]:.4f})",
+            f"{item.p5:.4f}",
+            f"{item.minimum:.4f}",
+            *(f"{item.means[name]:.4f}" for name in SUMMARY_METRICS[1:6]),
+            *(f"{item.means[name]:.2f}" for name in ("hd95", "assd")),
+            f"{item.calibration_error:.4f}",
+        )
+        for item in summaries
+    ]
+    return markdown_table(head, rows)
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Cells as a table of GitHub-flavoured Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write_slices(results: Iterable[SliceResult], path: Path) -> None:
+    """Writes one CSV line for each slice; an unknown value is left empty."""
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("source", "patient", "name", *METRIC_NAMES))
+        for result in results:
+            values = asdict(result.metrics).values()
+            cells = ("" if math.isnan(value) else f"{value:.6g}" for value in values)
+            writer.writerow((result.pair.source, result.pair.patient, result.pair.name, *cells))
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if values.size else float("nan")

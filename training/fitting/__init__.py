@@ -1,0 +1,1 @@
+"""Runs of training, which never run an exported model; may import networks, synthetic, data."""

@@ -1,0 +1,1 @@
+"""The networks and their ONNX form; may import config, errors and ``lungseg.inference``."""

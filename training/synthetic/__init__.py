@@ -1,0 +1,1 @@
+"""Slices that nobody scanned: phantoms and changed ones; imports data and below, never Keras."""
