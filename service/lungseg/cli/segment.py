@@ -13,9 +13,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import httpx
+from tqdm import tqdm
 
 from lungseg.answers import File
 from lungseg.cli.errors import OK, SOME_FAILED, UsageError
@@ -27,7 +28,6 @@ from lungseg.library import DEFAULT_MODEL, checked_query, load
 from lungseg.query import SegmentQuery
 
 STREAM = "-"
-BAR_WIDTH = 30
 AHEAD = 2
 """Requests under way per processor: one computes while the next is read."""
 HOPELESS = ("unauthorized", "unknown_model", "model_not_ready")
@@ -149,16 +149,14 @@ def _segment(
     options: argparse.Namespace, inputs: list[Input], fetch: Callable[[bytes], File]
 ) -> int:
     rows: list[tuple[str, dict[str, Any]]] = []
-    progress = _Progress(len(inputs), shown=not options.quiet)
-    for item, answer in _answers(inputs, fetch):
+    hidden = options.quiet or None  # None: where standard error is no terminal
+    for item, answer in tqdm(_answers(inputs, fetch), total=len(inputs), disable=hidden):
         if isinstance(answer, File):
             rows.append((item.name, answer.summary))
             _write(options, item, answer.content)
         else:
             rows.append((item.name, {"error": {"code": answer.code}}))
-            progress.say(f"{item.name}: {answer.sentence}")
-        progress.step()
-    progress.end()
+            tqdm.write(f"{item.name}: {answer.sentence}", sys.stderr)
     _write_table(options, rows)
     return SOME_FAILED if any("error" in row for _, row in rows) else OK
 
@@ -214,27 +212,3 @@ def _write_table(options: argparse.Namespace, rows: list[tuple[str, dict[str, An
     for place in places:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(statistics_csv(rows), encoding="utf-8")
-
-
-class _Progress:
-    """A bar on standard error, where that is a terminal."""
-
-    def __init__(self, total: int, *, shown: bool, stream: TextIO | None = None) -> None:
-        self._total, self._done = total, 0
-        self._stream = stream or sys.stderr
-        self._shown = shown and self._stream.isatty()
-
-    def step(self) -> None:
-        self._done += 1
-        if self._shown:
-            filled = BAR_WIDTH * self._done // self._total
-            bar = "#" * filled + "." * (BAR_WIDTH - filled)
-            print(f"\r[{bar}] {self._done}/{self._total}", end="", file=self._stream, flush=True)
-
-    def say(self, line: str) -> None:
-        """A line that stays, above the bar."""
-        print(f"\r\033[K{line}" if self._shown else line, file=self._stream)
-
-    def end(self) -> None:
-        if self._shown:
-            print(file=self._stream)

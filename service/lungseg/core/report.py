@@ -7,7 +7,7 @@ fraction is one of the lung's pixels. A value that can't be known is None, never
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from lungseg.core.types import (
     Unit,
 )
 
+PERCENTILES = {"p5": 5, "p15": 15, "median": 50, "p95": 95}
 LAA_HU = (950, 910, 856)
 """Low attenuation areas lie strictly below minus these HU."""
 HAA_HU = (700, 600, 250)
@@ -110,15 +111,8 @@ def _statistics(
         ordered = np.sort(np.concatenate([first, second]), kind="stable")
     whole = _region(scan, window, mask, ordered, components[0])
     return Statistics(
-        pixels=whole.pixels,
+        **{item.name: getattr(whole, item.name) for item in fields(whole)},
         total_pixels=scan.size[0] * scan.size[1],
-        fraction=whole.fraction,
-        area_mm2=whole.area_mm2,
-        bounding_box=whole.bounding_box,
-        centroid=whole.centroid,
-        components=whole.components,
-        intensity=whole.intensity,
-        density=whole.density,
         lungs=Lungs(right=right, left=left),
         laterality=segmentation.laterality,
     )
@@ -179,34 +173,22 @@ def _ordered(values: FloatArray) -> FloatArray:
 def _intensity(ordered: FloatArray, unit: Unit) -> Intensity:
     if not ordered.size:
         return Intensity(unit=unit)
+    percentiles = {name: _percentile(ordered, percent) for name, percent in PERCENTILES.items()}
     return Intensity(
         unit=unit,
         mean=_rounded(ordered.mean(dtype=np.float64)),
         std=_rounded(ordered.std(dtype=np.float64)),
         min=_rounded(ordered[0]),
-        p5=_percentile(ordered, 5),
-        p15=_percentile(ordered, 15),
-        median=_percentile(ordered, 50),
-        p95=_percentile(ordered, 95),
         max=_rounded(ordered[-1]),
+        **percentiles,
     )
 
 
 def _density(ordered: FloatArray) -> Density:
-    below = [_share(int(np.searchsorted(ordered, -t, "left")), ordered.size) for t in LAA_HU]
-    above = [
-        _share(ordered.size - int(np.searchsorted(ordered, -t, "right")), ordered.size)
-        for t in HAA_HU
-    ]
-    return Density(
-        laa_950=below[0],
-        laa_910=below[1],
-        laa_856=below[2],
-        haa_700=above[0],
-        haa_600=above[1],
-        haa_250=above[2],
-        perc15=_percentile(ordered, 15),
-    )
+    below = {f"laa_{t}": int(np.searchsorted(ordered, -t, "left")) for t in LAA_HU}
+    above = {f"haa_{t}": ordered.size - int(np.searchsorted(ordered, -t, "right")) for t in HAA_HU}
+    shares = {name: _share(count, ordered.size) for name, count in (below | above).items()}
+    return Density(**shares, perc15=_percentile(ordered, 15))
 
 
 def _percentile(ordered: FloatArray, percent: float) -> float:
