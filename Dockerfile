@@ -7,7 +7,8 @@ RUN python -m venv /venv
 COPY requirements/build.txt requirements/service.txt requirements/
 RUN /venv/bin/python -m pip install --no-cache-dir --no-compile --disable-pip-version-check --require-hashes \
       -r requirements/build.txt -r requirements/service.txt
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
+COPY models models
 COPY service service
 RUN /venv/bin/python -m pip install --no-cache-dir --no-compile --disable-pip-version-check --no-deps --no-build-isolation . \
     && /venv/bin/python -m pip uninstall --quiet --yes setuptools pip
@@ -16,11 +17,10 @@ COPY docker/slim.py ./
 RUN /venv/bin/python slim.py "$(/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
     && python -m compileall -q --invalidation-mode unchecked-hash /venv/lib \
     && /venv/bin/python -c "import gdcm, highdicom, lungseg.server"
-COPY models /models
 # The label below must name the model that is inside.
 ARG MODEL=
 ARG MODEL_SHA256=
-RUN test -z "$MODEL_SHA256" || test "$(sha256sum < "/models/$MODEL/model.onnx")" = "$MODEL_SHA256  -"
+RUN test -z "$MODEL_SHA256" || test "$(sha256sum < "models/$MODEL/model.onnx")" = "$MODEL_SHA256  -"
 
 FROM ${PYTHON_IMAGE}
 ENV PATH=/venv/bin:$PATH \
@@ -32,7 +32,7 @@ ENV PATH=/venv/bin:$PATH \
     LUNGSEG_MODELS_DIR=/app/models
 WORKDIR /app
 COPY --from=build /venv /venv
-COPY --from=build /models models
+COPY --from=build /src/models models
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=5s --timeout=4s --start-period=30s --retries=3 \

@@ -25,7 +25,7 @@ TRAINING_IMAGE ?= lungseg-training:$(VERSION)
 PYTHON_IMAGE ?= python:3.11-slim-bookworm
 DOCKER_BUILD_FLAGS ?=
 
-.PHONY: help setup serve test check fmt lint types imports bench bench-train load fuzz train demo openapi \
+.PHONY: help setup serve test check fmt lint types imports bench bench-train load fuzz train demo openapi docs \
         lock image training-image sbom audit hadolint test-container clean
 
 help: ## this list
@@ -61,10 +61,8 @@ setup: $(DEV_READY) $(KSERVE_READY) ## the whole environment: service, training,
 serve: $(SERVICE_READY) ## serve on HOST:PORT, installing the service alone first
 	LUNGSEG_HOST=$(HOST) LUNGSEG_PORT=$(PORT) exec $(PY) -m lungseg serve
 
-demo: $(SERVICE_READY) ## a synthetic slice and its overlay, written to runs/demo
-	@mkdir -p runs/demo
-	$(PY) -c "from training.synthetic.phantom import make_phantom, write_png; write_png(make_phantom(), 'runs/demo/slice.png')"
-	$(BIN)/lungseg segment runs/demo/slice.png --format overlay -o runs/demo
+demo: $(SERVICE_READY) ## the README's picture: the sample slice with its lungs outlined
+	$(BIN)/lungseg segment "$$($(BIN)/lungseg sample 2>/dev/null)" --format overlay -o - > docs/overlay.png
 
 train: $(DEV_READY) ## train on DATA and publish the next version of NAME
 	$(PY) -m training run --data $(DATA) --out runs/$(NAME) --name $(NAME) $(ARGS)
@@ -112,6 +110,9 @@ fuzz: $(DEV_READY) ## the long fuzz run: 20,000 hostile inputs
 
 openapi: $(SERVICE_READY) ## write the OpenAPI document that the snapshot test compares with
 	$(PY) -m lungseg openapi > tests/golden/openapi.json
+
+docs: $(SERVICE_READY) ## write docs/settings.md from the settings
+	$(PY) docs/settings_page.py > docs/settings.md
 
 UV_COMPILE = env -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS $(BIN)/uv pip compile --no-config --quiet \
 	--universal --python-version 3.11 --generate-hashes --no-annotate --no-header \

@@ -1,36 +1,42 @@
-"""The README's requests, as they stand there, against the model in ``models/``."""
+"""The README: what it shows is what happens, against the model in ``models/``."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.examples import (
+    ADDRESS,
+    ROOT,
+    blocks,
+    commands,
+    environment,
+    prepare,
+    run,
+    run_line,
+)
 from tests.serving import Running, running
-from training.synthetic.phantom import make_phantom, write_dicom, write_png
+from training.synthetic.phantom import make_phantom
 
-ROOT = Path(__file__).parents[1]
-ADDRESS = "127.0.0.1:8000"
-BLOCKS = re.findall(r"```(sh|python)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-REQUESTS = [
-    line.partition("  #")[0].strip()
-    for kind, block in BLOCKS
-    if kind == "sh"
-    for line in block.splitlines()
-    if line.startswith(("curl", "lungseg segment")) and "https://" not in line
-]
-PROGRAMS = [block for kind, block in BLOCKS if kind == "python" and ADDRESS in block]
+README = "README.md"
+MOST_LINES = 120
+LEFT_OUT = "…"
+OTHER_PROCESSOR = 1e-3
+"""Relative: a network's last bit differs there, and may tip a pixel that lies at the threshold."""
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -43,58 +49,112 @@ def shipped() -> Iterator[Running]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A working folder with the files that the examples name."""
-    phantom = make_phantom(seed=2)
-    write_png(phantom, tmp_path / "slice.png")
-    for name in ("slice.dcm", "a.dcm", "b.dcm"):
-        write_dicom(phantom, tmp_path / name)
-    (tmp_path / "slices").mkdir()
-    shutil.copy(tmp_path / "slice.dcm", tmp_path / "slices")
-    with zipfile.ZipFile(tmp_path / "slices.zip", "w") as archive:
-        archive.write(tmp_path / "slice.dcm", "slice.dcm")
-    return tmp_path
+    return prepare(tmp_path)
 
 
-def _run(command: list[str], folder: Path) -> str:
-    binaries = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {
-        "PATH": binaries,
-        "PYTHONPATH": str(ROOT),
-        "LUNGSEG_MODELS_DIR": str(ROOT / "models"),
-        "HOME": str(folder),
-    }
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def test_the_readme_is_short_and_its_examples_are_found() -> None:
+    """An edit that hides the examples from these tests fails here."""
+    assert len((ROOT / README).read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+    assert len(commands(README)) >= 4
+    assert [ADDRESS in block for block in blocks(README, "python")] == [True]
+    assert len(blocks(README, "json")) == 1
 
 
-def test_the_examples_are_found() -> None:
-    """An edit of the README that hides its examples from these tests fails here."""
-    assert len(REQUESTS) >= 6
-    assert len(PROGRAMS) == 2
+@needs_curl
+def test_the_commands_of_the_readme_succeed(shipped: Running, folder: Path) -> None:
+    """In order, by a shell, in a folder with the files that they name."""
+    for line in commands(README):
+        run_line(line, shipped.port, folder)
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-@pytest.mark.parametrize("request_line", REQUESTS)
-def test_a_request_of_the_readme_succeeds(
-    request_line: str, shipped: Running, folder: Path
-) -> None:
-    """Run by a shell, in a folder with the files it names, at the address of this service."""
-    line = request_line.replace(ADDRESS, f"127.0.0.1:{shipped.port}")
-    line = re.sub(r"^curl ", "curl --fail-with-body ", line)
-    shown = _run(["bash", "-c", line], folder)
-    if target := re.search(r"(?:-o |> )(\S+\.(?:png|zip))", line):
-        content = (folder / target[1]).read_bytes()
-        assert content.startswith((b"\x89PNG", b"PK"))
-    elif line.startswith("curl"):
-        assert json.loads(shown or "{}") is not None
+@needs_curl
+def test_the_answer_shown_is_the_answer_given(shipped: Running, folder: Path) -> None:
+    """Every member and value that the README shows is the first command's answer."""
+    (shown,) = blocks(README, "json")
+    answer = json.loads(run_line(commands(README)[0], shipped.port, folder))
+    assert_shows(json.loads(shown), answer, "answer")
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_a_program_of_the_readme_runs(program: str, shipped: Running, folder: Path) -> None:
+def assert_shows(shown: Any, given: Any, place: str) -> None:
+    """``…`` stands for any value, for the rest of a text, and as a member for all further ones."""
+    if isinstance(shown, dict):
+        members = shown.keys() - {LEFT_OUT}
+        assert members <= given.keys(), place
+        assert LEFT_OUT in shown or members == given.keys(), place
+        for name in members:
+            assert_shows(shown[name], given[name], f"{place}.{name}")
+    elif isinstance(shown, str) and shown.endswith(LEFT_OUT):
+        rest = shown.removesuffix(LEFT_OUT)
+        assert not rest or given.startswith(rest), place
+    elif isinstance(shown, int | float):
+        assert shown == pytest.approx(given, rel=OTHER_PROCESSOR), place
+    else:
+        assert shown == given, place
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model": {"name": "lung-unet"}},
+        {"model": {"name": "lung-unet", "version": "1"}},
+        {"model": "…", "speed": "…"},
+        {"model": {"name": "x…", "…": "…"}},
+    ],
+    ids=["member left out in silence", "other value", "member too many", "other beginning"],
+)
+def test_a_wrong_answer_in_the_readme_would_be_noticed(wrong: dict[str, Any]) -> None:
+    """The comparison itself can fail."""
+    given = {"model": {"name": "lung-unet", "version": "2"}}
+    assert_shows({"model": {"name": "lung-…", "version": "2"}}, given, "answer")
+    with pytest.raises(AssertionError):
+        assert_shows(wrong, given, "answer")
+
+
+def test_the_program_of_the_readme_runs(shipped: Running, folder: Path) -> None:
+    """The library and the client give the same statistics of the same slice."""
+    (program,) = blocks(README, "python")
     script = program.replace(ADDRESS, f"127.0.0.1:{shipped.port}")
-    _run([sys.executable, "-c", script], folder)
+    by_library, by_server = run([sys.executable, "-c", script], folder).splitlines()
+    assert by_library == by_server
+    assert "area_mm2" in by_library
+
+
+def test_the_server_of_the_readme_starts_and_stops(folder: Path) -> None:
+    """``lungseg serve`` as it stands there, at any free port; SIGTERM ends it with status 0."""
+    (line,) = re.findall(r"^(lungseg serve .*?)  +#", "\n".join(blocks(README, "sh")), re.M)
+    line = re.sub(r"--port \d+", "--port 0", line)
+    with subprocess.Popen(
+        ["bash", "-c", f"exec {line}"],
+        cwd=folder,
+        env=environment(folder),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr
+        try:
+            started = (re.search(r"running on (http://\S+:\d+)", line) for line in process.stderr)
+            url = next(found[1] for found in started if found)
+            assert httpx.get(f"{url}/readyz").status_code == 200
+            process.send_signal(signal.SIGTERM)
+            process.stderr.read()
+            assert process.wait() == 0
+        finally:
+            process.kill()
+
+
+def test_the_figures_are_the_cards() -> None:
+    """Each row of the table of real slices is one of the model card, digit by digit."""
+    card = (ROOT / "models" / "lung-unet" / "2" / "CARD.md").read_text(encoding="utf-8")
+    text = (ROOT / README).read_text(encoding="utf-8").partition("| real slices |")[2]
+    measured = {tuple(_cells(line)[1:5]) for line in card.splitlines() if line.startswith("| ")}
+    rows = [_cells(line) for line in text.partition("\n\n")[0].splitlines()[2:]]
+    assert len(rows) >= 4
+    for row in rows:
+        assert tuple(row[1:5]) in measured, row[0]
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
 def test_the_shipped_model_finds_the_phantoms_lungs(shipped: Running, folder: Path) -> None:

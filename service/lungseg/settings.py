@@ -1,6 +1,7 @@
 """Settings: environment variables with the prefix ``LUNGSEG_``, or a ``.env`` file.
 
-Units are in the names: ``_S`` seconds, ``_MS`` milliseconds, ``_BYTES`` bytes.
+Units are in the names: ``_S`` seconds, ``_MS`` milliseconds, ``_BYTES`` bytes. The sentence below
+each setting is what ``make docs`` puts into ``docs/settings.md``.
 """
 
 from __future__ import annotations
@@ -26,91 +27,102 @@ class Settings(BaseSettings):
         env_prefix="LUNGSEG_", env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
     )
 
-    host: str = Field(default="127.0.0.1", description="Address to listen on.")
-    port: int = Field(default=8000, ge=0, le=65535, description="TCP port; 0 = any free one.")
-    root_path: str = Field(default="", description="Path that a gateway publishes under.")
-    keep_alive_s: int = Field(default=75, ge=1, description="How long an idle connection is kept.")
+    host: str = "127.0.0.1"
+    """The address on which the service listens: 127.0.0.1 answers this machine alone, 0.0.0.0
+    answers every network."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """The TCP port on which the service listens; 0 takes any free one."""
+    root_path: str = ""
+    """The path under which a gateway publishes the service, such as `/lungs`; the service writes it
+    into its own links."""
+    keep_alive_s: int = Field(default=75, ge=1)
+    """How long a connection is kept open that carries no request."""
 
-    models_dir: Path = Field(
-        default_factory=models_folder, description="Folder of `name/version` bundles."
-    )
-    model: str = Field(default="lung-unet", description="Model used where a request names none.")
-    model_version: str = Field(
-        default="latest", pattern=r"^(latest|[1-9][0-9]{0,8})$", description="`latest` or a number."
-    )
-    loaded_versions: int = Field(
-        default=2,
-        ge=1,
-        le=100,
-        description="Newest versions of each model that are loaded.",
-    )
-    reload_interval_s: float = Field(
-        default=10.0,
-        ge=0,
-        description="How often the folder is looked at; 0 = when told.",
-    )
+    models_dir: Path = Field(default_factory=models_folder)
+    """The folder that holds the models, each version as a bundle in `name/version`; by default the
+    folder `models` where there is one, else the models inside the package."""
+    model: str = "lung-unet"
+    """The name of the model that answers where a request names none."""
+    model_version: str = Field(default="latest", pattern=r"^(latest|[1-9][0-9]{0,8})$")
+    """The version of that model which answers where a request names none: a number, or `latest` for
+    the newest that can be loaded."""
+    loaded_versions: int = Field(default=2, ge=1, le=100)
+    """How many of the newest versions of each model are kept loaded; an older one can still be
+    loaded by its number."""
+    reload_interval_s: float = Field(default=10.0, ge=0)
+    """How often the models folder is looked at for versions that are new, changed or gone; with 0
+    this happens at the start, at SIGHUP and when a client asks for it."""
 
-    model_control: bool = Field(
-        default=True, description="Let clients load and unload versions of the models folder."
-    )
+    model_control: bool = True
+    """Whether clients may load and unload versions of the models folder over HTTP."""
 
-    max_body_bytes: int = Field(default=64 * MIB, ge=1024, description="Largest body of one slice.")
-    max_batch_bytes: int = Field(default=256 * MIB, ge=1024, description="Largest body of a batch.")
-    max_buffered_bytes: int = Field(
-        default=512 * MIB,
-        ge=1024,
-        description="Bodies in memory, of all requests together.",
-    )
-    max_pixels: int = Field(default=4096 * 4096, ge=1, description="Largest slice, rows x columns.")
-    max_batch_items: int = Field(default=64, ge=1, description="Most slices in one request.")
-    allow_non_ct: bool = Field(default=False, description="Accept DICOM that is not CT.")
+    max_body_bytes: int = Field(default=64 * MIB, ge=1024)
+    """The largest request body that is accepted, also once it is unpacked, and the largest single
+    file of a batch; a whole batch has a limit of its own."""
+    max_batch_bytes: int = Field(default=256 * MIB, ge=1024)
+    """The largest body of a batch that is accepted, also once it is unpacked."""
+    max_buffered_bytes: int = Field(default=512 * MIB, ge=1024)
+    """How many bytes of request bodies are held in memory at most, those of all requests together;
+    a request that would exceed this is refused with 503."""
+    max_pixels: int = Field(default=4096 * 4096, ge=1)
+    """The largest slice that is accepted, as rows times columns; a larger one is refused before it
+    is decoded."""
+    max_batch_items: int = Field(default=64, ge=1)
+    """How many slices one batch, or one request of the Open Inference Protocol, may hold at
+    most."""
+    allow_non_ct: bool = False
+    """Whether DICOM objects are accepted whose Modality is missing or is not CT; where they are
+    not, a single request can still ask for it."""
 
-    workers: int = Field(
-        default=0, ge=0, le=256, description="Computing threads; 0 = one per core."
-    )
-    queue_size: int = Field(default=32, ge=0, description="Requests that may wait for a worker.")
-    deadline_s: float = Field(default=30.0, gt=0, description="Time for an answer, from arrival.")
-    first_load_s: float = Field(
-        default=10.0,
-        ge=0,
-        description="How long nobody can connect because models are still being loaded.",
-    )
-    drain_s: float = Field(default=20.0, ge=0, description="Time to finish work after SIGTERM.")
-    linger_s: float = Field(
-        default=0.0,
-        ge=0,
-        description="How long new work is still taken after SIGTERM, not ready already.",
-    )
+    workers: int = Field(default=0, ge=0, le=256)
+    """How many slices are computed at a time, each in a thread of its own; 0 takes one thread for
+    each processor core."""
+    queue_size: int = Field(default=32, ge=0)
+    """How many requests may wait for a free thread; the next one is refused at once with 503 and
+    `Retry-After`."""
+    deadline_s: float = Field(default=30.0, gt=0)
+    """How long a request may take from its arrival to its answer; what is not ready by then is
+    answered with 504."""
+    first_load_s: float = Field(default=10.0, ge=0)
+    """How long the start waits for the models before the service accepts connections; after that it
+    listens all the same, and `/readyz` says 503 until a model is loaded."""
+    drain_s: float = Field(default=20.0, ge=0)
+    """How long the requests in flight may take to finish after SIGTERM, before the process ends."""
+    linger_s: float = Field(default=0.0, ge=0)
+    """How long new work is still accepted after SIGTERM while `/readyz` already says 503, so that a
+    load balancer has time to turn away."""
 
-    providers: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=("CPUExecutionProvider",), description="ONNX Runtime providers, first choice first."
-    )
-    intra_op_threads: int = Field(
-        default=1, ge=0, le=256, description="Threads of one inference; 0 = one per core."
-    )
-    batching: Literal["off", "waiting", "window"] = Field(
-        default="off", description="Join slices that wait, or that come within the window."
-    )
-    batch_max_size: int = Field(default=8, ge=1, le=1024, description="Slices in one inference.")
-    batch_window_ms: float = Field(default=2.0, ge=0, le=1000, description="How long one is open.")
+    providers: Annotated[tuple[str, ...], NoDecode] = ("CPUExecutionProvider",)
+    """The execution providers of ONNX Runtime that run the network, separated by commas, the first
+    choice first; the service does not start where one of them is missing."""
+    intra_op_threads: int = Field(default=1, ge=0, le=256)
+    """How many threads compute one inference; 0 takes one for each processor core."""
+    batching: Literal["off", "waiting", "window"] = "off"
+    """Whether slices of several requests share one inference: never (`off`), those that wait
+    already (`waiting`), or also those that come within a short window (`window`)."""
+    batch_max_size: int = Field(default=8, ge=1, le=1024)
+    """How many slices share one inference at most, where `LUNGSEG_BATCHING` is not `off`."""
+    batch_window_ms: float = Field(default=2.0, ge=0, le=1000)
+    """How long a batch that is not full waits for more slices, where `LUNGSEG_BATCHING` is
+    `window`."""
 
-    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        default=(),
-        description="Keys, or `sha256:` and their hash, comma-separated.",
-    )
-    api_keys_file: Path | None = Field(default=None, description="File with one such key a line.")
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(),
-        description="Origins of web pages whose scripts may call, comma-separated; `*` = all.",
-    )
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    """The keys of which every caller must send one, separated by commas, each as it is or as
+    `sha256:` and its hash; where no key is set, everybody may call."""
+    api_keys_file: Path | None = None
+    """A file of further keys, one a line and in the same two forms; empty lines and lines that
+    begin with # are skipped."""
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """The origins of web pages whose scripts may call the service, separated by commas; `*` allows
+    all, and none means that only pages of this server may."""
 
-    log_format: Literal["json", "console"] = Field(default="json", description="Form of the log.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Lowest."
-    )
-    tracing: bool = Field(
-        default=False, description="OpenTelemetry export (extra `otel`, OTEL_* variables)."
-    )
+    log_format: Literal["json", "console"] = "json"
+    """Whether the log has JSON lines for machines or short text for a console."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The lowest level of which messages are written to the log."""
+    tracing: bool = False
+    """Whether a span of each request is exported by OpenTelemetry to where the `OTEL_*` variables
+    say; this needs the extra `otel`."""
 
     @field_validator("providers", "api_keys", "cors_origins", mode="before")
     @classmethod
