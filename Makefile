@@ -25,7 +25,7 @@ TRAINING_IMAGE ?= lungseg-training:$(VERSION)
 PYTHON_IMAGE ?= python:3.11-slim-bookworm
 DOCKER_BUILD_FLAGS ?=
 
-.PHONY: help setup serve test check fmt lint types imports bench bench-train load fuzz train demo openapi docs \
+.PHONY: help setup serve test test-wheel check fmt lint types imports bench bench-train load fuzz train demo openapi docs \
         lock image training-image sbom audit hadolint test-container clean
 
 help: ## this list
@@ -71,6 +71,9 @@ train: $(DEV_READY) ## train on DATA and publish the next version of NAME
 
 test: $(DEV_READY) $(KSERVE_READY) ## the test suite
 	$(PY) -m pytest -m "not container" $(ARGS)
+
+test-wheel: $(DEV_READY) ## install the wheel in an environment of its own and segment slices with it
+	tests/wheel.sh
 
 check: lint types imports hadolint ## what must hold before a commit, besides the tests
 

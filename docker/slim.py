@@ -18,6 +18,7 @@ UNUSED = (
     "numpy/_core/include",  # headers for compilers
     "scipy/io",  # readers of formats that are not accepted
     "scipy/cluster",
+    "lungseg/models",  # the image has all models of the checkout in a folder of their own
     "fastapi_offline/static/redoc*",  # another documentation page, not served
 )
 
