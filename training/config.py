@@ -44,6 +44,12 @@ class TrainConfig:
     # data
     patient_pattern: str = _choice(PATIENT_PATTERN, "regular expression that names the patient")
     validation_fraction: float = _choice(0.2, "share of the patients held out for validation")
+    held_out: str = _choice(
+        "", "table of source and patient that validate, and nobody else, instead of a share"
+    )
+    keep: str = _choice(
+        "", "pairs that no rule drops: names or patterns as source/name, with commas between"
+    )
     seed: int = _choice(0, "of the split, the weights and the augmentation")
     grid: int = _choice(256, "side of the network's input in pixels")
     folds: int = _choice(0, "rounds of cross-validation, 0 = one split")

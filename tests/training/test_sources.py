@@ -254,6 +254,36 @@ def test_the_same_slice_from_two_sources_is_used_once(phantoms: Path, cache: Pat
     }
 
 
+def test_a_list_says_who_is_held_out(phantoms: Path, cache: Path, tmp_path: Path) -> None:
+    """Those patients and nobody else; a list that names nobody is an error."""
+    table = tmp_path / "held-out.csv"
+    table.write_text("source,patient,why\nphantoms,patient-0003,x\nother,patient-0001,y\n")
+    material = prepare([phantoms], TrainConfig(held_out=str(table)), cache=cache)
+    assert {pair.patient for pair in material.validation} == {"patient-0003"}
+    assert len(material.training) + len(material.validation) == 20
+    table.write_text("source,patient\nphantoms,patient-77\n")
+    with pytest.raises(DataError, match="found 0 and 20"):
+        prepare([phantoms], TrainConfig(held_out=str(table)), cache=cache)
+    table.write_text("name\nx\n")
+    with pytest.raises(DataError, match="columns source and patient"):
+        prepare([phantoms], TrainConfig(held_out=str(table)), cache=cache)
+
+
+def test_every_drop_says_how_to_keep_the_pair(phantoms: Path, tmp_path: Path) -> None:
+    """A name or a pattern overrules the cleaner, not what can't be read."""
+    copy = tmp_path / "copy"
+    shutil.copytree(phantoms, copy)
+    masks = sorted((copy / "masks").iterdir())[:2]
+    for mask in masks:
+        Image.fromarray(np.zeros((64, 64), np.uint8)).save(mask)
+    dropped = prepare([copy], TrainConfig()).dropped
+    assert [pair.name for pair, _ in dropped] == [mask.stem for mask in masks]
+    name = f"copy/{masks[0].stem}"
+    assert dropped[0][1].endswith(f"if the mask is right, --keep {name}")
+    assert len(prepare([copy], TrainConfig(keep=f"x, {name}")).dropped) == 1
+    assert not prepare([copy], TrainConfig(keep="copy/*")).dropped
+
+
 def pairs_of(patients: list[int]) -> list[Pair]:
     return [
         Pair(name=f"s{n}", image=Path(), mask=Path(), patient=f"p{patient}", source="x")
