@@ -47,3 +47,21 @@ def test_the_metric_counts_all_pixels_since_its_reset() -> None:
     dice.update_state(area(100), area(50))
     dice.update_state(area(0), area(50) * 0.4)
     assert float(dice.result()) == pytest.approx(2 * 50 / 150)
+
+
+@pytest.mark.parametrize("name", ["bce", "dice", "bce_dice", "focal"])
+def test_what_is_ignored_has_no_weight(name: str) -> None:
+    """Neither in an objective nor in its gradient's direction: any guess there costs the same."""
+    truth = area(400)
+    truth[:, 50:] = -1
+    guess = area(300) * 0.8 + 0.1
+    other = guess.copy()
+    other[:, 50:] = 0.95
+    loss = make_loss(name)
+    assert float(loss(truth, guess)) == pytest.approx(float(loss(truth, other)), abs=1e-7)
+    wrong = guess.copy()
+    wrong[:, 40:50] = 0.95
+    assert float(loss(truth, wrong)) > float(loss(truth, guess)) + 0.01
+    dice = Dice()
+    dice.update_state(truth, other)
+    assert float(dice.result()) == pytest.approx(2 * 300 / 700)

@@ -12,8 +12,8 @@ from training.config import PATIENT_PATTERN
 from training.data.dataset import Listing, Pair, list_pairs, slices_of, stem_of
 from training.errors import DataError
 
-COLUMNS = ("image", "mask", "patient", "source")
-"""Of a table of pairs; the last two may be missing or empty."""
+COLUMNS = ("image", "mask", "patient", "source", "airway")
+"""Of a table of pairs; the last three may be missing or empty."""
 _SPEC = re.compile(r"^(?:(?P<name>[\w.-]+)=)?(?P<path>.+?)(?::(?P<weight>\d+(?:\.\d+)?))?$")
 
 
@@ -82,8 +82,8 @@ def read_table(path: Path, *, source: str, patient_pattern: str = PATIENT_PATTER
     """Reads a CSV table of pairs; its paths are relative to the table's folder.
 
     Args:
-        path: a table with the columns ``image`` and ``mask``, and perhaps ``patient`` and
-            ``source``.
+        path: a table with the columns ``image`` and ``mask``, and perhaps ``patient``,
+            ``source`` and ``airway`` (a mask of trachea and main bronchi).
         source: name of the rows that give none.
         patient_pattern: names the patient of the rows that give none.
 
@@ -104,6 +104,7 @@ def read_table(path: Path, *, source: str, patient_pattern: str = PATIENT_PATTER
             mask=mask,
             patient=row.get("patient") or (match.group(0) if match else name),
             source=row.get("source") or source,
+            airway=_file(path, line, row, "airway") if row.get("airway") else None,
         )
         first = lines.setdefault((pair.source, pair.name), line)
         if first != line:

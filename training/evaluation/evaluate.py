@@ -96,8 +96,10 @@ def evaluate(
         result = predict(model, sample.scan)
         yield SliceResult(
             pair=pair,
-            metrics=compare_masks(result.mask[0], sample.mask, sample.scan.spacing_mm),
-            calibration=calibration(result.probability[0], sample.mask),
+            metrics=compare_masks(
+                result.mask[0], sample.mask, sample.scan.spacing_mm, ignored=sample.ignored
+            ),
+            calibration=calibration(result.probability[0], sample.mask, ignored=sample.ignored),
         )
 
 

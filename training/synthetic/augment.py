@@ -76,14 +76,15 @@ def augment(
         random: source of every choice; the same state gives the same result.
 
     Returns:
-        Grey levels in [0, 255] and the lung target in [0, 1], both (height, width) float32.
+        Grey levels in [0, 255] and the lung target in [0, 1], or below 0 where it is ignored,
+        both (height, width) float32.
     """
     piece = _move(_repaint(piece, config, random), config, random)
     if random.random() < config.background_probability:
         page = random.choice((AIR_HU, WHITE_HU, random.uniform(*OUTSIDE_HU)), p=(0.4, 0.25, 0.35))
         piece = on_ground(piece, page)
     hu = _reconstruct(piece.hu, config, random)
-    return render(hu, config, rule, random), piece.lung
+    return render(hu, config, rule, random), piece.target
 
 
 def _reconstruct(hu: Plane, config: TrainConfig, random: np.random.Generator) -> Plane:
@@ -162,12 +163,14 @@ def _move(piece: Piece, config: TrainConfig, random: np.random.Generator) -> Pie
         )
 
     outside_hu = AIR_HU if random.random() < 0.6 else random.uniform(*PADDING_HU)
-    hu, lung, body = moved(piece.hu, outside_hu), moved(piece.lung, 0.0), moved(piece.body, 0.0)
+    hu = moved(piece.hu, outside_hu)
+    shares = [moved(plane, 0.0) for plane in (piece.lung, piece.body, piece.ignored)]
     if random.random() < config.padding_probability:
         seen = _inside_circle(hu.shape, config.circle, random)
         hu = np.where(seen, hu, np.float32(outside_hu))
-        lung, body = lung * seen, body * seen
-    return Piece(hu=hu, lung=lung, body=body)
+        shares = [plane * seen for plane in shares]
+    lung, body, ignored = shares
+    return Piece(hu=hu, lung=lung, body=body, ignored=ignored)
 
 
 def _inside_circle(
