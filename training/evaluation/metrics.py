@@ -16,6 +16,7 @@ from scipy import ndimage
 Region = NDArray[np.bool_]
 CALIBRATION_BINS = 10
 BOOTSTRAP_ROUNDS = 2000
+MM2_PER_CM2 = 100.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,50 @@ def compare_masks(
         area_error=(found - real) / real if real else float("nan"),
         false_positive_fraction=(found - hits) / counted,
         truth_fraction=real / counted,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Areas:
+    """Areas of one slice in cm², without what is ignored."""
+
+    truth_cm2: float
+    found_cm2: float
+    false_cm2: float
+    """Of the mask outside the truth."""
+    airway_cm2: float
+    """Of trachea and main bronchi, 0 where nobody drew them."""
+    airway_called_lung_cm2: float
+
+
+def measure_areas(
+    mask: Region,
+    truth: Region,
+    spacing_mm: tuple[float, float],
+    *,
+    ignored: Region | None = None,
+    airway: Region | None = None,
+) -> Areas:
+    """Measures a mask in cm².
+
+    Args:
+        mask: bool, shape (Y, X).
+        truth: bool, the same shape.
+        spacing_mm: (row, column) spacing.
+        ignored: pixels that do not count; None = all count.
+        airway: trachea and main bronchi; None where nobody drew them.
+    """
+    known = np.ones(mask.shape, bool) if ignored is None else ~ignored
+    airway = np.zeros(mask.shape, bool) if airway is None else airway
+    cell = spacing_mm[0] * spacing_mm[1] / MM2_PER_CM2
+    regions = (truth, mask, mask & ~truth, airway, airway & mask)
+    areas = [float((region & known).sum()) * cell for region in regions]
+    return Areas(
+        truth_cm2=areas[0],
+        found_cm2=areas[1],
+        false_cm2=areas[2],
+        airway_cm2=areas[3],
+        airway_called_lung_cm2=areas[4],
     )
 
 
