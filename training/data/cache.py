@@ -99,6 +99,8 @@ def _key(pair: Pair, purpose: str) -> str:
     key = hashlib.sha256(f"{purpose} ".encode())
     for path in (pair.image, pair.mask):
         key.update(file_hash(path))
+    if pair.hu_slope is not None:
+        key.update(f" slope {pair.hu_slope}".encode())
     if pair.index is not None:
         key.update(f" {pair.index}".encode())
     return key.hexdigest()[:32]

@@ -39,6 +39,7 @@ class Pair:
         name: unique within its source, the stem of the image's file name.
         image: path of the slice, or of the volume that holds it.
         mask: path of the mask.
+        hu_slope: HU = slope · value, where that is known of an uncalibrated file; else None.
         airway: path of a mask of trachea and main bronchi, None where nobody drew them.
         patient: slices of one patient never stand on both sides of a split.
         source: name of the data set.
@@ -52,6 +53,7 @@ class Pair:
     source: str
     index: int | None = None
     airway: Path | None = None
+    hu_slope: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +158,8 @@ def read_sample(pair: Pair) -> Sample:
             f"image, found {mask_values.shape[0]} x {mask_values.shape[1]}; export it again "
             "at the image's size"
         )
+    if pair.hu_slope is not None:
+        scan = replace(scan, values=scan.values * np.float32(pair.hu_slope), unit="HU", white=None)
     mask, ignored = _lung_and_ignored(mask_values)
     return Sample(pair=pair, scan=scan, mask=mask, ignored=ignored)
 

@@ -12,8 +12,8 @@ from training.config import PATIENT_PATTERN
 from training.data.dataset import Listing, Pair, list_pairs, slices_of, stem_of
 from training.errors import DataError
 
-COLUMNS = ("image", "mask", "patient", "source", "airway")
-"""Of a table of pairs; the last three may be missing or empty."""
+COLUMNS = ("image", "mask", "patient", "source", "airway", "hu_slope")
+"""Of a table of pairs; all but the first two may be missing or empty."""
 _SPEC = re.compile(r"^(?:(?P<name>[\w.-]+)=)?(?P<path>.+?)(?::(?P<weight>\d+(?:\.\d+)?))?$")
 
 
@@ -83,7 +83,8 @@ def read_table(path: Path, *, source: str, patient_pattern: str = PATIENT_PATTER
 
     Args:
         path: a table with the columns ``image`` and ``mask``, and perhaps ``patient``,
-            ``source`` and ``airway`` (a mask of trachea and main bronchi).
+            ``source``, ``airway`` (a mask of trachea and main bronchi) and ``hu_slope`` (of an
+            uncalibrated image: HU = slope · value).
         source: name of the rows that give none.
         patient_pattern: names the patient of the rows that give none.
 
@@ -105,6 +106,7 @@ def read_table(path: Path, *, source: str, patient_pattern: str = PATIENT_PATTER
             patient=row.get("patient") or (match.group(0) if match else name),
             source=row.get("source") or source,
             airway=_file(path, line, row, "airway") if row.get("airway") else None,
+            hu_slope=_slope(path, line, row),
         )
         first = lines.setdefault((pair.source, pair.name), line)
         if first != line:
@@ -159,6 +161,19 @@ def _file(table: Path, line: int, row: dict[str, str], column: str) -> Path:
             "paths are relative to the table"
         )
     return file
+
+
+def _slope(table: Path, line: int, row: dict[str, str]) -> float | None:
+    text = row.get("hu_slope") or ""
+    try:
+        slope = float(text) if text else None
+    except ValueError:
+        slope = 0.0
+    if slope is not None and not 0 < slope < float("inf"):
+        raise DataError(
+            f"{table.name}, line {line}: expected a number above 0 for hu_slope, found {text!r}"
+        )
+    return slope
 
 
 def _default_name(path: Path) -> str:
