@@ -13,7 +13,7 @@ from training.config import TrainConfig
 from training.data.cache import cache_pieces, load_piece
 from training.data.dataset import Pair, read_airway, read_sample
 from training.data.material import Material, read_material, write_material
-from training.data.pieces import Piece
+from training.data.pieces import AIRWAY_TARGET, Piece
 from training.data.sources import read_table
 from training.evaluation.metrics import calibration, compare_masks
 from training.synthetic import anatomy
@@ -94,6 +94,25 @@ def test_painting_moves_what_is_ignored_with_the_lungs(piece: Piece) -> None:
     shrunk = anatomy.shrunken(replace(piece, ignored=half), np.random.default_rng(3), (0.4, 0.4001))
     assert 0 < shrunk.ignored.sum() < 0.6 * half.sum()
     assert (shrunk.ignored <= shrunk.lung + 1e-6).all()
+
+
+def test_airways_become_a_code_of_the_target(tmp_path: Path) -> None:
+    """Where nothing of a cell is lung; what is ignored is ignored before."""
+    phantom = make_phantom(SIZE, seed=1)
+    airway = (phantom.hu < -900) & ~phantom.lungs
+    airway[:, :40] = airway[:, 70:] = False
+    airway[:40] = airway[70:] = False
+    Image.fromarray(airway.astype(np.uint8) * 255).save(tmp_path / "airway.png")
+    pair = replace(
+        write_pair(tmp_path, phantom, phantom.lungs * 255), airway=tmp_path / "airway.png"
+    )
+    paths = cache_pieces([pair, replace(pair, airway=None)], 96, tmp_path / "cache")
+    drawn, none = (load_piece(path) for path in paths)
+    code = drawn.target == AIRWAY_TARGET
+    assert code.sum() == pytest.approx(airway.sum() * (96 / SIZE[1]) ** 2, rel=0.4)
+    assert not (none.target < 0).any()
+    assert np.array_equal(drawn.target[~code], none.target[~code])
+    assert (none.target[code] <= 1e-3).all()
 
 
 def test_a_prone_slice_is_cached_as_serving_sees_it(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.fitting.losses import SMOOTH_SHARE, Dice, DiceLoss, make_loss
+from training.data.pieces import AIRWAY_TARGET
+from training.fitting.losses import AIRWAY_WEIGHT, SMOOTH_SHARE, Dice, DiceLoss, make_loss
 
 pytestmark = pytest.mark.training
 
@@ -65,3 +66,18 @@ def test_what_is_ignored_has_no_weight(name: str) -> None:
     dice = Dice()
     dice.update_state(truth, other)
     assert float(dice.result()) == pytest.approx(2 * 300 / 700)
+
+
+def test_airways_weigh_more_and_are_no_lung() -> None:
+    """Pixelwise, calling them lung costs ten times what it costs elsewhere; Dice counts alike."""
+    plain, airway = area(400), area(400)
+    airway[:, 50:52] = AIRWAY_TARGET
+    wrong = area(400) * 0.8 + 0.1
+    wrong[:, 50:52] = 0.9
+    right = area(400) * 0.8 + 0.1
+    loss = make_loss("bce")
+    here, there = (float(loss(airway, one)) for one in (wrong, right))
+    assert here - there == pytest.approx(
+        AIRWAY_WEIGHT * (float(loss(plain, wrong)) - float(loss(plain, right))), rel=1e-3
+    )
+    assert float(DiceLoss()(airway, wrong)) == pytest.approx(float(DiceLoss()(plain, wrong)))

@@ -21,7 +21,7 @@ from training.data.clean import suspect
 from training.data.dataset import Pair, Sample, file_hash, read_sample
 from training.data.pieces import Piece, as_piece
 
-CACHE_FORMAT = "3"
+CACHE_FORMAT = "4"
 """Part of each key of a piece: raise it when what is cached changes."""
 RULES_FORMAT = "3"
 """Part of each key of a verdict: raise it when ``training.data.clean`` changes."""
@@ -55,8 +55,8 @@ def cache_pieces(pairs: Sequence[Pair], grid: int, cache: Path) -> list[Path]:
 
 def load_piece(path: Path) -> Piece:
     """Reads one cached slice."""
-    hu, lung, body, ignored = np.load(path, allow_pickle=False).astype(np.float32)
-    return Piece(hu=hu, lung=lung, body=body, ignored=ignored)
+    hu, lung, body, ignored, airway = np.load(path, allow_pickle=False).astype(np.float32)
+    return Piece(hu=hu, lung=lung, body=body, ignored=ignored, airway=airway)
 
 
 def judge(pair: Pair, cache: Path | None) -> Verdict:
@@ -97,7 +97,7 @@ def _cached_piece(pair: Pair, grid: int, cache: Path) -> Path:
 
 def _key(pair: Pair, purpose: str) -> str:
     key = hashlib.sha256(f"{purpose} ".encode())
-    for path in (pair.image, pair.mask):
+    for path in (pair.image, pair.mask, *([pair.airway] if pair.airway else [])):
         key.update(file_hash(path))
     if pair.hu_slope is not None:
         key.update(f" slope {pair.hu_slope}".encode())
@@ -114,14 +114,14 @@ def _write(target: Path, content: bytes) -> None:
 
 
 def _on_grid(pair: Pair, grid: int) -> NDArray[np.float16]:
-    """Pseudo-HU and the shares of lung, body and what is ignored, on the grid.
+    """Pseudo-HU and the shares of lung, body, what is ignored and airways, on the grid.
 
     Turned to the usual view and placed as serving does, by the slice's shape in mm.
     """
     sample = read_sample(pair)
     piece = as_piece(sample)
     view = usual_view(sample.scan)
-    given = np.stack([piece.hu, piece.lung, piece.body, piece.ignored])
+    given = np.stack([piece.hu, piece.lung, piece.body, piece.ignored, piece.airway])
     shown = np.concatenate([view.apply(plane[None]) for plane in given])
     placement = place(shown.shape[1:], (grid, grid), view_spacing(sample.scan, view))
     top, left = placement.offset

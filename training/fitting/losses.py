@@ -1,6 +1,7 @@
 """Objectives and the Dice metric, written with ``keras.ops`` so that any backend runs them.
 
-Targets below 0 are pixels that nobody can tell: they have no weight in any of them.
+Targets below 0 are codes (``training.data.pieces``): pixels that nobody can tell have no weight in
+any of them, and airways, which are no lung and few, have more than others in pixelwise ones.
 """
 
 from __future__ import annotations
@@ -10,10 +11,17 @@ from typing import Any
 import keras
 from keras import ops
 
+from training.data.pieces import AIRWAY_TARGET, IGNORED_TARGET
+
 SMOOTH_SHARE = 0.002
 """Of the slice's pixels, added to both sides of the Dice ratio: an empty truth met by an empty
 mask scores 1, and a false area of some such shares is still felt. With a single pixel it
 hardly is."""
+
+
+AIRWAY_WEIGHT = 10.0
+"""Of a pixel in trachea or main bronchi: they fill a thousandth of a field, and a network that
+never hears of them calls most of them lung."""
 
 
 @keras.saving.register_keras_serializable("lungseg")
@@ -89,13 +97,15 @@ class Dice(keras.metrics.Metric):
 
 
 def _known(y_true: Any) -> tuple[Any, Any]:
-    """The targets with 0 for unknown ones, and their weights."""
-    weight: Any = ops.cast(y_true >= 0, "float32")
-    return ops.cast(y_true, "float32") * weight, weight
+    """The targets with 0 for codes, and 1 wherever they are known."""
+    known: Any = ops.cast(y_true != IGNORED_TARGET, "float32")
+    return ops.maximum(ops.cast(y_true, "float32"), 0.0), known
 
 
 def _average(loss: Any, y_true: Any, y_pred: Any) -> Any:
-    truth, weight = _known(y_true)
+    truth, known = _known(y_true)
+    airway: Any = ops.cast(y_true == AIRWAY_TARGET, "float32")
+    weight = known * (1 + (AIRWAY_WEIGHT - 1) * airway)
     return ops.mean(loss(truth, y_pred) * weight[..., 0], axis=(1, 2))
 
 

@@ -76,8 +76,7 @@ def augment(
         random: source of every choice; the same state gives the same result.
 
     Returns:
-        Grey levels in [0, 255] and the lung target in [0, 1], or below 0 where it is ignored,
-        both (height, width) float32.
+        Grey levels in [0, 255] and the target (``Piece.target``), both (height, width) float32.
     """
     piece = _move(_repaint(piece, config, random), config, random)
     if random.random() < config.background_probability:
@@ -164,13 +163,14 @@ def _move(piece: Piece, config: TrainConfig, random: np.random.Generator) -> Pie
 
     outside_hu = AIR_HU if random.random() < 0.6 else random.uniform(*PADDING_HU)
     hu = moved(piece.hu, outside_hu)
-    shares = [moved(plane, 0.0) for plane in (piece.lung, piece.body, piece.ignored)]
+    planes = (piece.lung, piece.body, piece.ignored, piece.airway)
+    shares = [moved(plane, 0.0) for plane in planes]
     if random.random() < config.padding_probability:
         seen = _inside_circle(hu.shape, config.circle, random)
         hu = np.where(seen, hu, np.float32(outside_hu))
         shares = [plane * seen for plane in shares]
-    lung, body, ignored = shares
-    return Piece(hu=hu, lung=lung, body=body, ignored=ignored)
+    lung, body, ignored, airway = shares
+    return Piece(hu=hu, lung=lung, body=body, ignored=ignored, airway=airway)
 
 
 def _inside_circle(

@@ -144,6 +144,7 @@ def _double_field(piece: Piece, _random: np.random.Generator) -> Piece:
         lung=framed(piece.lung, 0),
         body=framed(piece.body, 0),
         ignored=framed(piece.ignored, 0),
+        airway=framed(piece.airway, 0),
     )
 
 
