@@ -266,12 +266,13 @@ def test_a_known_slope_makes_hu_of_a_picture(tmp_path: Path, cache: Path) -> Non
     phantom = make_phantom(SIZE, seed=4)
     np.save(tmp_path / "a.npy", (phantom.hu / 2).astype(np.float32))
     write_mask(phantom.lungs, tmp_path / "m.png")
-    (tmp_path / "t.csv").write_text("image,mask,hu_slope\na.npy,m.png,2\n")
+    (tmp_path / "t.csv").write_text("image,mask,hu_slope,weight\na.npy,m.png,2,0.5\n")
     (tmp_path / "u.csv").write_text("image,mask,hu_slope\na.npy,m.png,\n")
     (tmp_path / "bad.csv").write_text("image,mask,hu_slope\na.npy,m.png,-1\n")
     known, unknown = (
         read_table(tmp_path / name, source="t").pairs[0] for name in ("t.csv", "u.csv")
     )
+    assert (known.weight, unknown.weight) == (0.5, 1.0)
     sample = read_sample(known)
     assert sample.scan.unit == "HU"
     np.testing.assert_allclose(sample.scan.values[0], phantom.hu)

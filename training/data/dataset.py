@@ -40,6 +40,7 @@ class Pair:
         image: path of the slice, or of the volume that holds it.
         mask: path of the mask.
         hu_slope: HU = slope · value, where that is known of an uncalibrated file; else None.
+        weight: how often the slice is drawn in an epoch, times its source's weight.
         airway: path of a mask of trachea and main bronchi, None where nobody drew them.
         patient: slices of one patient never stand on both sides of a split.
         source: name of the data set.
@@ -54,6 +55,7 @@ class Pair:
     index: int | None = None
     airway: Path | None = None
     hu_slope: float | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

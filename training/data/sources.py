@@ -12,7 +12,7 @@ from training.config import PATIENT_PATTERN
 from training.data.dataset import Listing, Pair, list_pairs, slices_of, stem_of
 from training.errors import DataError
 
-COLUMNS = ("image", "mask", "patient", "source", "airway", "hu_slope")
+COLUMNS = ("image", "mask", "patient", "source", "airway", "hu_slope", "weight")
 """Of a table of pairs; all but the first two may be missing or empty."""
 _SPEC = re.compile(r"^(?:(?P<name>[\w.-]+)=)?(?P<path>.+?)(?::(?P<weight>\d+(?:\.\d+)?))?$")
 
@@ -83,8 +83,8 @@ def read_table(path: Path, *, source: str, patient_pattern: str = PATIENT_PATTER
 
     Args:
         path: a table with the columns ``image`` and ``mask``, and perhaps ``patient``,
-            ``source``, ``airway`` (a mask of trachea and main bronchi) and ``hu_slope`` (of an
-            uncalibrated image: HU = slope · value).
+            ``source``, ``airway`` (a mask of trachea and main bronchi), ``hu_slope`` (of an
+            uncalibrated image: HU = slope · value) and ``weight`` (how often a slice is drawn).
         source: name of the rows that give none.
         patient_pattern: names the patient of the rows that give none.
 
@@ -106,7 +106,8 @@ def read_table(path: Path, *, source: str, patient_pattern: str = PATIENT_PATTER
             patient=row.get("patient") or (match.group(0) if match else name),
             source=row.get("source") or source,
             airway=_file(path, line, row, "airway") if row.get("airway") else None,
-            hu_slope=_slope(path, line, row),
+            hu_slope=_number(path, line, row, "hu_slope"),
+            weight=_number(path, line, row, "weight") or 1.0,
         )
         first = lines.setdefault((pair.source, pair.name), line)
         if first != line:
@@ -163,17 +164,17 @@ def _file(table: Path, line: int, row: dict[str, str], column: str) -> Path:
     return file
 
 
-def _slope(table: Path, line: int, row: dict[str, str]) -> float | None:
-    text = row.get("hu_slope") or ""
+def _number(table: Path, line: int, row: dict[str, str], column: str) -> float | None:
+    text = row.get(column) or ""
     try:
-        slope = float(text) if text else None
+        number = float(text) if text else None
     except ValueError:
-        slope = 0.0
-    if slope is not None and not 0 < slope < float("inf"):
+        number = 0.0
+    if number is not None and not 0 < number < float("inf"):
         raise DataError(
-            f"{table.name}, line {line}: expected a number above 0 for hu_slope, found {text!r}"
+            f"{table.name}, line {line}: expected a number above 0 for {column}, found {text!r}"
         )
-    return slope
+    return number
 
 
 def _default_name(path: Path) -> str:
