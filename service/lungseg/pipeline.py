@@ -123,7 +123,8 @@ class Pipeline:
         for start in range(0, scan.values.shape[view.order[0]], SLAB_SLICES):
             with watch.stage("fit"):
                 part = slice(start, start + SLAB_SLICES)
-                fitted = fit(scan, model.grid_size, model.contract.intensity, part)
+                contract = model.contract
+                fitted = fit(scan, model.grid_size, contract.intensity, part, contract.grid)
             output = self.runner.infer(model, fitted.grey, watch)
             with watch.stage("restore"):
                 probability = restore(output, fitted.placement)
@@ -155,7 +156,8 @@ class Pipeline:
         """
         scan = self._decode(content, query, watch)
         with watch.stage("fit"):
-            return fit(scan, model.grid_size, model.contract.intensity).grey
+            contract = model.contract
+            return fit(scan, model.grid_size, contract.intensity, covers=contract.grid).grey
 
     def _decode(self, content: bytes, query: SegmentQuery, watch: Stopwatch) -> Scan:
         with watch.stage("decode"):

@@ -38,7 +38,12 @@ def _restore_plane(plane: FloatArray, placement: Placement) -> FloatArray:
         top, left = placement.offset
         height, width = placement.inner_size
         plane = resample(plane, placement.grid_size)[top : top + height, left : left + width]
-    return resample(plane, placement.source_size)
+    if placement.part is None:
+        return resample(plane, placement.source_size)
+    whole = np.zeros(placement.source_size, np.float32)
+    row, column, height, width = placement.part
+    whole[row : row + height, column : column + width] = resample(plane, (height, width))
+    return whole
 
 
 def cut(probability: FloatArray, *, threshold: float, largest_components: int) -> BoolArray:

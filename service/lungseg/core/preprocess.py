@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import sparse
 
+from lungseg.core.body import Box, Covers, body_box
 from lungseg.core.orientation import usual_view, view_spacing
 from lungseg.core.types import (
     FloatArray,
@@ -56,7 +57,11 @@ class IntensityRule:
 
 
 def fit(
-    scan: Scan, grid_size: tuple[int, int], rule: IntensityRule, part: slice = ALL
+    scan: Scan,
+    grid_size: tuple[int, int],
+    rule: IntensityRule,
+    part: slice = ALL,
+    covers: Covers = "whole",
 ) -> ModelInput:
     """Brings slices of the usual view onto the network's grid as grey levels.
 
@@ -68,43 +73,64 @@ def fit(
         grid_size: (height, width) of the network's input.
         rule: how intensities become grey levels.
         part: which slices of the view.
+        covers: what of them the grid covers: all, or the box of the body that they share.
 
     Returns:
         Grey levels of shape (slices, height, width, 1) and the placement that ``restore`` undoes.
     """
     view = usual_view(scan)
     planes = view.apply(scan.values)[part]
-    placement = place(planes.shape[1:], grid_size, view_spacing(scan, view))
+    size = (planes.shape[1], planes.shape[2])
+    box = body_box(planes, scan.unit) if covers == "body" else None
+    placement = place(size, grid_size, view_spacing(scan, view), box)
     top, left = placement.offset
     height, width = placement.inner_size
     grid = np.zeros((len(planes), *grid_size, 1), np.float32)
     for index, plane in enumerate(planes):
-        inner = to_grey(resample(plane, placement.inner_size), scan.unit, rule)
-        grid[index, top : top + height, left : left + width, 0] = inner
+        inner = resample(covered(plane, placement), placement.inner_size)
+        whole = None
+        if placement.part is not None and scan.unit != "HU":
+            # Percentiles are those of all of the slice, however little of it is covered.
+            whole = resample(plane, grid_size)
+        grey = to_grey(inner, scan.unit, rule, whole)
+        grid[index, top : top + height, left : left + width, 0] = grey
     return ModelInput(grey=grid, placement=placement)
+
+
+def covered(plane: IntensityArray, placement: Placement) -> IntensityArray:
+    """The part of a slice that the grid covers, shape (Y, X), without a copy."""
+    if placement.part is None:
+        return plane
+    row, column, height, width = placement.part
+    return plane[row : row + height, column : column + width]
 
 
 def place(
     source_size: tuple[int, int],
     grid_size: tuple[int, int],
     spacing_mm: tuple[float, float] | None = None,
+    box: Box | None = None,
 ) -> Placement:
-    """Centres a slice on the grid, as large as its shape in mm allows."""
+    """Centres a slice, or a box of it, on the grid, as large as its shape in mm allows."""
+    size = source_size if box is None else box.size
     # Rows that lie wider apart than columns make the slice taller than its number of rows.
     stretch = 1.0 if spacing_mm is None else spacing_mm[0] / spacing_mm[1]
-    tall = source_size[0] * stretch
-    scale = min(grid_size[0] / tall, grid_size[1] / source_size[1])
+    tall = size[0] * stretch
+    scale = min(grid_size[0] / tall, grid_size[1] / size[1])
     height = min(grid_size[0], max(1, round(tall * scale)))
-    width = min(grid_size[1], max(1, round(source_size[1] * scale)))
+    width = min(grid_size[1], max(1, round(size[1] * scale)))
     return Placement(
         source_size=source_size,
         grid_size=grid_size,
         offset=((grid_size[0] - height) // 2, (grid_size[1] - width) // 2),
         inner_size=(height, width),
+        part=None if size == source_size or box is None else (*box.corner, *box.size),
     )
 
 
-def to_grey(plane: FloatArray, unit: Unit, rule: IntensityRule) -> FloatArray:
+def to_grey(
+    plane: FloatArray, unit: Unit, rule: IntensityRule, whole: FloatArray | None = None
+) -> FloatArray:
     """Maps intensities to grey levels 0…255.
 
     HU go through the fixed window of the rule. Grey levels of unknown origin (8-bit pictures,
@@ -115,6 +141,7 @@ def to_grey(plane: FloatArray, unit: Unit, rule: IntensityRule) -> FloatArray:
         plane: intensities of any 2-D shape.
         unit: what they are measured in.
         rule: window and percentiles.
+        whole: the slice that the percentiles are taken of, ``plane`` itself by default.
 
     Returns:
         float32 in [0, 255], the same shape; all 0 for a constant grey-level plane.
@@ -122,10 +149,11 @@ def to_grey(plane: FloatArray, unit: Unit, rule: IntensityRule) -> FloatArray:
     if unit == "HU":
         low, high = rule.window_hu
     else:
-        seen = without_padding(plane) if rule.skip_padding else plane
+        whole = plane if whole is None else whole
+        seen = without_padding(whole) if rule.skip_padding else whole
         low, high = percentiles(seen, rule.grey_percentiles)
         if high <= low:  # a small object on a constant ground: fall back to its whole range
-            low, high = float(plane.min()), float(plane.max())
+            low, high = float(whole.min()), float(whole.max())
         if high <= low:
             return np.zeros(plane.shape, np.float32)
     scaled = (plane.astype(np.float64) - low) * (GREY_MAX / (high - low))

@@ -135,14 +135,17 @@ class Placement:
     Attributes:
         source_size: (height, width) of a slice of the view.
         grid_size: (height, width) of the network's input.
-        offset: (row, column) of the slice's top left corner on the grid.
-        inner_size: (height, width) of the slice on the grid.
+        offset: (row, column) of the top left corner, of the slice or its part, on the grid.
+        inner_size: (height, width) of the slice, or of its part, on the grid.
+        part: (first row, first column, height, width) of the slice that the grid covers, None
+            for all of it; there is no lung outside it.
     """
 
     source_size: tuple[int, int]
     grid_size: tuple[int, int]
     offset: tuple[int, int]
     inner_size: tuple[int, int]
+    part: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

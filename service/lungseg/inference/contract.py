@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lungseg.core.body import Covers
 from lungseg.core.preprocess import IntensityRule
 
 
@@ -55,6 +56,8 @@ class Contract(_Frozen):
     opset: int
     input: TensorSpec
     output: TensorSpec
+    grid: Covers = "whole"
+    """What the input's grid covers of a slice: all of it, or the box of the body."""
     intensity: IntensityRule = IntensityRule()
     mask: MaskRule = MaskRule()
     golden: Golden = Golden()
