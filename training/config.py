@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from lungseg.core.body import Covers
 from lungseg.core.preprocess import IntensityRule
 from training.errors import DataError
 
@@ -52,6 +53,7 @@ class TrainConfig:
     )
     seed: int = _choice(0, "of the split, the weights and the augmentation")
     grid: int = _choice(256, "side of the network's input in pixels")
+    grid_covers: str = _choice("whole", "what of a slice the grid covers", "whole", "body")
     folds: int = _choice(0, "rounds of cross-validation, 0 = one split")
     fold: int = _choice(0, "round to run, from 1; 0 = all of them")
     skip_unreadable: bool = _choice(False, "leave out pairs that can't be read and go on")
@@ -158,6 +160,11 @@ class TrainConfig:
             re.compile(self.patient_pattern)
         except re.error as error:
             raise DataError(f"patient_pattern: no regular expression ({error})") from error
+
+    @property
+    def covers(self) -> Covers:
+        """What of a slice the grid covers."""
+        return "body" if self.grid_covers == "body" else "whole"
 
     @property
     def intensity(self) -> IntensityRule:

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lungseg.core.body import Covers, body_box
 from lungseg.core.orientation import usual_view, view_spacing
-from lungseg.core.preprocess import place, resample
+from lungseg.core.preprocess import covered, place, resample
 from training.data.clean import suspect
 from training.data.dataset import Pair, Sample, file_hash, read_sample
 from training.data.pieces import Piece, as_piece
@@ -42,7 +43,9 @@ class Verdict:
     reason: str = ""
 
 
-def cache_pieces(pairs: Sequence[Pair], grid: int, cache: Path) -> list[Path]:
+def cache_pieces(
+    pairs: Sequence[Pair], grid: int, cache: Path, covers: Covers = "whole"
+) -> list[Path]:
     """Decodes pairs onto the grid, unless the cache has them, and returns the cached files.
 
     Raises:
@@ -50,7 +53,7 @@ def cache_pieces(pairs: Sequence[Pair], grid: int, cache: Path) -> list[Path]:
     """
     cache.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(max_workers=2) as pool:
-        return list(pool.map(partial(_cached_piece, grid=grid, cache=cache), pairs))
+        return list(pool.map(partial(_cached_piece, grid=grid, cache=cache, covers=covers), pairs))
 
 
 def load_piece(path: Path) -> Piece:
@@ -86,11 +89,11 @@ def _judge(sample: Sample) -> Verdict:
     return Verdict(lung=bool(sample.mask.any()), **found)
 
 
-def _cached_piece(pair: Pair, grid: int, cache: Path) -> Path:
-    target = cache / f"{_key(pair, f'{CACHE_FORMAT} {grid}')}.npy"
+def _cached_piece(pair: Pair, grid: int, cache: Path, covers: Covers) -> Path:
+    target = cache / f"{_key(pair, f'{CACHE_FORMAT} {grid} {covers}')}.npy"
     if not target.exists():
         buffer = io.BytesIO()
-        np.save(buffer, _on_grid(pair, grid))
+        np.save(buffer, _on_grid(pair, grid, covers))
         _write(target, buffer.getvalue())
     return target
 
@@ -113,7 +116,7 @@ def _write(target: Path, content: bytes) -> None:
     Path(part.name).replace(target)
 
 
-def _on_grid(pair: Pair, grid: int) -> NDArray[np.float16]:
+def _on_grid(pair: Pair, grid: int, covers: Covers) -> NDArray[np.float16]:
     """Pseudo-HU and the shares of lung, body, what is ignored and airways, on the grid.
 
     Turned to the usual view and placed as serving does, by the slice's shape in mm.
@@ -123,11 +126,16 @@ def _on_grid(pair: Pair, grid: int) -> NDArray[np.float16]:
     view = usual_view(sample.scan)
     given = np.stack([piece.hu, piece.lung, piece.body, piece.ignored, piece.airway])
     shown = np.concatenate([view.apply(plane[None]) for plane in given])
-    placement = place(shown.shape[1:], (grid, grid), view_spacing(sample.scan, view))
+    box = None
+    if covers == "body":
+        box = body_box(view.apply(sample.scan.values), sample.scan.unit)
+    placement = place(shown.shape[1:], (grid, grid), view_spacing(sample.scan, view), box)
     top, left = placement.offset
     height, width = placement.inner_size
     planes = np.zeros((len(shown), grid, grid), np.float16)
     planes[0] = np.float16(piece.hu.min())
     for plane, values in zip(planes, shown, strict=True):
-        plane[top : top + height, left : left + width] = resample(values, placement.inner_size)
+        plane[top : top + height, left : left + width] = resample(
+            covered(values, placement), placement.inner_size
+        )
     return planes

@@ -178,7 +178,7 @@ def read_airway(pair: Pair) -> NDArray[np.bool_] | None:
 
 
 def _lung_and_ignored(
-    values: NDArray[np.generic],
+    values: NDArray[np.float32 | np.int16],
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     ignored = np.asarray(values == IGNORED)
     if ignored.any() and bool((ignored | (values == 0) | (values == LUNG)).all()):

@@ -44,8 +44,8 @@ def train(
         write_material(material, out, provenance(config))
         print(material.describe())
     train_network(
-        cache_pieces(material.training, config.grid, cache),
-        cache_pieces(material.validation, config.grid, cache),
+        cache_pieces(material.training, config.grid, cache, config.covers),
+        cache_pieces(material.validation, config.grid, cache, config.covers),
         config,
         out,
         weights=[

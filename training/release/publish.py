@@ -180,6 +180,7 @@ def _write_graph(
         opset=OPSET,
         input=TensorSpec(name=session.input.name, height=sides[0][0], width=sides[0][1]),
         output=TensorSpec(name=session.output.name, height=sides[1][0], width=sides[1][1]),
+        grid=config.covers,
         intensity=config.intensity,
         mask=MaskRule(threshold=config.threshold, largest_components=config.largest_components),
         golden=golden,
@@ -199,7 +200,8 @@ def _golden_image(grid_size: tuple[int, int]) -> NDArray[np.float32]:
 def _greys(pairs: Sequence[Pair], config: TrainConfig) -> Iterator[NDArray[np.float32]]:
     """Slices as the network sees them in serving."""
     for pair in pairs:
-        yield fit(read_sample(pair).scan, (config.grid, config.grid), config.intensity).grey
+        scan, size = read_sample(pair).scan, (config.grid, config.grid)
+        yield fit(scan, size, config.intensity, covers=config.covers).grey
 
 
 def _gate(comparison: Comparison, version: str, release: Release) -> None:
