@@ -27,7 +27,7 @@ class Runner:
             batcher: None runs each array by itself.
             on_batch: hears the number of slices of each run outside the batcher.
         """
-        self._batcher = batcher
+        self.batcher = batcher
         self._on_batch = on_batch
 
     def infer(self, model: Model, grey: FloatArray, watch: Stopwatch) -> FloatArray:
@@ -44,12 +44,12 @@ class Runner:
         Raises:
             DeadlineExceeded: the time is used up.
         """
-        if self._batcher is None:
+        if self.batcher is None:
             self._on_batch(len(grey))
             with watch.stage("inference"):
                 return model.session.run(grey)
         begun = time.perf_counter()
-        pending = self._batcher.submit((model, grey.shape[1:]), model.session.run, grey)
+        pending = self.batcher.submit((model, grey.shape[1:]), model.session.run, grey)
         try:
             output = pending.result.result(watch.deadline.remaining_s if watch.deadline else None)
         except (TimeoutError, CancelledError):
