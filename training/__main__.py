@@ -11,6 +11,7 @@ from pathlib import Path
 from training import data_commands, release_commands
 from training.config import add_flags, given_flags, read_config
 from training.errors import DataError
+from training.labelling.command import add_label_command
 from training.release_commands import add_release_flags, make_release
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -59,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
     data_commands.register(commands)
     release_commands.register(commands)
+    add_label_command(commands)
     return parser
 
 

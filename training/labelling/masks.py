@@ -1,0 +1,112 @@
+"""Masks of three values, from what is proposed and what was decided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.labelling.decisions import REJECT, Decision, Polygon
+from training.labelling.propose import Proposal
+from training.labelling.shapes import Mask, Spacing, closed, inside_polygon, regions
+
+NOT_LUNG, IGNORE, LUNG = 0, 128, 255
+"""Values of a mask; what is ignored neither trains nor counts."""
+VESSEL_MM2 = 300.0
+"""Largest hole of a lung that is filled unseen: vessels, nodules, bronchi; larger may be liver."""
+TINY_MM2 = 30.0
+"""Holes that are filled even above the diaphragm."""
+HILUM_MM = 7.0
+"""Half the width of bays that are closed: vessels that enter at the hilum or touch the pleura."""
+BAY_MM2 = 150.0
+"""Largest bay that is closed; larger ones are mediastinum, or a tumour that needs an outline."""
+DOME_SHARE = 0.6
+"""Share of a hole that lies on what isn't lung one slice below: the top of the diaphragm."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceMask:
+    """The result for one slice.
+
+    Attributes:
+        mask: ``NOT_LUNG``, ``IGNORE`` or ``LUNG``, uint8, shape (Y, X).
+        airway: trachea and main bronchi, bool, shape (Y, X).
+    """
+
+    mask: NDArray[np.uint8]
+    airway: Mask
+
+
+def make_masks(proposal: Proposal, decisions: Sequence[Decision]) -> list[SliceMask]:
+    """Makes the masks of a stack.
+
+    Args:
+        proposal: what was proposed.
+        decisions: one for each slice of the stack, in its order.
+
+    Returns:
+        One result for each slice, in the same order.
+    """
+    results: list[SliceMask] = []
+    below: Mask | None = None
+    for index, decision in enumerate(decisions):
+        lung, airway = _aerated(proposal, index, decision)
+        lung = _without_gaps(lung, airway, below, proposal.stack.spacing_mm[1:])
+        lung &= ~_inside(decision.not_lung, lung)
+        lung |= _inside(decision.lung, lung)
+        mask = np.where(lung, LUNG, NOT_LUNG).astype(np.uint8)
+        mask[_inside(decision.ignore, lung)] = IGNORE
+        if decision.verdict == REJECT:
+            mask[:] = IGNORE
+        results.append(SliceMask(mask=mask, airway=airway & ~lung))
+        below = lung
+    return results
+
+
+def _aerated(proposal: Proposal, index: int, decision: Decision) -> tuple[Mask, Mask]:
+    """The components that are lung, and the airways."""
+    numbers = (proposal.proposed_lung() | set(decision.keep)) - set(decision.drop)
+    lung = np.isin(proposal.numbers[index], sorted(numbers))
+    airway = proposal.airway[index] & ~_inside(decision.not_airway, lung)
+    drawn = _inside(decision.airway, lung)
+    return lung & ~drawn, airway | drawn
+
+
+def _without_gaps(lung: Mask, airway: Mask, below: Mask | None, spacing_mm: Spacing) -> Mask:
+    """Fills vessels and nodules, and closes the bays where vessels enter, lung by lung."""
+    labels, sizes = regions(lung)
+    result = lung.copy()
+    for number in range(1, len(sizes)):
+        region = labels == number
+        bays = closed(region, HILUM_MM, spacing_mm) & ~region & ~airway & ~lung
+        result |= _small(bays, BAY_MM2, spacing_mm)
+    labels, sizes = regions(~result, corners=False)
+    border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    pixel_mm2 = spacing_mm[0] * spacing_mm[1]
+    for number in np.flatnonzero(sizes * pixel_mm2 <= VESSEL_MM2).tolist():
+        hole = labels == number
+        dome = (
+            below is not None
+            and sizes[number] * pixel_mm2 > TINY_MM2
+            and (~below[hole]).mean() >= DOME_SHARE
+        )
+        if number and number not in border and not dome:
+            result |= hole
+    return result
+
+
+def _small(mask: Mask, most_mm2: float, spacing_mm: Spacing) -> Mask:
+    """The regions of a mask up to an area."""
+    labels, sizes = regions(mask)
+    kept = sizes * spacing_mm[0] * spacing_mm[1] <= most_mm2
+    kept[0] = False
+    return kept[labels]
+
+
+def _inside(polygons: Sequence[Polygon], like: Mask) -> Mask:
+    inside = np.zeros_like(like)
+    for polygon in polygons:
+        inside |= inside_polygon(polygon, like.shape)
+    return inside
