@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from training.labelling.shapes import Mask, Spacing, eroded, largest, opened, regions
+from training.labelling.shapes import Mask, Spacing, dilated, eroded, largest, opened, regions
 from training.labelling.stacks import Stack
 
 DARK_HU = -400
 """Half-way between aerated lung (-850) and soft tissue (50): the edge of what holds air."""
-BLANKET_MM = 4.0
-"""What is thinner is no body: blankets, tubes, the skin of the table."""
+BOARD_MM = 12.0
+"""What is thinner is no body, its air counted in: blankets, tubes, the shell of the table."""
 FREE_AIR_HU = -960
 """Air in the open, in bowel or trachea has a median below; lung holds blood and is brighter."""
 PADDING_HU = -1000
@@ -21,6 +21,8 @@ PADDED_SHARE = 0.95
 """Share of the corners that padding fills where there is a reconstruction circle."""
 RIM_PIXELS = 3
 """How near to the edge of the field of view a region touches it."""
+WALL_MM, LEAST_WALL = 4.0, 0.75
+"""Width of a region's surroundings, and the share of them that is body where it is lung."""
 CORE_MM = 2.0
 """What is nearer to a region's edge is mixed with what lies beyond."""
 
@@ -58,17 +60,31 @@ def _enclosed(plane: NDArray[np.int16], spacing_mm: Spacing) -> tuple[Mask, Mask
     rim = field & ~np.asarray(ndimage.binary_erosion(field, iterations=RIM_PIXELS), bool)
     dark = field & (plane < DARK_HU)
     labels, _ = regions(dark, corners=False)
+    at_rim = np.isin(labels, np.unique(labels[rim & dark]))
+    solid = largest(opened(field & ~at_rim, BOARD_MM / 2, spacing_mm)) & ~dark
     outside, cut = ~field, np.zeros_like(field)
     for number in np.unique(labels[rim & dark]):
         region = labels == number
-        # Lung that the field of view cuts is brighter than the air beside the body.
-        if core_median(region, plane, spacing_mm) > FREE_AIR_HU:
+        if _is_cut_lung(region, solid, plane, field, spacing_mm):
             cut |= region
         else:
             outside |= region
-    solid = largest(opened(field & ~dark, BLANKET_MM / 2, spacing_mm))
     body = np.asarray(ndimage.binary_fill_holes(solid | cut), bool)
     return body, dark & body & ~outside
+
+
+def _is_cut_lung(
+    region: Mask, solid: Mask, plane: NDArray[np.int16], field: Mask, spacing_mm: Spacing
+) -> bool:
+    """Whether a dark region at the rim is lung that the field of view cuts.
+
+    It is brighter than the air beside the body, and unlike the foam of the table it has the
+    body around it.
+    """
+    if core_median(region, plane, spacing_mm) <= FREE_AIR_HU:
+        return False
+    ring = dilated(region, WALL_MM, spacing_mm) & ~region & field
+    return bool(ring.any()) and float(solid[ring].mean()) >= LEAST_WALL
 
 
 def _field(plane: NDArray[np.int16]) -> Mask:

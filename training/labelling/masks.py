@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from training.labelling.decisions import REJECT, Decision, Polygon
 from training.labelling.propose import Proposal
@@ -18,10 +19,10 @@ VESSEL_MM2 = 300.0
 """Largest hole of a lung that is filled unseen: vessels, nodules, bronchi; larger may be liver."""
 TINY_MM2 = 30.0
 """Holes that are filled even above the diaphragm."""
-HILUM_MM = 7.0
-"""Half the width of bays that are closed: vessels that enter at the hilum or touch the pleura."""
-BAY_MM2 = 150.0
-"""Largest bay that is closed; larger ones are mediastinum, or a tumour that needs an outline."""
+VESSEL_MM = 4.0
+"""Half the width of crevices that are closed however long they are: vessels and fissures."""
+HILUM_MM, BAY_MM2 = 8.0, 200.0
+"""Half the width and the area of bays that are closed; larger ones are mediastinum or tumour."""
 DOME_SHARE = 0.6
 """Share of a hole that lies on what isn't lung one slice below: the top of the diaphragm."""
 
@@ -70,7 +71,7 @@ def _aerated(proposal: Proposal, index: int, decision: Decision) -> tuple[Mask, 
     numbers = (proposal.proposed_lung() | set(decision.keep)) - set(decision.drop)
     lung = np.isin(proposal.numbers[index], sorted(numbers))
     airway = proposal.airway[index] & ~_inside(decision.not_airway, lung)
-    drawn = _inside(decision.airway, lung)
+    drawn = _inside(decision.airway, lung) & proposal.air[index]
     return lung & ~drawn, airway | drawn
 
 
@@ -80,20 +81,25 @@ def _without_gaps(lung: Mask, airway: Mask, below: Mask | None, spacing_mm: Spac
     result = lung.copy()
     for number in range(1, len(sizes)):
         region = labels == number
-        bays = closed(region, HILUM_MM, spacing_mm) & ~region & ~airway & ~lung
-        result |= _small(bays, BAY_MM2, spacing_mm)
+        crevices = closed(region, VESSEL_MM, spacing_mm)
+        bays = closed(region, HILUM_MM, spacing_mm) & ~crevices
+        result |= (crevices | _small(bays, BAY_MM2, spacing_mm)) & ~airway
     labels, sizes = regions(~result, corners=False)
     border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     pixel_mm2 = spacing_mm[0] * spacing_mm[1]
-    for number in np.flatnonzero(sizes * pixel_mm2 <= VESSEL_MM2).tolist():
-        hole = labels == number
+    boxes = ndimage.find_objects(labels)
+    for number in np.setdiff1d(np.flatnonzero(sizes * pixel_mm2 <= VESSEL_MM2), border).tolist():
+        if not number:
+            continue
+        box = boxes[number - 1]
+        hole = labels[box] == number
         dome = (
             below is not None
             and sizes[number] * pixel_mm2 > TINY_MM2
-            and (~below[hole]).mean() >= DOME_SHARE
+            and (~below[box][hole]).mean() >= DOME_SHARE
         )
-        if number and number not in border and not dome:
-            result |= hole
+        if not dome:
+            result[box] |= hole
     return result
 
 

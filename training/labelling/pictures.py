@@ -13,13 +13,13 @@ from scipy import ndimage
 from training.labelling.decisions import Decision
 from training.labelling.masks import IGNORE, LUNG, SliceMask
 from training.labelling.propose import Proposal
-from training.labelling.shapes import Mask
+from training.labelling.shapes import Mask, deepest
 
 Colour = tuple[int, int, int]
 
 TILE = 512
 """Width of a slice on a sheet in pixels."""
-COLUMNS, ROWS = 3, 3
+COLUMNS, ROWS = 3, 2
 """Slices on a sheet: more would be scaled down on most screens."""
 MARGIN = 12
 """Pixels of the slice that are shown around the body."""
@@ -132,7 +132,7 @@ def _title(view: View) -> str:
     pixel_cm2 = stack.spacing_mm[1] * stack.spacing_mm[2] / 100
     area = float((view.result.mask == LUNG).sum()) * pixel_cm2
     name = item.name if len(item.name) <= 16 else f"{item.name[:7]}…{item.name[-8:]}"
-    return f"{name}  {item.position_mm:.0f} mm  {area:.1f} cm²  {view.decision.verdict}"
+    return f"{name}  {item.position_mm:.0f} mm  {area:.1f} cm2  {view.decision.verdict}"
 
 
 def _write_scale(pen: ImageDraw.ImageDraw, rows: slice, columns: slice, scale: float) -> None:
@@ -154,8 +154,7 @@ def _write_numbers(
     numbers = view.proposal.numbers[view.index]
     font = ImageFont.load_default(FONT_SIZE)
     for component in view.proposal.on_slice(view.index):
-        depth = np.asarray(ndimage.distance_transform_edt(numbers == component.number))
-        row, column = np.unravel_index(int(np.argmax(depth)), depth.shape)
+        row, column = deepest(numbers == component.number)
         place = (
             (float(column) + 0.5 - corner[1]) * scale,
             (float(row) + 0.5 - corner[0]) * scale + TITLE_HEIGHT,

@@ -20,6 +20,8 @@ LEAST_AREA_MM2, LEAST_VOLUME_MM3 = 30.0, 300.0
 """Smaller regions of a slice, of a volume, get no number: noise, bubbles, ends of bronchi."""
 SURE_LUNG_MM3 = 400_000.0
 """What is larger is lung, however dark: bowel and stomach hold less gas."""
+LEAST_SHARE = 0.01
+"""Of the largest lung of a volume; what is smaller is bowel with stool far more often."""
 GAS_HU = -940
 """Median below which a region is gas: lung holds blood, even with emphysema."""
 BRIGHT_HU = -500
@@ -47,13 +49,15 @@ class Proposal:
         stack: the slices.
         numbers: the component of each voxel, 0 for none, int32, shape (Z, Y, X).
         components: by number.
-        airway: trachea and main bronchi, bool, shape (Z, Y, X).
+        air: what is dark in the body, bool, shape (Z, Y, X).
+        airway: trachea and main bronchi, a part of the air.
         body: bool, shape (Z, Y, X).
     """
 
     stack: Stack
     numbers: NDArray[np.int32]
     components: tuple[Component, ...]
+    air: Mask
     airway: Mask
     body: Mask
 
@@ -82,12 +86,21 @@ def propose(stack: Stack) -> Proposal:
     body, air = enclosed_air(stack, calm)
     airway = find_airways(stack, calm, body, air)
     numbers = _numbered(air & ~airway, stack)
-    components = [
-        Component(number=number, kind=_kind(numbers, number, box, calm, stack))
-        for number, box in enumerate(ndimage.find_objects(numbers), 1)
-    ]
+    components: list[Component] = []
+    least = 0.0
+    for number, box in enumerate(ndimage.find_objects(numbers), 1):
+        size = int((numbers[box] == number).sum())
+        kind = _kind(numbers[box] == number, calm[box], stack) if size >= least else "gas"
+        if kind == "lung" and stack.is_volume:
+            least = least or LEAST_SHARE * size
+        components.append(Component(number=number, kind=kind))
     return Proposal(
-        stack=stack, numbers=numbers, components=tuple(components), airway=airway, body=body
+        stack=stack,
+        numbers=numbers,
+        components=tuple(components),
+        air=air,
+        airway=airway,
+        body=body,
     )
 
 
@@ -105,14 +118,8 @@ def _numbered(air: Mask, stack: Stack) -> NDArray[np.int32]:
     return renumbered[labels]
 
 
-def _kind(
-    numbers: NDArray[np.int32],
-    number: int,
-    box: tuple[slice, slice, slice],
-    calm: NDArray[np.int16],
-    stack: Stack,
-) -> Kind:
-    region, values = numbers[box] == number, calm[box]
+def _kind(region: Mask, values: NDArray[np.int16], stack: Stack) -> Kind:
+    """What the brightness of a component says, its blurred rim left out."""
     if region.sum() * float(np.prod(stack.spacing_mm)) >= SURE_LUNG_MM3:
         return "lung"
     cores = np.stack([eroded(plane, CORE_MM, stack.spacing_mm[1:]) for plane in region])

@@ -48,14 +48,24 @@ def touching(mask: Mask, seeds: Mask) -> Mask:
 
 def eroded(plane: Mask, radius_mm: float, spacing_mm: Spacing) -> Mask:
     """Takes a rim of that width off; the picture's edge is no rim. Shape (Y, X)."""
-    if plane.all() or not plane.any():
+    box = _box_around(plane, 1.0, (1.0, 1.0))
+    part = plane[box]
+    if part.all():
         return plane
-    return np.asarray(ndimage.distance_transform_edt(plane, spacing_mm)) > radius_mm
+    result = np.zeros_like(plane)
+    result[box] = np.asarray(ndimage.distance_transform_edt(part, spacing_mm)) > radius_mm
+    return result
 
 
 def dilated(plane: Mask, radius_mm: float, spacing_mm: Spacing) -> Mask:
     """Adds a rim of that width, shape (Y, X)."""
-    return ~eroded(~plane, radius_mm, spacing_mm) if plane.any() else plane
+    box = _box_around(plane, radius_mm, spacing_mm)
+    part = plane[box]
+    if not part.any():
+        return plane
+    result = np.zeros_like(plane)
+    result[box] = np.asarray(ndimage.distance_transform_edt(~part, spacing_mm)) <= radius_mm
+    return result
 
 
 def opened(plane: Mask, radius_mm: float, spacing_mm: Spacing) -> Mask:
@@ -66,6 +76,26 @@ def opened(plane: Mask, radius_mm: float, spacing_mm: Spacing) -> Mask:
 def closed(plane: Mask, radius_mm: float, spacing_mm: Spacing) -> Mask:
     """Fills bays that are narrower than twice the radius, shape (Y, X)."""
     return eroded(dilated(plane, radius_mm, spacing_mm), radius_mm, spacing_mm) | plane
+
+
+def deepest(plane: Mask) -> tuple[int, int]:
+    """The pixel (row, column) of a region that lies farthest from its edge."""
+    box = _box_around(plane, 1.0, (1.0, 1.0))
+    depth = np.asarray(ndimage.distance_transform_edt(np.pad(plane[box], 1)))[1:-1, 1:-1]
+    row, column = np.unravel_index(int(np.argmax(depth)), depth.shape)
+    return box[0].start + int(row), box[1].start + int(column)
+
+
+def _box_around(plane: Mask, margin_mm: float, spacing_mm: Spacing) -> tuple[slice, slice]:
+    """The box of a mask with a margin, so that distances are measured where they matter."""
+    box: list[slice] = []
+    for axis, step in enumerate(spacing_mm):
+        places = np.flatnonzero(plane.any(axis=1 - axis))
+        if not places.size:
+            return slice(0, 0), slice(0, 0)
+        margin = int(margin_mm / step) + 1
+        box.append(slice(max(0, int(places[0]) - margin), int(places[-1]) + margin + 1))
+    return box[0], box[1]
 
 
 def inside_polygon(points: Sequence[tuple[float, float]], shape: tuple[int, int]) -> Mask:
