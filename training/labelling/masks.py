@@ -15,16 +15,15 @@ from training.labelling.shapes import Mask, Spacing, closed, inside_polygon, reg
 
 NOT_LUNG, IGNORE, LUNG = 0, 128, 255
 """Values of a mask; what is ignored neither trains nor counts."""
-VESSEL_MM2 = 300.0
-"""Largest hole of a lung that is filled unseen: vessels, nodules, bronchi; larger may be liver."""
-TINY_MM2 = 30.0
-"""Holes that are filled even above the diaphragm."""
+TINY_MM2, VESSEL_MM2, TUMOUR_MM2 = 30.0, 300.0, 3000.0
+"""Largest hole of a lung that is filled whatever lies below it, where nothing is known of what
+lies below, and where lung does: above tissue, or alone, a hole may be the dome of the liver."""
 VESSEL_MM = 4.0
 """Half the width of crevices that are closed however long they are: vessels and fissures."""
 HILUM_MM, BAY_MM2 = 8.0, 200.0
 """Half the width and the area of bays that are closed; larger ones are mediastinum or tumour."""
 DOME_SHARE = 0.6
-"""Share of a hole that lies on what isn't lung one slice below: the top of the diaphragm."""
+"""Share of a hole that lies on what isn't lung one slice below, where it is a dome."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,17 +87,13 @@ def _without_gaps(lung: Mask, airway: Mask, below: Mask | None, spacing_mm: Spac
     border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     pixel_mm2 = spacing_mm[0] * spacing_mm[1]
     boxes = ndimage.find_objects(labels)
-    for number in np.setdiff1d(np.flatnonzero(sizes * pixel_mm2 <= VESSEL_MM2), border).tolist():
-        if not number:
-            continue
+    most = VESSEL_MM2 if below is None else TUMOUR_MM2
+    small = np.flatnonzero(sizes * pixel_mm2 <= most)
+    for number in np.setdiff1d(small, [0, *border]).tolist():
         box = boxes[number - 1]
         hole = labels[box] == number
-        dome = (
-            below is not None
-            and sizes[number] * pixel_mm2 > TINY_MM2
-            and (~below[box][hole]).mean() >= DOME_SHARE
-        )
-        if not dome:
+        above_tissue = below is not None and (~below[box][hole]).mean() >= DOME_SHARE
+        if not above_tissue or sizes[number] * pixel_mm2 <= TINY_MM2:
             result[box] |= hole
     return result
 
