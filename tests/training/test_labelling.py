@@ -115,11 +115,11 @@ def decide(proposed: Path, folder: Path, **changes: str) -> Path:
     for name, change in changes.items():
         head = f'[slices."{name.removeprefix("s")}"]\n'
         assert head in text
-        verdict = "reject" if change == "reject" else "edit"
+        verdict = change if change in ("reject", "empty") else "edit"
         start = text.index(head)
         end = text.index("\n\n", start) if "\n\n" in text[start:] else len(text)
         section = text[start:end].replace('"accept"', f'"{verdict}"')
-        lines = "" if change == "reject" else "\n" + change
+        lines = "" if verdict == change else "\n" + change
         text = text[:start] + section.rstrip("\n") + lines + "\n" + text[end:]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "chest.toml").write_text(text, encoding="utf-8")
@@ -142,6 +142,7 @@ def test_decisions_are_applied_exactly(
         f"s{name_of(6)}": f"keep = [{gas}]",
         f"s{name_of(20)}": "drop = [1]",
         f"s{name_of(30)}": "not_airway = [[[0, 0], [150, 0], [150, 120], [0, 120]]]",
+        f"s{name_of(33)}": "empty",
         f"s{name_of(43)}": "reject",
     }
     decisions = decide(proposed, tmp_path / "decisions", **changes)
@@ -154,7 +155,10 @@ def test_decisions_are_applied_exactly(
     assert (after[20] == 255).sum() < (before[20] == 255).sum()
     assert not (planes(tmp_path / "a", "airways")[30]).any()
     assert (after[43] == 128).all()
-    untouched = [k for k in range(SLICES) if k not in (6, 7, 16, 17, 18, 20, 21, 43)]
+    assert (before[33] == 255).any()
+    assert not after[33].any()
+    assert not planes(tmp_path / "a", "airways")[33].any()
+    untouched = [k for k in range(SLICES) if k not in (6, 7, 16, 17, 18, 20, 21, 33, 34, 43)]
     assert (after[untouched] == before[untouched]).all()
     rows = rows_of(tmp_path / "a")
     assert rows[name_of(16)]["decided"] == "lung × 1"

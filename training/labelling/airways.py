@@ -6,12 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from training.labelling.body import core_median
 from training.labelling.shapes import Mask, Spacing, dilated, opened, regions, touching
 from training.labelling.stacks import Stack
 
 SEED_HU = (-700, -800, -850, -900, -930)
 """Thresholds that are tried for blobs: strict ones part an airway from the lung beside it."""
-AREA_MM2 = (40.0, 900.0)
+LUMEN_HU = -880
+"""Median of a blob's middle at most, blurred by thick slices; lung that looks round is brighter."""
+AREA_MM2 = (40.0, 700.0)
 """Of a cut through the trachea or a main bronchus, and through both at the carina."""
 LEAST_FILL = 0.5
 """Share of its bounding box that a blob fills; a circle fills 0.785."""
@@ -80,6 +83,8 @@ def _blobs(plane: NDArray[np.int16], body: Mask, spacing_mm: Spacing) -> Mask:
                 for part, margin in zip(box, margins, strict=True)
             )
             region = labels[wide] == number
+            if core_median(region, plane[wide], spacing_mm) > LUMEN_HU:
+                continue
             ring = dilated(region, RING_MM[1], spacing_mm) & ~dilated(
                 region, RING_MM[0], spacing_mm
             )

@@ -14,8 +14,9 @@ from training.labelling.propose import Proposal
 
 Polygon = tuple[tuple[float, float], ...]
 
-ACCEPT, EDIT, REJECT, UNDECIDED = "accept", "edit", "reject", "undecided"
-VERDICTS = (ACCEPT, EDIT, REJECT, UNDECIDED)
+ACCEPT, EMPTY, EDIT, REJECT = "accept", "empty", "edit", "reject"
+UNDECIDED = "undecided"
+VERDICTS = (ACCEPT, EMPTY, EDIT, REJECT, UNDECIDED)
 NUMBER_KEYS = ("drop", "keep")
 POLYGON_KEYS = ("lung", "not_lung", "ignore", "airway", "not_airway")
 KEYS = ("verdict", "pixels", "proposal", *NUMBER_KEYS, *POLYGON_KEYS, "note")
@@ -30,8 +31,9 @@ class Decision:
     """What a person said of one slice.
 
     Attributes:
-        verdict: ``accept`` as proposed, ``edit`` with the changes below, ``reject`` the slice as
-            a whole (nothing in it trains or counts), ``undecided``.
+        verdict: ``accept`` as proposed, ``empty`` of lung and airways, ``edit`` with the changes
+            below, ``reject`` the slice as a whole (nothing in it trains or counts),
+            ``undecided``.
         pixels: hash of the slice that was looked at.
         proposal: hash of what was proposed for it.
         drop: components that are not lung, by number.
@@ -40,7 +42,7 @@ class Decision:
         not_lung: polygons in which no component is lung.
         ignore: polygons in which it can't be told.
         airway: polygons whose air is trachea or main bronchus.
-        not_airway: polygons in which no airway was found rightly.
+        not_airway: polygons in which what was taken for an airway is lung.
         note: one sentence for the table.
     """
 
