@@ -31,9 +31,10 @@ def make_chest(*, seed: int = 0) -> Chest:
     """Two lungs with vessels, trachea and bronchi, gas in the stomach, a consolidated lobe."""
     z, y, x = np.indices((SLICES, ROWS, COLUMNS)).astype(np.float32)
     y, x = (y - ROWS / 2) * PIXEL_MM, (x - COLUMNS / 2) * PIXEL_MM
-    ball = lambda cz, cy, cx, rz, ry, rx: (  # noqa: E731
-        ((z - cz) / rz) ** 2 + ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 <= 1
-    )
+
+    def ball(cz: float, cy: float, cx: float, rz: float, ry: float, rx: float) -> np.ndarray:
+        return ((z - cz) / rz) ** 2 + ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 <= 1
+
     body = (y / 110) ** 2 + (x / 165) ** 2 <= 1
     lung = ball(24, 5, -75, 17, 75, 50) | ball(24, 5, 75, 17, 75, 50)
     lung &= ~ball(4, 0, -75, 13, 70, 60)  # the right dome of the diaphragm
@@ -63,15 +64,20 @@ def write_chest(chest: Chest, folder: Path, *, step_mm: float = STEP_MM) -> None
     """Writes the slices as one series, their names in another order than their positions."""
     folder.mkdir()
     for index, plane in enumerate(chest.hu):
-        empty = np.zeros(plane.shape, bool)
-        phantom = Phantom(hu=plane, right=empty, left=empty, spacing_mm=(PIXEL_MM, PIXEL_MM))
-        write_dicom(
-            phantom,
-            folder / f"{name_of(index)}.dcm",
-            SeriesInstanceUID="2.25.1",
-            ImagePositionPatient=[0, 0, index * step_mm],
-            SliceThickness=str(step_mm),
-        )
+        _write(plane, folder / f"{name_of(index)}.dcm", index * step_mm)
+
+
+def write_slice(plane: np.ndarray, folder: Path) -> None:
+    """Writes one slice alone."""
+    folder.mkdir()
+    _write(plane, folder / f"{name_of(0)}.dcm", 0.0)
+
+
+def _write(plane: np.ndarray, path: Path, position_mm: float) -> None:
+    empty = np.zeros(plane.shape, bool)
+    phantom = Phantom(hu=plane, right=empty, left=empty, spacing_mm=(PIXEL_MM, PIXEL_MM))
+    position = [0, 0, position_mm]
+    write_dicom(phantom, path, SeriesInstanceUID="2.25.1", ImagePositionPatient=position)
 
 
 def name_of(index: int) -> str:

@@ -18,6 +18,7 @@ from tests.training.labelling_phantom import (
     make_chest,
     name_of,
     write_chest,
+    write_slice,
 )
 from training.__main__ import main
 
@@ -153,12 +154,15 @@ def test_decisions_are_applied_exactly(
     assert (after[17] == 128).sum() == 100
     assert (after[6][chest.bowel[6]] == 255).mean() > 0.9
     assert (after[20] == 255).sum() < (before[20] == 255).sum()
-    assert not (planes(tmp_path / "a", "airways")[30]).any()
+    assert not planes(tmp_path / "a", "airways")[30].any()
+    assert (after[30][planes(proposed, "airways")[30] == 255] == 255).all()
     assert (after[43] == 128).all()
     assert (before[33] == 255).any()
     assert not after[33].any()
     assert not planes(tmp_path / "a", "airways")[33].any()
-    untouched = [k for k in range(SLICES) if k not in (6, 7, 16, 17, 18, 20, 21, 33, 34, 43)]
+    untouched = [
+        k for k in range(SLICES) if k not in (6, 7, 16, 17, 18, 20, 21, 30, 31, 33, 34, 43)
+    ]
     assert (after[untouched] == before[untouched]).all()
     rows = rows_of(tmp_path / "a")
     assert rows[name_of(16)]["decided"] == "lung × 1"
@@ -227,6 +231,21 @@ def test_slices_far_apart_are_labelled_one_by_one(chest: Chest, tmp_path: Path) 
     assert dice(mask[28], chest.lung[28]) > 0.95
     airway = planes(tmp_path / "out", "airways") == 255
     assert dice(airway[30], chest.airway[30]) > 0.85
+
+
+def test_lung_that_the_field_of_view_cuts(chest: Chest, tmp_path: Path) -> None:
+    """Lung at the reconstruction circle is kept, the air beside the body and the padding not."""
+    part = (slice(10, 110), slice(0, 100))
+    y, x = np.indices((100, 100)) - 49.5
+    circle = y**2 + x**2 <= 49.5**2
+    plane = np.where(circle, chest.hu[28][part], -1024)
+    truth = chest.lung[28][part] & circle
+    assert truth[:, -10:].any()
+    write_slice(plane, tmp_path / "cut")
+    assert main(["label", str(tmp_path / "cut"), "--out", str(tmp_path / "out")]) == 0
+    with Image.open(tmp_path / "out" / "masks" / "cut" / "000.png") as picture:
+        mask = np.array(picture) == 255
+    assert dice(mask, truth) > 0.95
 
 
 def test_folders_that_hold_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

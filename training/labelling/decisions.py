@@ -137,7 +137,8 @@ def _parse(entry: Any, where: str) -> Decision:
     changes = any([*numbers.values(), *polygons.values()])
     if changes != (texts["verdict"] == EDIT):
         raise DataError(f"{where}: expected changes with the verdict {EDIT}, and with no other")
-    return Decision(**texts, **numbers, **polygons)
+    fields: dict[str, Any] = {**texts, **numbers, **polygons}
+    return Decision(**fields)
 
 
 def _numbers(value: Any, where: str) -> tuple[int, ...]:

@@ -63,7 +63,7 @@ def label(series: Sequence[Path], out: Path, decided: Path | None = None) -> Non
         )
         print(f"{name}: {len(views)} slices; {counts}")
     with (masks / TABLE).open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, COLUMNS)
+        writer = csv.DictWriter(stream, list[str](COLUMNS))
         writer.writeheader()
         writer.writerows(rows)
 
