@@ -105,7 +105,7 @@ def _write(view: View, series: str, out: Path) -> dict[str, object]:
         "image": os.path.relpath(item.path, table),
         "mask": os.path.relpath(files["masks"], table),
         "airway": os.path.relpath(files["airways"], table),
-        "patient": f"{series}-{item.patient or item.name}",
+        "patient": f"{series}-{item.patient}" if item.patient else series,
         "source": series,
         "position_mm": f"{item.position_mm:.2f}",
         "dimensions": 3 if stack.is_volume else 2,

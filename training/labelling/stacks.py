@@ -40,7 +40,7 @@ class Slice:
     Attributes:
         name: stem of the file, which names the slice in decisions and masks.
         path: the file.
-        patient: the header's PatientID, empty where it has none.
+        patient: the header's PatientID, empty where it has none: one patient a folder then.
         group: what slices of one series share: UID, size, spacing and direction.
         position_mm: along the normal, growing to the head in axial slices.
         spacing_mm: (row, column) spacing.
