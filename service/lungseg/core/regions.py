@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,8 @@ from lungseg.core.types import BoolArray
 EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
 
 
-class Regions(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Regions:
     """Of each pixel the region it is in (int32, shape (Y, X), from 1, 0 outside), and how many."""
 
     labels: NDArray[np.int32]
