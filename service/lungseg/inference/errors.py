@@ -18,11 +18,7 @@ class BundleError(LungsegError, code="model_not_ready"):
 
 
 class Overloaded(LungsegError, code="overloaded"):
-    """The queue is full.
-
-    Attributes:
-        retry_after_s: when a retry has a chance, in seconds.
-    """
+    """The queue is full; a retry has a chance after ``retry_after_s`` seconds."""
 
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
