@@ -134,11 +134,9 @@ class Settings(BaseSettings):
     @cached_property
     def cores(self) -> int:
         """Processor cores that this process may use."""
-        return (
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1
-        )
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
 
     def key_hashes(self) -> tuple[bytes, ...]:
         """SHA-256 of each API key, from the environment and the file.

@@ -22,7 +22,6 @@ X, Y, Z = 0, 1, 2
 """Patient axes: to the left, to the back, to the head."""
 Order = tuple[int, int, int]
 _ANY_ORDER: list[Order] = [(a, b, c) for a, b, c in permutations(range(3))]
-_WITHIN_SLICES: list[Order] = [(0, 1, 2), (0, 2, 1)]
 
 
 def usual_view(scan: Scan) -> View:
@@ -79,5 +78,4 @@ def _closest_order(towards: NDArray[np.float64]) -> Order:
 
 def _lateral_order(towards: NDArray[np.float64]) -> Order:
     """Which axis of a slice runs across the patient; columns where both do alike."""
-    usual, turned = _WITHIN_SLICES
-    return turned if abs(towards[1, X]) > abs(towards[2, X]) + TIE else usual
+    return (0, 2, 1) if abs(towards[1, X]) > abs(towards[2, X]) + TIE else (0, 1, 2)

@@ -32,15 +32,12 @@ _FOLDERS_OF_OTHERS = ("__MACOSX",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A file of a batch.
-
-    Attributes:
-        filename: what the client calls it: repeated in answers, never opened.
-        read: gives the content; raises a ``LungsegError`` where this one can't be had.
-    """
+    """A file of a batch."""
 
     filename: str
+    """What the client calls it: repeated in answers, never opened."""
     read: Callable[[], bytes]
+    """Gives the content; raises a ``LungsegError`` where this one can't be had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

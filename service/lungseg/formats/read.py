@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from lungseg.core.errors import InvalidParameter, MalformedRequest, UnsupportedMediaType
@@ -69,10 +68,10 @@ def read_scan(
 
 def sniff(content: bytes) -> str | None:
     """Names the media type of the content by its first bytes, None when it is unknown."""
-    for media_type, recognises in _SIGNATURES:
-        if recognises(content):
+    for media_type, signatures in _SIGNATURES.items():
+        if content.startswith(signatures):
             return media_type
-    return None
+    return DICOM if looks_like_dicom(content) else None
 
 
 def _as_hu(scan: Scan) -> Scan:
@@ -85,11 +84,7 @@ def _as_hu(scan: Scan) -> Scan:
 
 
 def calibrate(scan: Scan, window_hu: tuple[float, float]) -> Scan:
-    """Turns the grey levels of an integer picture into the HU that its window showed.
-
-    Args:
-        scan: a picture in grey levels with a known number of them.
-        window_hu: HU of black and of white.
+    """Turns the grey levels of an integer picture into HU, given those of black and of white.
 
     Raises:
         InvalidParameter: the picture's black and white are unknown (floating point, 32 bit).
@@ -102,15 +97,11 @@ def calibrate(scan: Scan, window_hu: tuple[float, float]) -> Scan:
     return replace(scan, values=low + scan.values * ((high - low) / scan.white), unit="HU")
 
 
-def _starts(*signatures: bytes) -> Callable[[bytes], bool]:
-    return lambda content: content.startswith(signatures)
-
-
-_SIGNATURES: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
-    ("image/png", _starts(b"\x89PNG\r\n\x1a\n")),
-    ("image/jpeg", _starts(b"\xff\xd8\xff")),
-    ("image/tiff", _starts(b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")),
-    ("image/bmp", _starts(b"BM")),
-    (NPY, _starts(b"\x93NUMPY")),
-    (DICOM, looks_like_dicom),
-)
+_SIGNATURES = {
+    "image/png": (b"\x89PNG\r\n\x1a\n",),
+    "image/jpeg": (b"\xff\xd8\xff",),
+    "image/tiff": (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
+    "image/bmp": (b"BM",),
+    NPY: (b"\x93NUMPY",),
+}
+"""First bytes; DICOM has its own rule."""
