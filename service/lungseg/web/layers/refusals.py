@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -44,8 +46,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
         case LungsegError():
             return respond(error, exchange)
         case RequestValidationError():
-            # The message says what is wrong; the offending value stays out: it is the client's.
-            found = [f"{item['loc'][-1]}: {item['msg']}" for item in error.errors()]
+            found = dict.fromkeys(_sentence(item) for item in error.errors())  # each once
             in_body = any(item["loc"][0] == "body" for item in error.errors())
             kind = MalformedRequest if in_body else InvalidParameter
             return respond(kind("; ".join(found)), exchange)
@@ -55,6 +56,13 @@ async def _refuse(request: Request, error: Exception) -> Response:
         case _:
             exchange.code = "client_gone"
             return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+def _sentence(item: Mapping[str, Any]) -> str:
+    """What is wrong with a parameter, without its value and any name that the client made up."""
+    if item["type"] == "extra_forbidden":
+        return "expected only the parameters of this endpoint, received another"
+    return f"{item['loc'][-1]}: {item['msg']}"
 
 
 def _answer(code: str, detail: str, exchange: Exchange, headers: dict[str, str]) -> Response:
