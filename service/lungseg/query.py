@@ -86,36 +86,68 @@ class SegmentQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    encoding: Encoding = Field(default="coco_rle", description="Form of the mask within JSON.")
+    encoding: Encoding = Field(
+        default="coco_rle",
+        description="The mask within a JSON answer is written in this encoding.",
+    )
     threshold: float | None = Field(
         default=None,
         gt=0,
         lt=1,
-        description="Lung is where the probability is at least this; by default the model's own.",
+        description=(
+            "A pixel is lung where its probability is at least this; by default the model's own "
+            "threshold holds."
+        ),
     )
     spacing_mm: Spacing = Field(
         default=None,
-        description="`row,column` spacing of pictures that carry none, in mm.",
+        description=(
+            "The pixels are so far apart, as `row,column` in mm; a file that carries its own "
+            "spacing keeps that."
+        ),
         examples=["0.7,0.7"],
     )
     window_hu: Window = Field(
         default=None,
-        description="`low,high`: HU that black and white of a picture stand for.",
+        description=(
+            "Black and white of an 8 or 16 bit picture stand for these HU, as `low,high`; for "
+            "DICOM this means nothing, since its header says what its values are."
+        ),
         examples=["-1000,400"],
     )
     unit: UnitName = Field(
         default="grey",
-        description="What the values of an array or of a signed or floating-point TIFF are.",
+        description=(
+            "The values of an array, or of a signed or floating-point TIFF, are HU or grey "
+            "levels; for DICOM this means nothing, since its header says what its values are."
+        ),
     )
     largest_components: int | None = Field(
         default=None,
         ge=0,
         le=1000,
-        description="Most connected regions to keep, 0 = all; by default the model's own.",
+        description=(
+            "Only so many connected regions are kept, the largest ones, and 0 keeps all; by "
+            "default the model's own number holds."
+        ),
     )
     allow_non_ct: bool = Field(
         default=False,
-        description="Accept a DICOM that is not CT, with a flag.",
+        description=(
+            "A DICOM object that is no CT slice is accepted all the same, and its answer has the "
+            "flag `not_ct`."
+        ),
     )
-    model: str | None = Field(default=None, min_length=1, description="By default the configured.")
-    version: str | None = Field(default=None, min_length=1, description="By default the serving.")
+    model: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The model of this name answers; by default it is the configured one.",
+    )
+    version: str | None = Field(
+        default=None,
+        min_length=1,
+        description=(
+            "The version of this number answers; by default it is the one of that model that "
+            "serves."
+        ),
+    )

@@ -11,8 +11,11 @@ from pathlib import Path
 import httpx
 
 from lungseg.web.errors import PROBLEMS
+from lungseg.web.schemas import SliceQuery
 
 SNAPSHOT = Path(__file__).parents[1] / "golden" / "openapi.json"
+FEWEST_WORDS = 8
+"""Fewer make no sentence that says what a parameter does."""
 
 
 def test_the_document_is_the_snapshot(client: httpx.Client) -> None:
@@ -33,6 +36,20 @@ def test_the_examples_of_problems_follow_the_table(client: httpx.Client) -> None
             assert PROBLEMS[code][0] == example["value"]["status"] == int(status)
             seen.add(code)
     assert {"overloaded", "deadline_exceeded", "not_grey", "body_too_large"} <= seen
+
+
+def test_every_parameters_description_is_a_sentence_that_stands_alone(client: httpx.Client) -> None:
+    """Programs and help texts show each of them without its neighbours."""
+    paths = client.get("/openapi.json").json()["paths"]
+    described = {
+        f"{path} {parameter['name']}": parameter.get("description", "")
+        for path in ("/segment", "/segment/batch")
+        for parameter in paths[path]["post"]["parameters"]
+    }
+    assert len(described) == 2 * len(SliceQuery.model_fields)
+    for name, sentence in described.items():
+        assert re.fullmatch(r"[A-Z].*\.", sentence), name
+        assert len(sentence.split()) >= FEWEST_WORDS, name
 
 
 def test_the_docs_page_needs_no_other_server(client: httpx.Client) -> None:

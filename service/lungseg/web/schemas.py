@@ -24,7 +24,10 @@ class SliceQuery(SegmentQuery):
 
     format: Format | None = Field(
         default=None,
-        description="Form of the answer; by default after `Accept`, else `json`.",
+        description=(
+            "The answer has this form; by default the `Accept` header decides, and where it names "
+            "none of them the form is `json`."
+        ),
     )
 
 
