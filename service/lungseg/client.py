@@ -113,7 +113,7 @@ class Client:
     def segment_batch(
         self, sources: Sequence[Source], **parameters: Any
     ) -> list[Result | ServiceError]:
-        """Segments many slices in one request, at most ``MAX_BATCH_ITEMS`` of the service.
+        """Segments many slices in one request, at most ``LUNGSEG_MAX_BATCH_ITEMS``.
 
         Returns:
             In the order of the sources a result, or the error of that slice alone.

@@ -40,7 +40,8 @@ class Settings(BaseSettings):
 
     models_dir: Path = Field(default_factory=models_folder)
     """The folder that holds the models, each version as a bundle in `name/version`; by default the
-    folder `models` where there is one, else the models inside the package."""
+    folder `models` of the working folder where it holds a model, else the models inside the
+    package."""
     model: str = "lung-unet"
     """The name of the model that answers where a request names none."""
     model_version: str = Field(default="latest", pattern=r"^(latest|[1-9][0-9]{0,8})$")
@@ -71,8 +72,10 @@ class Settings(BaseSettings):
     """How many slices one batch, or one request of the Open Inference Protocol, may hold at
     most."""
     allow_non_ct: bool = False
-    """Whether DICOM objects are accepted whose Modality is missing or is not CT; where they are
-    not, a single request can still ask for it."""
+    """Whether DICOM images are accepted that are no CT slices: those of another Modality,
+    localizers, secondary captures, and those that name neither a Modality nor a storage class of
+    CT. Where they are not, a single request can still ask for it. A CT storage class without a
+    Modality is always accepted. All of these get the flag `not_ct`."""
 
     workers: int = Field(default=0, ge=0, le=256)
     """How many slices are computed at a time, each in a thread of its own; 0 takes one thread for

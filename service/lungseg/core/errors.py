@@ -48,7 +48,7 @@ class MultiFrame(LungsegError, code="multi_frame"):
 
 
 class NotCT(LungsegError, code="not_ct"):
-    """A DICOM object that is not an axial CT slice."""
+    """A DICOM object that is no CT slice: another kind of image, or none."""
 
 
 class NotGrey(LungsegError, code="not_grey"):

@@ -28,13 +28,17 @@ def read_scan(
     Args:
         content: a whole file: PNG, JPEG, TIFF, BMP, NPY or single-frame DICOM.
         max_pixels: rows × columns accepted; more is refused before decoding.
-        spacing_mm: (row, column) spacing of a file that carries none.
-        window_hu: HU that black and white of an 8/16-bit picture stand for.
-        unit: of the values of an array, or of a signed or floating-point picture.
-        allow_non_ct: accept a DICOM whose Modality is missing or not CT.
+        spacing_mm: (row, column) spacing of a file that carries none; ignored where it does.
+        window_hu: HU that black and white of an 8/16-bit picture stand for; ignored for DICOM.
+        unit: of the values of an array, or of a signed or floating-point picture; ignored for
+            DICOM.
+        allow_non_ct: accept DICOM images that are no CT slices: another Modality, localizers,
+            secondary captures, and neither a Modality nor a storage class of CT. A CT storage
+            class without a Modality is always accepted.
 
     Returns:
-        The slice with Z = 1. Of DICOM the header alone says window and unit.
+        The slice with Z = 1. Of DICOM the header alone says what its values are; what it does
+        not call a CT slice carries the note ``not_ct``.
 
     Raises:
         MalformedRequest: there are no bytes at all.
