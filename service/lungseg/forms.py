@@ -19,29 +19,19 @@ SPARE_PARTS = ("lungs", "density", "intensity")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """One form of an answer.
-
-    Attributes:
-        media_type: of the content.
-        suffix: what is added to the name of the slice's file.
-        encode: makes the content of an outcome and the mask encoding that JSON holds.
-    """
+    """One form of an answer: media type, what a file's name ends with, how it is made."""
 
     media_type: str
     suffix: str
-    encode: Callable[[Outcome, str], bytes]
+    encode: Callable[[Outcome], bytes]
 
 
-def answer(outcome: Outcome, encoding: str) -> dict[str, Any]:
+def answer(outcome: Outcome) -> dict[str, Any]:
     """The JSON answer without request id and timings."""
     described = outcome.describe()
-    mask = write.encode_mask(outcome.segmentation.mask[0], encoding)
-    return {
-        "model": described.pop("model"),
-        "image": described.pop("image"),
-        "mask": mask,
-        **described,
-    }
+    mask = write.encode_mask(outcome.segmentation.mask[0], outcome.query.encoding)
+    first = {name: described.pop(name) for name in ("model", "image")}
+    return {**first, "mask": mask, **described}
 
 
 def summary(outcome: Outcome) -> str:
@@ -61,38 +51,39 @@ def compact(document: dict[str, Any]) -> str:
     return json.dumps(document, separators=(",", ":"), allow_nan=False)
 
 
-def _json(outcome: Outcome, encoding: str) -> bytes:
-    return compact(answer(outcome, encoding)).encode()
-
-
-def _overlay(outcome: Outcome, _encoding: str) -> bytes:
-    scan = outcome.scan
-    return write.overlay_png(scan.values[0], scan.unit, outcome.segmentation.labels[0])
-
-
-def _probability(outcome: Outcome, _encoding: str) -> bytes:
-    return write.probability_png(outcome.segmentation.probability[0])
-
-
-def _dicom_seg(outcome: Outcome, _encoding: str) -> bytes:
+def _dicom_seg(outcome: Outcome) -> bytes:
     contract = outcome.model.contract
     algorithm = Algorithm(name=contract.name, version=contract.version, sha256=contract.sha256)
     return dicom_seg(outcome.content, outcome.scan, outcome.segmentation, algorithm)
 
 
 FORMS: dict[str, Form] = {
-    "json": Form(media_type="application/json", suffix=".json", encode=_json),
+    "json": Form(
+        media_type="application/json",
+        suffix=".json",
+        encode=lambda outcome: compact(answer(outcome)).encode(),
+    ),
     "png": Form(
         media_type="image/png",
         suffix=".mask.png",
-        encode=lambda outcome, _: write.mask_png(outcome.segmentation.mask[0]),
+        encode=lambda outcome: write.mask_png(outcome.segmentation.mask[0]),
     ),
-    "overlay": Form(media_type="image/png", suffix=".overlay.png", encode=_overlay),
-    "probability": Form(media_type="image/png", suffix=".probability.png", encode=_probability),
+    "overlay": Form(
+        media_type="image/png",
+        suffix=".overlay.png",
+        encode=lambda outcome: write.overlay_png(
+            outcome.scan.values[0], outcome.scan.unit, outcome.segmentation.labels[0]
+        ),
+    ),
+    "probability": Form(
+        media_type="image/png",
+        suffix=".probability.png",
+        encode=lambda outcome: write.probability_png(outcome.segmentation.probability[0]),
+    ),
     "npy": Form(
         media_type="application/x-npy",
         suffix=".mask.npy",
-        encode=lambda outcome, _: write.mask_npy(outcome.segmentation.mask[0]),
+        encode=lambda outcome: write.mask_npy(outcome.segmentation.mask[0]),
     ),
     "dicom-seg": Form(media_type="application/dicom", suffix=".seg.dcm", encode=_dicom_seg),
 }

@@ -34,22 +34,18 @@ class Outcome:
 
     content: bytes
     model: Model
+    query: SegmentQuery
     scan: Scan
     segmentation: Segmentation
     report: Report
 
     def describe(self) -> dict[str, Any]:
         """The JSON answer without mask, request id and timings."""
-        contract = self.model.contract
         height, width = self.scan.size
         spacing_mm = self.scan.spacing_mm
         flags = [asdict(flag) for flag in self.report.quality.flags]
         return {
-            "model": {
-                "name": contract.name,
-                "version": contract.version,
-                "sha256": contract.sha256,
-            },
+            "model": self.model.contract.model_dump(include={"name", "version", "sha256"}),
             "image": {
                 "width": width,
                 "height": height,
@@ -94,11 +90,11 @@ class Pipeline:
         """
         watch = watch or Stopwatch()
         scan = self._decode(content, query, watch)
-        segmentation = self.find_lungs(scan, model, query, watch)
+        found = self.find_lungs(scan, model, query, watch)
         with watch.stage("measure"):
-            report = measure(scan, segmentation)
+            report = measure(scan, found)
         return Outcome(
-            content=content, model=model, scan=scan, segmentation=segmentation, report=report
+            content=content, model=model, query=query, scan=scan, segmentation=found, report=report
         )
 
     def find_lungs(
