@@ -26,7 +26,7 @@ from lungseg.pipeline import Pipeline
 from lungseg.settings import Settings
 from lungseg.web.layers.limits import LimitsLayer
 from lungseg.web.layers.metrics import Metrics
-from lungseg.web.layers.refusals import add_error_handlers
+from lungseg.web.layers.refusals import REFUSALS, refuse
 from lungseg.web.layers.telemetry import TelemetryLayer
 from lungseg.web.openapi import describe_api
 from lungseg.web.state import Lifecycle, State
@@ -53,10 +53,6 @@ LOG = logging.getLogger("lungseg.app")
 
 def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> FastAPI:
     """Builds the whole service; nothing is opened or started before its lifespan.
-
-    Args:
-        settings: see ``Settings``.
-        surfaces: the APIs that are served.
 
     Raises:
         ProviderMissing: a provider that is asked for is not there.
@@ -85,6 +81,7 @@ def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> 
         root_path=settings.root_path,
         redirect_slashes=False,
         lifespan=lifespan,
+        exception_handlers=dict.fromkeys(REFUSALS, refuse),
         middleware=_layers(settings, owners),
         telemetry={
             "tracing": spans is not None,
@@ -97,7 +94,6 @@ def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> 
     for surface in surfaces:
         if surface.router:
             app.include_router(surface.router)
-    add_error_handlers(app)
     describe_api(app)
     return app
 

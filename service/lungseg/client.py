@@ -12,7 +12,6 @@ import json
 import random
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any, Self
 
 import httpx
@@ -85,13 +84,10 @@ class Client:
         )
 
     def segment(self, source: Source, **parameters: Any) -> Result:
-        """Segments one slice.
+        """Segments one slice; of arrays whose intensities are HU say so by ``unit="hu"``.
 
-        Args:
-            source: a path, the content of a file, or an array of intensities (with
-                ``unit="hu"`` where they are HU).
-            **parameters: what ``SegmentQuery`` lists, for example ``threshold``, ``spacing_mm``
-                and ``window_hu`` (pairs), ``model``, ``version``.
+        Parameters are what ``SegmentQuery`` lists, for example ``threshold``, ``spacing_mm`` and
+        ``window_hu`` (pairs), ``model``, ``version``.
 
         Raises:
             ServiceError: the service refuses, or stays overloaded.
@@ -163,12 +159,7 @@ class Client:
         """Closes when the block ends."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
 

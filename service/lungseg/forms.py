@@ -17,7 +17,7 @@ SPARE_PARTS = ("lungs", "density", "intensity")
 """Members of ``statistics`` left out of the summary, in turn, should it ever get too long."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Form:
     """One form of an answer: media type, what a file's name ends with, how it is made."""
 
@@ -51,6 +51,15 @@ def compact(document: dict[str, Any]) -> str:
     return json.dumps(document, separators=(",", ":"), allow_nan=False)
 
 
+def _overlay(outcome: Outcome) -> bytes:
+    scan = outcome.scan
+    return write.overlay_png(scan.values[0], scan.unit, outcome.segmentation.labels[0])
+
+
+def _probability(outcome: Outcome) -> bytes:
+    return write.probability_png(outcome.segmentation.probability[0])
+
+
 def _dicom_seg(outcome: Outcome) -> bytes:
     contract = outcome.model.contract
     algorithm = Algorithm(name=contract.name, version=contract.version, sha256=contract.sha256)
@@ -58,33 +67,13 @@ def _dicom_seg(outcome: Outcome) -> bytes:
 
 
 FORMS: dict[str, Form] = {
-    "json": Form(
-        media_type="application/json",
-        suffix=".json",
-        encode=lambda outcome: compact(answer(outcome)).encode(),
-    ),
-    "png": Form(
-        media_type="image/png",
-        suffix=".mask.png",
-        encode=lambda outcome: write.mask_png(outcome.segmentation.mask[0]),
-    ),
-    "overlay": Form(
-        media_type="image/png",
-        suffix=".overlay.png",
-        encode=lambda outcome: write.overlay_png(
-            outcome.scan.values[0], outcome.scan.unit, outcome.segmentation.labels[0]
-        ),
-    ),
-    "probability": Form(
-        media_type="image/png",
-        suffix=".probability.png",
-        encode=lambda outcome: write.probability_png(outcome.segmentation.probability[0]),
-    ),
+    "json": Form("application/json", ".json", lambda found: compact(answer(found)).encode()),
+    "png": Form("image/png", ".mask.png", lambda found: write.mask_png(found.segmentation.mask[0])),
+    "overlay": Form("image/png", ".overlay.png", _overlay),
+    "probability": Form("image/png", ".probability.png", _probability),
     "npy": Form(
-        media_type="application/x-npy",
-        suffix=".mask.npy",
-        encode=lambda outcome: write.mask_npy(outcome.segmentation.mask[0]),
+        "application/x-npy", ".mask.npy", lambda found: write.mask_npy(found.segmentation.mask[0])
     ),
-    "dicom-seg": Form(media_type="application/dicom", suffix=".seg.dcm", encode=_dicom_seg),
+    "dicom-seg": Form("application/dicom", ".seg.dcm", _dicom_seg),
 }
 """By name; of forms with one media type, ``Accept`` means the first."""

@@ -69,13 +69,10 @@ class Segmenter:
         self._pipeline = Pipeline()
 
     def segment(self, source: Source, **parameters: Any) -> Result:
-        """Segments one slice.
+        """Segments one slice; of arrays whose intensities are HU say so by ``unit="hu"``.
 
-        Args:
-            source: a path, the content of a file, or an array of intensities (with
-                ``unit="hu"`` where they are HU).
-            **parameters: what ``SegmentQuery`` lists, for example ``threshold``, ``spacing_mm``
-                and ``window_hu`` (pairs), ``allow_non_ct``.
+        Parameters are what ``SegmentQuery`` lists, for example ``threshold``, ``allow_non_ct``,
+        ``spacing_mm`` and ``window_hu`` (pairs).
 
         Raises:
             LungsegError: the slice or a parameter is refused.

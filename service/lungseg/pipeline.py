@@ -76,13 +76,7 @@ class Pipeline:
     def segment(
         self, content: bytes, model: Model, query: SegmentQuery, watch: Stopwatch | None = None
     ) -> Outcome:
-        """Segments and measures one encoded slice.
-
-        Args:
-            content: a file that ``read_scan`` accepts.
-            model: which model.
-            query: what the caller asks for.
-            watch: hears the time of each stage and says when to stop.
+        """Segments and measures one encoded slice; the watch says when to stop.
 
         Raises:
             LungsegError: see ``read_scan``.

@@ -10,7 +10,6 @@ import time
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
 
 from lungseg.app import create_app
 from lungseg.settings import Settings
@@ -64,7 +63,7 @@ def serve(settings: Settings) -> None:
     """Runs the service until a signal ends it."""
     configure_logging(settings.log_format, settings.log_level)
     try:
-        app: FastAPI = create_app(settings)
+        app = create_app(settings)
     except (ValueError, OSError) as error:
         sys.exit(f"lungseg: {error}")
     config = uvicorn.Config(

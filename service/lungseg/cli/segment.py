@@ -8,10 +8,11 @@ import os
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -165,17 +166,15 @@ def _answers(
     inputs: list[Input], fetch: Callable[[bytes], File]
 ) -> Generator[tuple[Input, File | Refusal]]:
     """Answers in the order of the inputs; a few are worked on at a time."""
-    pending: deque[tuple[Input, Future[File | Refusal]]] = deque()
     limit = AHEAD * (os.cpu_count() or 1)
     pool = ThreadPoolExecutor(limit, thread_name_prefix="lungseg-cli")
+    begun = ((item, pool.submit(_answer, item, fetch)) for item in inputs)
     try:
-        for item in inputs:
-            pending.append((item, pool.submit(_answer, item, fetch)))
-            if len(pending) >= limit:
-                first, answer = pending.popleft()
-                yield first, answer.result()
-        for item, answer in pending:
+        pending = deque(islice(begun, limit))
+        while pending:
+            item, answer = pending.popleft()
             yield item, answer.result()
+            pending.extend(islice(begun, 1))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

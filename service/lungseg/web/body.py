@@ -10,7 +10,7 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -23,9 +23,6 @@ from lungseg.inference.errors import DeadlineExceeded
 from lungseg.inference.timing import Stopwatch
 from lungseg.inference.workers import ClientGone
 from lungseg.web.state import exchange_of, state_of
-
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
 
 T = TypeVar("T")
 _GZIP = 16 + zlib.MAX_WBITS
@@ -123,17 +120,17 @@ def unpacked_body(body: bytes, encoding: str, limit: int) -> bytes:
     return unpacked
 
 
-def single_file(body: bytes, content_type: str, name: str = "file") -> bytes:
-    """The one file of a body: the part of that name, or the body itself if it is no form.
+def single_file(body: bytes, content_type: str) -> bytes:
+    """The one file of a body: the part ``file``, or the body itself if it is no form.
 
     Raises:
-        MalformedRequest: a form that is damaged or has not exactly one part of that name.
+        MalformedRequest: a form that is damaged or has not exactly one such part.
     """
     if not content_type.lower().startswith("multipart/"):
         return body
-    found = [part for part in split_form(body, content_type, 1) if part.name == name]
+    found = [part for part in split_form(body, content_type, 1) if part.name == "file"]
     if len(found) != 1:
-        raise MalformedRequest(f"expected one form part named {name}, received {len(found)}")
+        raise MalformedRequest(f"expected one form part named file, received {len(found)}")
     return found[0].content
 
 
@@ -150,7 +147,17 @@ def split_form(body: bytes, content_type: str, max_files: int) -> list[Part]:
         raise MalformedRequest("expected multipart/form-data with a boundary")
     parts = _Parts(max_files + MAX_FORM_FIELDS)
     try:
-        parser = MultipartParser(boundary, parts.callbacks())
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": parts.begin,
+                "on_header_field": parts.take_field,
+                "on_header_value": parts.take_value,
+                "on_header_end": parts.end_header,
+                "on_part_data": parts.take_content,
+                "on_end": parts.end,
+            },
+        )
         parser.write(body)
         parser.finalize()
     except FormParserError:
@@ -170,32 +177,22 @@ class _Parts:
         self._field = bytearray()
         self._value = bytearray()
 
-    def callbacks(self) -> MultipartCallbacks:
-        return {
-            "on_part_begin": self._begin,
-            "on_header_field": self._take_field,
-            "on_header_value": self._take_value,
-            "on_header_end": self._header,
-            "on_part_data": self._take_content,
-            "on_end": self._finish,
-        }
-
-    def _begin(self) -> None:
+    def begin(self) -> None:
         if len(self.found) >= self._limit:
             raise TooManyItems(f"expected at most {self._limit} form parts, received more")
         self.found.append(Part())
 
-    def _take_field(self, data: bytes, start: int, end: int) -> None:
+    def take_field(self, data: bytes, start: int, end: int) -> None:
         self._field += data[start:end]
 
-    def _take_value(self, data: bytes, start: int, end: int) -> None:
+    def take_value(self, data: bytes, start: int, end: int) -> None:
         self._value += data[start:end]
 
-    def _take_content(self, data: bytes, start: int, end: int) -> None:
+    def take_content(self, data: bytes, start: int, end: int) -> None:
         # The whole body is parsed at once, so this comes once a part and nothing is joined.
         self.found[-1].content += data[start:end]
 
-    def _header(self) -> None:
+    def end_header(self) -> None:
         if bytes(self._field).lower() == b"content-disposition":
             _, options = parse_options_header(bytes(self._value))
             part = self.found[-1]
@@ -204,5 +201,5 @@ class _Parts:
         self._field.clear()
         self._value.clear()
 
-    def _finish(self) -> None:
+    def end(self) -> None:
         self.ended = True

@@ -14,7 +14,7 @@ from lungseg.query import Encoding, OneOf, SegmentQuery
 from lungseg.web.errors import PROBLEM, PROBLEMS, problem_document
 
 EXAMPLE_ID = "6f1c0f5e9d3b4b6c8d5e2a7f90c1d2e3"
-Format = Annotated[str, OneOf.of(FORMS)]
+Format = Annotated[str, OneOf(tuple(FORMS))]
 
 
 class SliceQuery(SegmentQuery):
