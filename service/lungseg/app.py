@@ -100,17 +100,16 @@ def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> 
 
 def _layers(settings: Settings, surfaces: Surfaces) -> list[Middleware]:
     layers = [Middleware(TelemetryLayer, surfaces=surfaces), Middleware(LimitsLayer)]
-    if not settings.cors_origins:
-        return layers
-    # Outermost, so that scripts can read every answer, that of a bug too.
-    cors = Middleware(
-        CORSMiddleware,
-        allow_origins=settings.cors_origins,
-        allow_methods=("GET", "POST"),
-        allow_headers=("*",),
-        expose_headers=EXPOSED_HEADERS,
-    )
-    return [cors, *layers]
+    if settings.cors_origins:
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            expose_headers=EXPOSED_HEADERS,
+        )
+        layers.insert(0, cors)  # outermost: scripts can read every answer, that of a bug too
+    return layers
 
 
 @contextlib.asynccontextmanager
@@ -207,9 +206,8 @@ async def _keep_models(registry: Registry, interval_s: float, done: asyncio.Even
 
 
 def _loaded(registry: Registry) -> list[str]:
-    families = registry.families().items()
     return sorted(
         f"{name}/{version.number} {version.state}{' ' if version.reason else ''}{version.reason}"
-        for name, family in families
+        for name, family in registry.families().items()
         for version in family.versions.values()
     )

@@ -37,7 +37,6 @@ class ServiceError(Exception):
     """
 
     def __init__(self, status: int, code: str, detail: str, request_id: str) -> None:
-        """Takes the members of the problem document."""
         super().__init__(f"{detail} ({status} {code}, request {request_id})")
         self.status = status
         self.code = code
@@ -76,7 +75,6 @@ class Client:
         retries: int = RETRIES,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """See the class."""
         headers = {"User-Agent": "lungseg-client"} | ({"X-API-Key": api_key} if api_key else {})
         self._retries = retries
         self._http = httpx.Client(
@@ -156,7 +154,6 @@ class Client:
         self._http.close()
 
     def __enter__(self) -> Self:
-        """Closes when the block ends."""
         return self
 
     def __exit__(self, *_error: object) -> None:

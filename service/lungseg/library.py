@@ -64,7 +64,6 @@ class Segmenter:
     """A model that segments slices; threads may share one."""
 
     def __init__(self, model: Model) -> None:
-        """Takes an open model, see ``load``."""
         self.model = model
         self._pipeline = Pipeline()
 

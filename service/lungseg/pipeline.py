@@ -42,7 +42,6 @@ class Outcome:
     def describe(self) -> dict[str, Any]:
         """The JSON answer without mask, request id and timings."""
         height, width = self.scan.size
-        spacing_mm = self.scan.spacing_mm
         flags = [asdict(flag) for flag in self.report.quality.flags]
         return {
             "model": self.model.contract.model_dump(include={"name", "version", "sha256"}),
@@ -51,7 +50,7 @@ class Outcome:
                 "height": height,
                 "media_type": self.scan.media_type,
                 "intensity_unit": self.scan.unit,
-                "spacing_mm": None if spacing_mm is None else list(spacing_mm),
+                "spacing_mm": self.scan.spacing_mm and list(self.scan.spacing_mm),
             },
             "statistics": asdict(self.report.statistics),
             "confidence": asdict(self.report.confidence),
@@ -135,13 +134,9 @@ class Pipeline:
     def fitted(
         self, content: bytes, model: Model, query: SegmentQuery, watch: Stopwatch
     ) -> FloatArray:
-        """What the network sees of one encoded slice: decode → fit, and no further.
+        """What the network sees of one encoded slice: decode → fit, and no further than that.
 
-        Returns:
-            float32 in [0, 255], shape (1, height, width, 1).
-
-        Raises:
-            LungsegError, DeadlineExceeded: see ``segment``.
+        It is float32 in [0, 255], shape (1, height, width, 1); errors are those of ``segment``.
         """
         scan = self._decode(content, query, watch)
         with watch.stage("fit"):

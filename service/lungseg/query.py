@@ -29,7 +29,6 @@ class OneOf:
     def __get_pydantic_core_schema__(
         self, _source: object, _handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        """What pydantic asks for."""
         return core_schema.literal_schema(list(self.names))
 
 
@@ -63,12 +62,8 @@ def _window(value: Any) -> tuple[float, float] | None:
     return pair
 
 
-def _lower(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
-
-
 Encoding = Annotated[str, OneOf(ENCODINGS)]
-UnitName = Annotated[str, OneOf(tuple(UNITS)), BeforeValidator(_lower)]
+UnitName = Annotated[str, OneOf(tuple(UNITS)), BeforeValidator(str.lower)]
 Spacing = Annotated[
     tuple[float, float] | None, BeforeValidator(_spacing, json_schema_input_type=str)
 ]

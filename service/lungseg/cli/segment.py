@@ -31,6 +31,8 @@ from lungseg.query import SegmentQuery
 STREAM = "-"
 AHEAD = 2
 """Requests under way per processor: one computes while the next is read."""
+Refusal = tuple[str, str]
+"""Why a slice has no answer: code and sentence."""
 HOPELESS = ("unauthorized", "unknown_model", "model_not_ready")
 """Codes after which no other file will fare better."""
 
@@ -45,14 +47,6 @@ class Input:
     def read(self) -> bytes:
         """The content; standard input where there is no path."""
         return sys.stdin.buffer.read() if self.path is None else self.path.read_bytes()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """Why a slice has no answer."""
-
-    code: str
-    sentence: str
 
 
 def add_to(commands: Any) -> None:
@@ -156,8 +150,9 @@ def _segment(
             rows.append((item.name, answer.summary))
             _write(options, item, answer.content)
         else:
-            rows.append((item.name, {"error": {"code": answer.code}}))
-            tqdm.write(f"{item.name}: {answer.sentence}", sys.stderr)
+            code, sentence = answer
+            rows.append((item.name, {"error": {"code": code}}))
+            tqdm.write(f"{item.name}: {sentence}", sys.stderr)
     _write_table(options, rows)
     return SOME_FAILED if any("error" in row for _, row in rows) else OK
 
@@ -183,12 +178,11 @@ def _answer(item: Input, fetch: Callable[[bytes], File]) -> File | Refusal:
     try:
         return fetch(item.read())
     except OSError:
-        return Refusal(code="unreadable", sentence="the file cannot be read")
+        return "unreadable", "the file cannot be read"
     except (LungsegError, ServiceError) as error:
         if error.code in HOPELESS:
             raise
-        sentence = error.detail if isinstance(error, ServiceError) else str(error)
-        return Refusal(code=error.code, sentence=sentence)
+        return error.code, error.detail if isinstance(error, ServiceError) else str(error)
 
 
 def _write(options: argparse.Namespace, item: Input, content: bytes) -> None:

@@ -14,13 +14,12 @@ from lungseg.query import Encoding, OneOf, SegmentQuery
 from lungseg.web.errors import PROBLEM, PROBLEMS, problem_document
 
 EXAMPLE_ID = "6f1c0f5e9d3b4b6c8d5e2a7f90c1d2e3"
-Format = Annotated[str, OneOf(tuple(FORMS))]
 
 
 class SliceQuery(SegmentQuery):
     """Query parameters of ``/segment``."""
 
-    format: Format | None = Field(
+    format: Annotated[str, OneOf(tuple(FORMS))] | None = Field(
         default=None, description="Form of the answer; by default after `Accept`, else `json`."
     )
 

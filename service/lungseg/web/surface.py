@@ -55,12 +55,7 @@ ELSEWHERE = Surface(prefixes=())
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surfaces:
-    """All APIs of an application.
-
-    Attributes:
-        members: in any order.
-        root_path: what a gateway may have left in front of a path.
-    """
+    """All APIs of an application; ``root_path`` may be left in front of a path by a gateway."""
 
     members: tuple[Surface, ...]
     root_path: str = ""

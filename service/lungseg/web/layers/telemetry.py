@@ -31,12 +31,11 @@ class TelemetryLayer:
     """Wraps the whole application; nothing that happens inside goes unseen or unanswered."""
 
     def __init__(self, app: ASGIApp, surfaces: Surfaces) -> None:
-        """Takes what to wrap, and whose requests may come."""
         self._app = app
         self._surfaces = surfaces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
+        """Answers one request or hands it on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

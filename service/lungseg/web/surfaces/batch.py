@@ -93,11 +93,6 @@ class Done:
     document: dict[str, Any]
     png: bytes = b""
 
-    @property
-    def text(self) -> str:
-        """The item as compact JSON."""
-        return compact(self.document)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
@@ -172,10 +167,11 @@ async def segment_batch(request: Request, query: Annotated[BatchQuery, Query()])
     members = await compute(request, lambda body: _members(body, content_type, state.settings))
     batch = Batch(state=state, exchange=exchange, model=model, query=query)
     if form == "ndjson":
-        return StreamingResponse(_lines(batch, members), media_type=NDJSON)
-    results = await _unless_gone(request, _collect(batch, members))
+        lines = (compact(done.document) + "\n" async for done in batch.results(members))
+        return StreamingResponse(lines, media_type=NDJSON)
+    results = await _all_unless_gone(request, batch.results(members))
     if form == "json":
-        content = f'{{"items":[{",".join(result.text for result in results)}]}}'
+        content = compact({"items": [result.document for result in results]})
         return Response(content, media_type="application/json")
     packed = await asyncio.to_thread(_zip, results)
     return Response(packed, media_type=ZIP)
@@ -210,19 +206,13 @@ def _counted(members: list[Member], limit: int) -> list[Member]:
     return members
 
 
-async def _collect(batch: Batch, members: list[Member]) -> list[Done]:
-    return [result async for result in batch.results(members)]
-
-
-async def _lines(batch: Batch, members: list[Member]) -> AsyncGenerator[str]:
-    async for result in batch.results(members):
-        yield result.text + "\n"
-
-
-async def _unless_gone(request: Request, work: Any) -> list[Done]:
+async def _all_unless_gone(request: Request, results: AsyncGenerator[Done]) -> list[Done]:
     """Awaits the results, or stops them when the client leaves."""
-    task = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(disconnected(request))
+
+    async def collect() -> list[Done]:
+        return [result async for result in results]
+
+    task, leaving = asyncio.create_task(collect()), asyncio.create_task(disconnected(request))
     try:
         await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():

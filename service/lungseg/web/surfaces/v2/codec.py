@@ -41,14 +41,7 @@ class InferRequest:
 def parse(
     body: bytes, header_length: str, input_name: str, output_name: str, max_items: int
 ) -> InferRequest:
-    """Reads a request.
-
-    Args:
-        body: JSON, perhaps with tensors behind it.
-        header_length: bytes of the JSON part; empty = all.
-        input_name: the only input there is.
-        output_name: the only output there is.
-        max_items: most images.
+    """Reads a request: JSON of ``header_length`` bytes (empty = all), perhaps tensors behind it.
 
     Raises:
         MalformedRequest: it is not of the protocol's form.
@@ -74,16 +67,13 @@ def parse(
 def render(
     request: InferRequest, head: dict[str, Any], output_name: str, mask: FloatArray
 ) -> tuple[bytes, str]:
-    """Writes a response.
+    """Writes a response: the body, and the length of its JSON part, empty when that is all.
 
     Args:
         request: what is answered.
         head: ``model_name`` and ``model_version``.
         output_name: of the tensor.
         mask: float32, shape (N, height, width, 1).
-
-    Returns:
-        The body, and the length of its JSON part, empty when that is all.
     """
     if request.id is not None:
         head = {**head, "id": request.id}
