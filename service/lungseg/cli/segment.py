@@ -114,11 +114,10 @@ def _inputs(names: Sequence[str]) -> list[Input]:
         if name == STREAM:
             found.append(Input(path=None, name="stdin"))
         elif path.is_dir():
-            files = (file for file in sorted(path.rglob("*")) if file.is_file())
             found += [
                 Input(path=file, name=str(file.relative_to(path)))
-                for file in files
-                if not file.name.startswith(".")
+                for file in sorted(path.rglob("*"))
+                if file.is_file() and not file.name.startswith(".")
             ]
         elif path.exists():
             found.append(Input(path=path, name=path.name))
