@@ -16,12 +16,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = ["Client", "Segmenter", "ServiceError", "__version__", "load"]
-_HOMES = {
-    "Client": "client",
-    "ServiceError": "client",
-    "Segmenter": "library",
-    "load": "library",
-}
+_HOMES = {"Client": "client", "ServiceError": "client", "Segmenter": "library", "load": "library"}
 
 
 def __getattr__(name: str) -> Any:

@@ -58,10 +58,7 @@ class Result:
 class File:
     """An answer that is a file: a picture, an array, a DICOM segmentation, JSON.
 
-    Attributes:
-        content: its bytes.
-        media_type: what they are.
-        summary: model, image, statistics, confidence and quality, as in the JSON answer.
+    Its summary is the JSON answer's model, image, statistics, confidence and quality.
     """
 
     content: bytes
