@@ -78,7 +78,6 @@ def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> 
         version=lungseg.__version__,
         summary="Lung segmentation in chest CT slices",
         description=home.RESEARCH_ONLY,
-        root_path=settings.root_path,
         redirect_slashes=False,
         lifespan=lifespan,
         exception_handlers=dict.fromkeys(REFUSALS, refuse),

@@ -17,6 +17,7 @@ from typing import Any, Self
 import httpx
 
 from lungseg.answers import MASK_ENCODING, File, Result, Source, as_texts, content_of
+from lungseg.core.errors import LungsegError
 
 TIMEOUT_S = 60.0
 RETRIES = 4
@@ -27,7 +28,7 @@ LONGEST_PAUSE_S = 30.0
 _RETRIED = 503
 
 
-class ServiceError(Exception):
+class ServiceError(LungsegError, code="unknown"):
     """The service refused.
 
     Attributes:

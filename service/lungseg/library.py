@@ -82,6 +82,8 @@ class Segmenter:
 
     def fetch(self, source: Source, form: str, **parameters: Any) -> File:
         """As ``segment``, but makes a file: the form is a name of ``FORMS``."""
+        if form not in FORMS:
+            raise InvalidParameter(f"expected a form among {', '.join(FORMS)}, received another")
         outcome = self._outcome(source, parameters)
         return File(
             content=FORMS[form].encode(outcome),

@@ -26,7 +26,7 @@ from lungseg.core.errors import LungsegError
 from lungseg.formats.table import statistics_csv
 from lungseg.forms import FORMS
 from lungseg.library import DEFAULT_MODEL, checked_query, load
-from lungseg.query import SegmentQuery
+from lungseg.query import OneOf, SegmentQuery
 
 STREAM = "-"
 AHEAD = 2
@@ -61,7 +61,11 @@ def add_to(commands: Any) -> None:
     add("--url", help="of a server; without it the model runs in this process")
     add("--models-dir", type=Path, help="folder of models for running here")
     for name, item in SegmentQuery.model_fields.items():
-        switch = {"action": "store_true", "default": None} if item.annotation is bool else {}
+        switch: dict[str, Any] = {}
+        if item.annotation is bool:
+            switch = {"action": "store_true", "default": None}
+        elif names := [kind.names for kind in item.metadata if isinstance(kind, OneOf)]:
+            switch = {"choices": names[0]}
         add(
             f"--{name.replace('_', '-')}",
             help=(item.description or "").replace("%", "%%"),

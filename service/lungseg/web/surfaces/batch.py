@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import re
-import zipfile
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +15,7 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
 
 from lungseg.core.errors import LungsegError, MalformedRequest, TooManyItems, UnsupportedMediaType
-from lungseg.formats.archive import ArchiveLimits, Member, is_zip, open_archive
+from lungseg.formats.archive import ArchiveLimits, Member, is_zip, open_archive, write_archive
 from lungseg.formats.table import statistics_csv
 from lungseg.forms import FORMS, compact
 from lungseg.inference.errors import Overloaded
@@ -224,17 +222,15 @@ async def _all_unless_gone(request: Request, results: AsyncGenerator[Done]) -> l
 
 
 def _zip(results: list[Done]) -> bytes:
-    """A mask per slice that has one, and ``statistics.csv`` of all; the same input, same bytes."""
-    stream = io.BytesIO()
+    """A mask per slice that has one, and ``statistics.csv`` of all."""
     documents = [result.document for result in results]
     table = statistics_csv((document["filename"], document) for document in documents)
-    with zipfile.ZipFile(stream, "w") as archive:
-        for index, result in enumerate(results):
-            if result.png:
-                name = _safe_name(index, result.document["filename"])
-                archive.writestr(zipfile.ZipInfo(name), result.png)
-        archive.writestr(zipfile.ZipInfo("statistics.csv"), table, zipfile.ZIP_DEFLATED)
-    return stream.getvalue()
+    masks = {
+        _safe_name(index, result.document["filename"]): result.png
+        for index, result in enumerate(results)
+        if result.png
+    }
+    return write_archive({**masks, "statistics.csv": table.encode()})
 
 
 def _safe_name(index: int, filename: str) -> str:
