@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,10 +58,7 @@ class Result:
 class File:
     """An answer that is a file: a picture, an array, a DICOM segmentation, JSON.
 
-    Attributes:
-        content: its bytes.
-        media_type: what they are.
-        summary: model, image, statistics, confidence and quality, as in the JSON answer.
+    Its summary is the JSON answer's model, image, statistics, confidence and quality.
     """
 
     content: bytes
@@ -90,7 +87,7 @@ def as_texts(parameters: Mapping[str, Any]) -> dict[str, str]:
     for name, value in parameters.items():
         if isinstance(value, bool):
             texts[name] = "true" if value else "false"
-        elif isinstance(value, tuple | list):
+        elif isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
             texts[name] = ",".join(map(str, value))
         elif value is not None:
             texts[name] = str(value)

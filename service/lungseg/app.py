@@ -26,7 +26,7 @@ from lungseg.pipeline import Pipeline
 from lungseg.settings import Settings
 from lungseg.web.layers.limits import LimitsLayer
 from lungseg.web.layers.metrics import Metrics
-from lungseg.web.layers.refusals import add_error_handlers
+from lungseg.web.layers.refusals import REFUSALS, refuse
 from lungseg.web.layers.telemetry import TelemetryLayer
 from lungseg.web.openapi import describe_api
 from lungseg.web.state import Lifecycle, State
@@ -54,10 +54,6 @@ LOG = logging.getLogger("lungseg.app")
 def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> FastAPI:
     """Builds the whole service; nothing is opened or started before its lifespan.
 
-    Args:
-        settings: see ``Settings``.
-        surfaces: the APIs that are served.
-
     Raises:
         ProviderMissing: a provider that is asked for is not there.
         ValueError: an API key is malformed, or tracing is asked for but not installed.
@@ -82,9 +78,9 @@ def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> 
         version=lungseg.__version__,
         summary="Lung segmentation in chest CT slices",
         description=home.RESEARCH_ONLY,
-        root_path=settings.root_path,
         redirect_slashes=False,
         lifespan=lifespan,
+        exception_handlers=dict.fromkeys(REFUSALS, refuse),
         middleware=_layers(settings, owners),
         telemetry={
             "tracing": spans is not None,
@@ -97,24 +93,22 @@ def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> 
     for surface in surfaces:
         if surface.router:
             app.include_router(surface.router)
-    add_error_handlers(app)
     describe_api(app)
     return app
 
 
 def _layers(settings: Settings, surfaces: Surfaces) -> list[Middleware]:
     layers = [Middleware(TelemetryLayer, surfaces=surfaces), Middleware(LimitsLayer)]
-    if not settings.cors_origins:
-        return layers
-    # Outermost, so that scripts can read every answer, that of a bug too.
-    cors = Middleware(
-        CORSMiddleware,
-        allow_origins=settings.cors_origins,
-        allow_methods=("GET", "POST"),
-        allow_headers=("*",),
-        expose_headers=EXPOSED_HEADERS,
-    )
-    return [cors, *layers]
+    if settings.cors_origins:
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            expose_headers=EXPOSED_HEADERS,
+        )
+        layers.insert(0, cors)  # outermost: scripts can read every answer, that of a bug too
+    return layers
 
 
 @contextlib.asynccontextmanager
@@ -211,9 +205,8 @@ async def _keep_models(registry: Registry, interval_s: float, done: asyncio.Even
 
 
 def _loaded(registry: Registry) -> list[str]:
-    families = registry.families().items()
     return sorted(
         f"{name}/{version.number} {version.state}{' ' if version.reason else ''}{version.reason}"
-        for name, family in families
+        for name, family in registry.families().items()
         for version in family.versions.values()
     )

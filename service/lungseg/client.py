@@ -12,12 +12,12 @@ import json
 import random
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
 from lungseg.answers import MASK_ENCODING, File, Result, Source, as_texts, content_of
+from lungseg.core.errors import LungsegError
 
 TIMEOUT_S = 60.0
 RETRIES = 4
@@ -28,7 +28,7 @@ LONGEST_PAUSE_S = 30.0
 _RETRIED = 503
 
 
-class ServiceError(Exception):
+class ServiceError(LungsegError, code="unknown"):
     """The service refused.
 
     Attributes:
@@ -38,7 +38,6 @@ class ServiceError(Exception):
     """
 
     def __init__(self, status: int, code: str, detail: str, request_id: str) -> None:
-        """Takes the members of the problem document."""
         super().__init__(f"{detail} ({status} {code}, request {request_id})")
         self.status = status
         self.code = code
@@ -77,7 +76,6 @@ class Client:
         retries: int = RETRIES,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """See the class."""
         headers = {"User-Agent": "lungseg-client"} | ({"X-API-Key": api_key} if api_key else {})
         self._retries = retries
         self._http = httpx.Client(
@@ -85,13 +83,10 @@ class Client:
         )
 
     def segment(self, source: Source, **parameters: Any) -> Result:
-        """Segments one slice.
+        """Segments one slice; of arrays whose intensities are HU say so by ``unit="hu"``.
 
-        Args:
-            source: a path, the content of a file, or an array of intensities (with
-                ``unit="hu"`` where they are HU).
-            **parameters: what ``SegmentQuery`` lists, for example ``threshold``, ``spacing_mm``
-                and ``window_hu`` (pairs), ``model``, ``version``.
+        Parameters are what ``SegmentQuery`` lists, for example ``threshold``, ``spacing_mm`` and
+        ``window_hu`` (pairs), ``model``, ``version``.
 
         Raises:
             ServiceError: the service refuses, or stays overloaded.
@@ -160,15 +155,9 @@ class Client:
         self._http.close()
 
     def __enter__(self) -> Self:
-        """Closes when the block ends."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
 

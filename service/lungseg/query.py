@@ -7,9 +7,8 @@ library's keyword arguments are derived from them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -27,15 +26,9 @@ class OneOf:
 
     names: tuple[str, ...]
 
-    @classmethod
-    def of(cls, table: Iterable[str]) -> OneOf:
-        """The names of a table, in its order."""
-        return cls(tuple(table))
-
     def __get_pydantic_core_schema__(
         self, _source: object, _handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        """What pydantic asks for."""
         return core_schema.literal_schema(list(self.names))
 
 
@@ -43,7 +36,7 @@ def _numbers(value: Any) -> tuple[float, float] | None:
     """``a,b`` as two finite numbers, None as itself."""
     if isinstance(value, list | tuple):
         # FastAPI collects a parameter whose type is a tuple into a list; the library takes pairs.
-        value = ",".join(map(str, cast("list[object]", value)))
+        value = ",".join(map(str, value))
     if value is None:
         return None
     try:
@@ -69,12 +62,8 @@ def _window(value: Any) -> tuple[float, float] | None:
     return pair
 
 
-def _lower(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
-
-
-Encoding = Annotated[str, OneOf.of(ENCODINGS)]
-UnitName = Annotated[str, OneOf.of(UNITS), BeforeValidator(_lower)]
+Encoding = Annotated[str, OneOf(ENCODINGS)]
+UnitName = Annotated[str, OneOf(tuple(UNITS)), BeforeValidator(str.lower)]
 Spacing = Annotated[
     tuple[float, float] | None, BeforeValidator(_spacing, json_schema_input_type=str)
 ]

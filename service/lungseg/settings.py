@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     answers every network."""
     port: int = Field(default=8000, ge=0, le=65535)
     """The TCP port on which the service listens; 0 takes any free one."""
-    root_path: str = ""
+    root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
     """The path under which a gateway publishes the service, such as `/lungs`; the service writes it
     into its own links."""
     keep_alive_s: int = Field(default=75, ge=1)

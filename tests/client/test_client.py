@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
+import lungseg
 from lungseg import client as module
 from lungseg.client import Client, ServiceError
 from tests.serving import Running, running
@@ -113,6 +114,7 @@ def test_refusals_become_errors_that_say_why(service: Running) -> None:
     with Client(service.url) as client, pytest.raises(ServiceError) as raised:
         client.segment(b"text")
     assert (raised.value.status, raised.value.code) == (415, "unsupported_media_type")
+    assert isinstance(raised.value, lungseg.LungsegError)
     assert "expected PNG" in raised.value.detail
     assert raised.value.request_id in str(raised.value)
 

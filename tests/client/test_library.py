@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom.multival import MultiValue
 
 import lungseg
 from lungseg.core.errors import InvalidParameter, UndecodableImage
@@ -44,8 +45,10 @@ def test_it_answers_as_the_service_does(
 def test_arrays_are_hu_where_the_caller_says_so(
     segmenter: lungseg.Segmenter, phantom: Phantom, dtype: str
 ) -> None:
+    # a header's own values are pairs of another kind
+    pair = np.array([0.7, 0.6]) if dtype == "int16" else MultiValue(float, [0.7, 0.6])
     hu = phantom.hu if dtype != "uint16" else np.clip(phantom.hu, 0, None)
-    result = segmenter.segment(hu.astype(dtype), unit="HU", spacing_mm=(0.7, 0.6))
+    result = segmenter.segment(hu.astype(dtype), unit="HU", spacing_mm=pair)
     assert result.image["intensity_unit"] == "HU"
     assert result.image["spacing_mm"] == [0.7, 0.6]
     assert "not_calibrated_hu" not in result.flags
@@ -68,6 +71,8 @@ def test_what_is_wrong_is_said(segmenter: lungseg.Segmenter, grey_png: bytes) ->
         segmenter.segment(grey_png, threshold=3)
     with pytest.raises(InvalidParameter, match="tresh"):
         segmenter.segment(grey_png, tresh=0.5)
+    with pytest.raises(InvalidParameter, match="overlay"):
+        segmenter.fetch(grey_png, "gif")
     with pytest.raises(InvalidParameter, match="one model"):
         segmenter.segment(grey_png, model="other")
     with pytest.raises(UndecodableImage):

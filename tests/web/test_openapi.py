@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from lungseg.web.errors import PROBLEMS
 from lungseg.web.schemas import SliceQuery
+from tests.serving import running
 
 SNAPSHOT = Path(__file__).parents[1] / "golden" / "openapi.json"
 FEWEST_WORDS = 8
@@ -61,6 +63,24 @@ def test_the_docs_page_needs_no_other_server(client: httpx.Client) -> None:
     for path in files:
         assert path.startswith("/docs-files/")
         assert client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_docs_page_works_under_a_path(models: Path, kept: bool) -> None:
+    """Whether a gateway takes the prefix off or leaves it, page and files are found."""
+    with running(models, root_path="/lungs") as service:
+
+        def get(path: str) -> httpx.Response:
+            assert path.startswith("/lungs/")
+            return service.client.get(path if kept else path.removeprefix("/lungs"))
+
+        page = get("/lungs/docs")
+        for path in re.findall(r'(?:src|href)="([^"]+)"', page.text):
+            assert get(path).status_code == 200
+        document = get(*re.findall(r"url: '([^']+)'", page.text))
+        assert document.json()["servers"] == [{"url": "/lungs"}]
+        assert get("/lungs/readyz").status_code == 200
+        assert get("/lungs/nowhere").status_code == 404
 
 
 def test_importing_the_service_loads_nothing_of_training() -> None:

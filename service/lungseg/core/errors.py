@@ -6,13 +6,11 @@ Each class stands for one ``code`` of the HTTP contract; the status of each is i
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class LungsegError(Exception):
     """Base of every error that a caller can cause or must hear about."""
 
-    code: ClassVar[str] = "internal_error"
+    code: str = "internal_error"
 
     def __init_subclass__(cls, *, code: str) -> None:
         super().__init_subclass__()

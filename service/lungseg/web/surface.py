@@ -16,10 +16,6 @@ Render = Callable[[str, str, str], Response]
 """Writes an error: its code, its sentence, the request id."""
 
 
-def _one_slice(settings: Settings) -> int:
-    return settings.max_body_bytes
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surface:
     """One API, or a part of one with rules of its own.
@@ -37,7 +33,7 @@ class Surface:
     prefixes: tuple[str, ...]
     router: APIRouter | None = None
     render: Render = problem
-    body_limit: Callable[[Settings], int] = _one_slice
+    body_limit: Callable[[Settings], int] = lambda settings: settings.max_body_bytes
     needs_key: bool = True
     takes_work: bool = False
     quiet: bool = False
@@ -59,12 +55,7 @@ ELSEWHERE = Surface(prefixes=())
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surfaces:
-    """All APIs of an application.
-
-    Attributes:
-        members: in any order.
-        root_path: what a gateway may have left in front of a path.
-    """
+    """All APIs of an application; ``root_path`` may be left in front of a path by a gateway."""
 
     members: tuple[Surface, ...]
     root_path: str = ""

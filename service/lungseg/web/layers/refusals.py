@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -19,6 +19,7 @@ from lungseg.web.state import Exchange, exchange_of
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that left; it is logged and counted, never received."""
+REFUSALS = (LungsegError, RequestValidationError, HTTPException, ClientGone)
 _CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed", 400: "malformed_request"}
 
 
@@ -34,13 +35,8 @@ def respond(error: LungsegError, exchange: Exchange) -> Response:
     return _answer(error.code, str(error), exchange, headers)
 
 
-def add_error_handlers(app: FastAPI) -> None:
-    """Teaches an application how errors are answered."""
-    for kind in (LungsegError, RequestValidationError, HTTPException, ClientGone):
-        app.add_exception_handler(kind, _refuse)
-
-
-async def _refuse(request: Request, error: Exception) -> Response:
+async def refuse(request: Request, error: Exception) -> Response:
+    """The answer to an exception of ``REFUSALS``."""
     exchange = exchange_of(request.scope)
     match error:
         case LungsegError():
