@@ -104,8 +104,9 @@ class Pipeline:
         """
         watch = watch or Stopwatch()
         view, rule = usual_view(scan), model.contract.mask
-        threshold = _or(query.threshold, rule.threshold)
-        largest = _or(query.largest_components, rule.largest_components)
+        threshold = query.threshold or rule.threshold
+        asked = query.largest_components
+        largest = rule.largest_components if asked is None else asked
         probability = np.zeros((0, *scan.size), np.float32)
         masks: list[BoolArray] = []
         certainty = Certainty()
@@ -152,7 +153,3 @@ class Pipeline:
                 unit=UNITS[query.unit],
                 allow_non_ct=self.allow_non_ct or query.allow_non_ct,
             )
-
-
-def _or(value: Any, default: Any) -> Any:
-    return default if value is None else value

@@ -76,56 +76,36 @@ class SegmentQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     encoding: Encoding = Field(
-        default="coco_rle",
-        description="The mask within a JSON answer is written in this encoding.",
+        default="coco_rle", description="The mask within a JSON answer is written in this encoding."
     )
     threshold: float | None = Field(
         default=None,
         gt=0,
         lt=1,
-        description=(
-            "A pixel is lung where its probability is at least this; by default the model's own "
-            "threshold holds."
-        ),
+        description="Lung begins at this probability; by default the model's own threshold holds.",
     )
     spacing_mm: Spacing = Field(
         default=None,
-        description=(
-            "The pixels are so far apart, as `row,column` in mm; a file that carries its own "
-            "spacing keeps that."
-        ),
+        description="Rows and columns lie so far apart, `row,column` in mm, where no file says it.",
         examples=["0.7,0.7"],
     )
     window_hu: Window = Field(
         default=None,
-        description=(
-            "Black and white of an 8 or 16 bit picture stand for these HU, as `low,high`; for "
-            "DICOM this means nothing, since its header says what its values are."
-        ),
+        description="A picture's black and white stand for these HU, `low,high`; not for DICOM.",
         examples=["-1000,400"],
     )
     unit: UnitName = Field(
         default="grey",
-        description=(
-            "The values of an array, or of a signed or floating-point TIFF, are HU or grey "
-            "levels; for DICOM this means nothing, since its header says what its values are."
-        ),
+        description="An array's or a signed or floating-point TIFF's values are this; not DICOM's.",
     )
     largest_components: int | None = Field(
         default=None,
         ge=0,
         le=1000,
-        description=(
-            "Only so many connected regions are kept, the largest ones, and 0 keeps all; by "
-            "default the model's own number holds."
-        ),
+        description="So many regions are kept, 0 keeps all; by default the model's own rule holds.",
     )
     allow_non_ct: bool = Field(
-        default=False,
-        description=(
-            "A DICOM object that is no CT slice is accepted all the same, and its answer has the "
-            "flag `not_ct`."
-        ),
+        default=False, description="A DICOM that is no CT slice is accepted, with a flag."
     )
     model: str | None = Field(
         default=None,
@@ -135,8 +115,5 @@ class SegmentQuery(BaseModel):
     version: str | None = Field(
         default=None,
         min_length=1,
-        description=(
-            "The version of this number answers; by default it is the one of that model that "
-            "serves."
-        ),
+        description="Its version of this number answers; by default it is the one that serves.",
     )

@@ -1,4 +1,4 @@
-"""The command line: one module a command; each adds its options and runs.
+"""The command line: each module adds its commands and runs them.
 
 Exit codes: 0 = every file was segmented, 1 = some were refused (standard error says which and
 why), 2 = nothing could be done: wrong usage, no files, no model, no server.
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 import lungseg
-from lungseg.cli import sample, segment, serve
+from lungseg.cli import segment, serve
 from lungseg.cli.errors import UNUSABLE, UsageError
 
 
@@ -35,6 +35,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"lungseg {lungseg.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (segment, serve, sample):
+    for command in (segment, serve):
         command.add_to(commands)
     return parser
