@@ -33,6 +33,7 @@ from lungseg.web.state import Lifecycle, State
 from lungseg.web.surface import Surface, Surfaces
 from lungseg.web.surfaces import batch, health, home, models, segment
 from lungseg.web.surfaces.v2 import routes as v2
+from lungseg.web.surfaces.v2.codec import HEADER_LENGTH
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -46,7 +47,7 @@ SURFACES = (
     *home.SURFACES,
 )
 """Every API that is served."""
-EXPOSED_HEADERS = ("X-Request-ID", "X-Segmentation", "Server-Timing")
+EXPOSED_HEADERS = ("X-Request-ID", "X-Segmentation", "Server-Timing", "Retry-After", HEADER_LENGTH)
 """What scripts of other origins may read."""
 LOG = logging.getLogger("lungseg.app")
 
@@ -103,7 +104,7 @@ def _layers(settings: Settings, surfaces: Surfaces) -> list[Middleware]:
         cors = Middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=("GET", "POST"),
+            allow_methods=("GET", "HEAD", "POST"),
             allow_headers=("*",),
             expose_headers=EXPOSED_HEADERS,
         )

@@ -9,7 +9,7 @@ SAMPLE_CITATION = (
     "Archive (Clark et al. 2013, J Digit Imaging 26:1045), CC BY 3.0."
 )
 _PACKAGE = Path(__file__).parent
-_BUNDLE = "*/*/contract.json"
+_BUNDLE = "*/[1-9]*/model.onnx"
 
 
 def sample_slice() -> Path:

@@ -32,13 +32,16 @@ def test_it_answers_as_the_service_does(
     here = segmenter.segment(path, threshold=0.4)
     with lungseg.Client(service.url) as client:
         there = client.segment(dicom, threshold=0.4)
-        png = client.fetch(dicom, "png")
+        png, as_json = client.fetch(dicom, "png"), client.fetch(dicom, "json")
     assert np.array_equal(here.mask, there.mask)
     assert here.statistics == there.statistics
     assert (here.confidence, here.flags) == (there.confidence, there.flags)
     assert (here.image, here.model) == (there.image, there.model)
     assert segmenter.fetch(path, "png").content == png.content
     assert segmenter.fetch(path, "png").summary == png.summary
+    assert segmenter.fetch(path, "json").summary == as_json.summary
+    assert here == here  # noqa: PLR0124 - an array has no one truth value
+    assert here != there
 
 
 @pytest.mark.parametrize("dtype", ["int16", "float32", "float64", "uint16"])
@@ -77,6 +80,9 @@ def test_what_is_wrong_is_said(segmenter: lungseg.Segmenter, grey_png: bytes) ->
         segmenter.segment(grey_png, model="other")
     with pytest.raises(UndecodableImage):
         segmenter.segment(np.zeros((2, 2, 2, 2)))
+    for odd in (np.ma.masked_less(np.zeros((9, 9)), 1), np.array([[None]])):
+        with pytest.raises(UndecodableImage, match="plain array"):
+            segmenter.segment(odd)
     with pytest.raises(OSError, match="nowhere"):
         segmenter.segment("nowhere.dcm")
 

@@ -7,6 +7,7 @@ why), 2 = nothing could be done: wrong usage, no files, no model, no server.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UsageError, OSError) as error:
         print(f"lungseg: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        pass
+        os._exit(UNUSABLE)  # at once: threads may still wait for a silent server
     return UNUSABLE
 
 

@@ -65,7 +65,7 @@ def add_to(commands: Any) -> None:
         if item.annotation is bool:
             switch = {"action": "store_true", "default": None}
         elif names := [kind.names for kind in item.metadata if isinstance(kind, OneOf)]:
-            switch = {"choices": names[0]}
+            switch = {"choices": names[0], "type": str.lower}
         add(
             f"--{name.replace('_', '-')}",
             help=(item.description or "").replace("%", "%%"),
@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
             return _segment(options, inputs, fetch)
     except (LungsegError, ServiceError) as error:
         raise UsageError(str(error)) from None
-    except httpx.TransportError as error:
+    except (httpx.TransportError, httpx.InvalidURL) as error:
         raise UsageError(
             f"{options.url} cannot be reached: {error or type(error).__name__}"
         ) from None
@@ -207,4 +207,4 @@ def _write_table(options: argparse.Namespace, rows: list[tuple[str, dict[str, An
         places.append(Path(options.output) / "statistics.csv")
     for place in places:
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(statistics_csv(rows), encoding="utf-8")
+        place.write_text(statistics_csv(rows), encoding="utf-8", errors="backslashreplace")

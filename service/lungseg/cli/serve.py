@@ -32,7 +32,7 @@ def add_to(commands: Any) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from lungseg.server import serve  # FastAPI and ONNX Runtime, which no other command needs
+    from lungseg.server import serve  # FastAPI, which no other command needs
 
     names = ("host", "port", "models_dir")
     given = {name: getattr(options, name) for name in names}

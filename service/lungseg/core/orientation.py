@@ -27,20 +27,17 @@ _ANY_ORDER: list[Order] = [(a, b, c) for a, b, c in permutations(range(3))]
 def usual_view(scan: Scan) -> View:
     """Finds the usual view of a scan.
 
-    Args:
-        scan: one slice keeps its plane and is turned and mirrored within it; a volume's slices
-            become the axial ones.
-
-    Returns:
-        The view. Without a known orientation the scan is taken to be in it already, by the
-        radiological convention; a sagittal slice stays as it is, without sides.
+    One slice keeps its plane and is turned and mirrored within it; a volume's slices become the
+    axial ones. Without a known orientation the scan is taken to be in the view already, by the
+    radiological convention; a sagittal slice stays as it is, without sides.
     """
     if scan.orientation is None:
         return View(laterality="radiological_convention")
     towards = _directions(scan.orientation, scan.step_mm)
     order = _closest_order(towards) if len(scan.values) > 1 else _lateral_order(towards)
     slices, rows, columns = (towards[axis] for axis in order)
-    if abs(columns[X]) < LATERAL_COSINE:
+    sided = abs(columns[X]) >= LATERAL_COSINE
+    if not sided and len(scan.values) == 1:
         return View()
     # Of a coronal slice the rows run along the body: its head belongs at the top.
     down = rows[Y] if abs(rows[Y]) >= abs(rows[Z]) else -rows[Z]
@@ -48,7 +45,7 @@ def usual_view(scan: Scan) -> View:
     return View(
         order=order,
         flipped=(bool(to_feet), bool(down < 0), bool(columns[X] < 0)),
-        laterality="dicom_orientation",
+        laterality="dicom_orientation" if sided else None,
     )
 
 

@@ -75,7 +75,8 @@ class Scan:
         """Vector from one slice to the next, the mean over the stack; None where unknown."""
         if self.positions_mm is None or len(self.positions_mm) < 2:
             return None
-        return (self.positions_mm[-1] - self.positions_mm[0]) / (len(self.positions_mm) - 1)
+        step = (self.positions_mm[-1] - self.positions_mm[0]) / (len(self.positions_mm) - 1)
+        return step if 0 < np.linalg.norm(step) < np.inf else None
 
     @property
     def affine(self) -> NDArray[np.float64] | None:

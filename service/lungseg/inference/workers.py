@@ -82,13 +82,7 @@ class Workers:
         gone: Callable[[], Coroutine[Any, Any, None]] | None = None,
         size_bytes: int = 0,
     ) -> T:
-        """Runs a job in the pool.
-
-        Args:
-            job: computes; it should call ``deadline.check`` between its stages.
-            deadline: when the answer is too late.
-            gone: waits until the client has left.
-            size_bytes: of the request's body.
+        """Runs a job in the pool, until its deadline, or until ``gone`` says that the client left.
 
         Raises:
             Overloaded: the queue is full.

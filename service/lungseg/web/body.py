@@ -39,10 +39,6 @@ class Part:
     filename: str = ""
     content: bytes = b""
 
-    def read(self) -> bytes:
-        """The content."""
-        return self.content
-
 
 async def compute(request: Request, work: Callable[[bytes], T]) -> T:
     """Receives the body, and works on it in a worker thread; ``work`` alone holds it, unpacked.

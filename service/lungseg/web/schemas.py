@@ -21,10 +21,7 @@ class SliceQuery(SegmentQuery):
 
     format: Annotated[str, OneOf(tuple(FORMS))] | None = Field(
         default=None,
-        description=(
-            "The answer has this form; by default the `Accept` header decides, and where it names "
-            "none of them the form is `json`."
-        ),
+        description="The answer has this form; by default that which `Accept` names, else `json`.",
     )
 
 

@@ -45,7 +45,7 @@ class Surface:
 
     def claim(self, path: str) -> int:
         """Length of the prefix that a path lies below; 0 = it is not this surface's."""
-        own = (p for p in self.prefixes if path == p or path.startswith(f"{p}/"))
+        own = (p for p in self.prefixes if path == p or (p != "/" and path.startswith(f"{p}/")))
         return max(map(len, own), default=0)
 
 
@@ -60,9 +60,15 @@ class Surfaces:
     members: tuple[Surface, ...]
     root_path: str = ""
 
+    def full_path(self, path: str) -> str:
+        """The path with ``root_path`` before it, whether or not a gateway has taken that off."""
+        if path == self.root_path:
+            return f"{path}/"
+        return path if path.startswith(f"{self.root_path}/") else self.root_path + path
+
     def owner(self, scope: Scope) -> Surface:
         """The surface that a request is for: the one with the longest prefix."""
-        path = scope["path"].removeprefix(self.root_path) or "/"
+        path = self.full_path(scope["path"])[len(self.root_path) :]  # what routes see, too
         best = max(self.members, key=lambda surface: surface.claim(path), default=ELSEWHERE)
         return best if best.claim(path) else ELSEWHERE
 

@@ -48,7 +48,10 @@ async def refuse(request: Request, error: Exception) -> Response:
             return respond(kind("; ".join(found)), exchange)
         case HTTPException():
             code = _CODE_OF_STATUS.get(error.status_code, LungsegError.code)
-            return _answer(code, f"{PROBLEMS[code][1]}.", exchange, dict(error.headers or {}))
+            headers = dict(error.headers or {})
+            if headers.get("Allow") == "GET":
+                headers["Allow"] = "GET, HEAD"
+            return _answer(code, f"{PROBLEMS[code][1]}.", exchange, headers)
         case _:
             exchange.code = "client_gone"
             return Response(status_code=CLIENT_CLOSED_REQUEST)

@@ -43,9 +43,8 @@ class TelemetryLayer:
         state, method = state_of(scope), scope["method"]
         exchange = _exchange(scope, state, self._surfaces.owner(scope))
         scope = {**scope, "state": {**scope["state"], "exchange": exchange}}
-        if (root := self._surfaces.root_path) and not scope["path"].startswith(f"{root}/"):
-            scope["path"] = root + scope["path"]  # a gateway has taken off what ASGI wants there
-        scope["root_path"] = root
+        scope["path"] = self._surfaces.full_path(scope["path"])
+        scope["root_path"] = self._surfaces.root_path
         if method == "HEAD":  # whatever GET answers, without its body
             scope["method"] = "GET"
         answer = _answering(exchange, send, bodiless=method == "HEAD")

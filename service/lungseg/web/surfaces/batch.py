@@ -14,7 +14,13 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
 
-from lungseg.core.errors import LungsegError, MalformedRequest, TooManyItems, UnsupportedMediaType
+from lungseg.core.errors import (
+    BodyTooLarge,
+    LungsegError,
+    MalformedRequest,
+    TooManyItems,
+    UnsupportedMediaType,
+)
 from lungseg.formats.archive import ArchiveLimits, Member, is_zip, open_archive, write_archive
 from lungseg.formats.table import statistics_csv
 from lungseg.forms import FORMS, compact
@@ -24,7 +30,7 @@ from lungseg.inference.timing import Deadline, Stopwatch
 from lungseg.inference.workers import ClientGone
 from lungseg.query import SegmentQuery
 from lungseg.settings import Settings
-from lungseg.web.body import compute, disconnected, queued, split_form
+from lungseg.web.body import Part, compute, disconnected, queued, split_form
 from lungseg.web.errors import problem_document
 from lungseg.web.layers.telemetry import SEE_LOG, log_bug
 from lungseg.web.openapi import BINARY, WORK_PROBLEMS, form_body
@@ -62,10 +68,7 @@ class BatchQuery(SegmentQuery):
 
     format: Literal["json", "ndjson", "zip"] | None = Field(
         default=None,
-        description=(
-            "The answer has this form; by default the `Accept` header decides, and where it names "
-            "none of them the form is `json`."
-        ),
+        description="The answer has this form; by default that which `Accept` names, else `json`.",
     )
 
 
@@ -185,7 +188,7 @@ def _members(body: bytes, content_type: str, limits: Settings) -> list[Member]:
         parts = split_form(body, content_type, limits.max_batch_items)
         parts = [part for part in parts if part.name == PART]
         if len(parts) != 1 or not is_zip(parts[0].content):
-            members = [Member(filename=part.filename, read=part.read) for part in parts]
+            members = [_member(part, limits.max_body_bytes) for part in parts]
             return _counted(members, limits.max_batch_items)
         body = parts[0].content
     if not is_zip(body):
@@ -198,6 +201,15 @@ def _members(body: bytes, content_type: str, limits: Settings) -> list[Member]:
         max_total_bytes=limits.max_batch_bytes,
     )
     return _counted(open_archive(body, archive_limits), limits.max_batch_items)
+
+
+def _member(part: Part, limit: int) -> Member:
+    def read() -> bytes:
+        if len(part.content) > limit:
+            raise BodyTooLarge(f"expected at most {limit} bytes a file, received more")
+        return part.content
+
+    return Member(filename=part.filename, read=read)
 
 
 def _counted(members: list[Member], limit: int) -> list[Member]:
