@@ -44,6 +44,12 @@ class TrainConfig:
     # data
     patient_pattern: str = _choice(PATIENT_PATTERN, "regular expression that names the patient")
     validation_fraction: float = _choice(0.2, "share of the patients held out for validation")
+    held_out: str = _choice(
+        "", "table of source and patient that validate, and nobody else, instead of a share"
+    )
+    keep: str = _choice(
+        "", "pairs that no rule drops: names or patterns as source/name, with commas between"
+    )
     seed: int = _choice(0, "of the split, the weights and the augmentation")
     grid: int = _choice(256, "side of the network's input in pixels")
     folds: int = _choice(0, "rounds of cross-validation, 0 = one split")
@@ -103,8 +109,10 @@ class TrainConfig:
     )
     gamma: float = _choice(1.5, "largest gamma or its inverse on grey levels")
     noise_hu: float = _choice(60.0, "largest standard deviation of added noise")
+    sharpen_probability: float = _choice(0.0, "edges enhanced as sharp kernels do, noise too")
     blur_pixels: float = _choice(1.0, "largest standard deviation of added blur")
     padding_probability: float = _choice(0.1, "a round field of view with padding outside")
+    circle: float = _choice(0.95, "least radius of that field as a share of half the side")
     background_probability: float = _choice(0.1, "another grey outside the body, table removed")
     opacity_probability: float = _choice(0.1, "a dense opacity inside the lungs, still lung")
     effusion_probability: float = _choice(0.05, "fluid at the back of the lungs, still lung")

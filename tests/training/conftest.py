@@ -35,7 +35,9 @@ def piece() -> Piece:
     phantom = make_phantom((120, 128), seed=2)
     body, _ = body_and_dark(phantom.hu)
     lung, body = phantom.lungs.astype(np.float32), body.astype(np.float32)
-    return Piece(hu=phantom.hu.astype(np.float32), lung=lung, body=body)
+    none = np.zeros_like(lung)
+    hu = phantom.hu.astype(np.float32)
+    return Piece(hu=hu, lung=lung, body=body, ignored=none, airway=none)
 
 
 def tiny(**changes: Any) -> TrainConfig:

@@ -118,3 +118,29 @@ def test_a_page_around_the_body_is_often_white(piece: Piece) -> None:
     ]
     assert 8 < sum(grey == 255 for grey in outside) < 40
     assert 12 < sum(grey == 0 for grey in outside) < 50
+
+
+def test_sharp_kernels_enhance_edges_and_nothing_else(piece: Piece) -> None:
+    """The step from lung to wall overshoots on both sides; even ground and the truth stay."""
+    step = np.where(np.arange(128) < 64, -850, 40).astype(np.float32)
+    drawn = replace(piece, hu=np.tile(step, (120, 1)))
+    wide = replace(STILL, sharpen_probability=1, window_low_hu=-6000, window_high_hu=6000)
+    reaches = []
+    for seed in range(30):
+        grey, lung = varied(drawn, wide, seed)
+        hu = grey[60] / 255 * 12000 - 6000
+        assert hu[:50] == pytest.approx(-850, abs=1)
+        assert hu[78:] == pytest.approx(40, abs=1)
+        assert hu.min() < -860
+        assert hu.max() > 50
+        reaches.append(hu.max() - 40)
+        assert np.array_equal(lung, piece.lung)
+    assert max(reaches) > 4 * min(reaches)  # from gentle to violent
+
+
+def test_a_small_circle_cuts_the_lungs(piece: Piece) -> None:
+    """Slice and truth end at the same circle."""
+    config = replace(STILL, padding_probability=1, circle=0.4)
+    shares = [varied(piece, config, seed)[1].sum() / piece.lung.sum() for seed in range(40)]
+    assert min(shares) < 0.8
+    assert max(shares) == pytest.approx(1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.fitting.losses import SMOOTH_SHARE, Dice, DiceLoss, make_loss
+from training.data.pieces import AIRWAY_TARGET
+from training.fitting.losses import AIRWAY_WEIGHT, SMOOTH_SHARE, Dice, DiceLoss, make_loss
 
 pytestmark = pytest.mark.training
 
@@ -47,3 +48,36 @@ def test_the_metric_counts_all_pixels_since_its_reset() -> None:
     dice.update_state(area(100), area(50))
     dice.update_state(area(0), area(50) * 0.4)
     assert float(dice.result()) == pytest.approx(2 * 50 / 150)
+
+
+@pytest.mark.parametrize("name", ["bce", "dice", "bce_dice", "focal"])
+def test_what_is_ignored_has_no_weight(name: str) -> None:
+    """Neither in an objective nor in its gradient's direction: any guess there costs the same."""
+    truth = area(400)
+    truth[:, 50:] = -1
+    guess = area(300) * 0.8 + 0.1
+    other = guess.copy()
+    other[:, 50:] = 0.95
+    loss = make_loss(name)
+    assert float(loss(truth, guess)) == pytest.approx(float(loss(truth, other)), abs=1e-7)
+    wrong = guess.copy()
+    wrong[:, 40:50] = 0.95
+    assert float(loss(truth, wrong)) > float(loss(truth, guess)) + 0.01
+    dice = Dice()
+    dice.update_state(truth, other)
+    assert float(dice.result()) == pytest.approx(2 * 300 / 700)
+
+
+def test_airways_weigh_more_and_are_no_lung() -> None:
+    """Pixelwise, calling them lung costs ten times what it costs elsewhere; Dice counts alike."""
+    plain, airway = area(400), area(400)
+    airway[:, 50:52] = AIRWAY_TARGET
+    wrong = area(400) * 0.8 + 0.1
+    wrong[:, 50:52] = 0.9
+    right = area(400) * 0.8 + 0.1
+    loss = make_loss("bce")
+    here, there = (float(loss(airway, one)) for one in (wrong, right))
+    assert here - there == pytest.approx(
+        AIRWAY_WEIGHT * (float(loss(plain, wrong)) - float(loss(plain, right))), rel=1e-3
+    )
+    assert float(DiceLoss()(airway, wrong)) == pytest.approx(float(DiceLoss()(plain, wrong)))

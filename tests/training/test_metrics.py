@@ -54,6 +54,12 @@ def test_invented_lung_scores_zero_and_has_no_distance() -> None:
     assert np.isnan(found.hd95)
 
 
+def test_a_lung_that_is_missed_altogether_has_no_precision() -> None:
+    """An empty mask is no precise one where there is lung."""
+    found = compare_masks(np.zeros((20, 30), bool), _box(5, 5, 4, 4))
+    assert (found.dice, found.precision, found.recall) == (0, 0, 0)
+
+
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 10_000))
 def test_medpy_agrees(seed: int) -> None:

@@ -12,9 +12,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from training.config import PATIENT_PATTERN, TrainConfig
+from training.data.cache import cache_pieces
 from training.data.dataset import Pair, list_pairs, read_sample
 from training.data.material import prepare
-from training.data.sources import Source, list_source, list_sources, parse_source
+from training.data.sources import (
+    Source,
+    list_source,
+    list_sources,
+    parse_source,
+    read_table,
+)
 from training.data.split import split_by_patient, split_fold, split_hash
 from training.errors import DataError
 from training.synthetic.phantom import make_phantom, write_dicom, write_png
@@ -252,6 +259,57 @@ def test_the_same_slice_from_two_sources_is_used_once(phantoms: Path, cache: Pat
     assert {reason for _, reason in material.dropped} == {
         f"duplicate: the same slice as a/{pair.name}" for pair, _ in material.dropped
     }
+
+
+def test_a_known_slope_makes_hu_of_a_picture(tmp_path: Path, cache: Path) -> None:
+    """The table knows what the file doesn't, and the cache tells both apart."""
+    phantom = make_phantom(SIZE, seed=4)
+    np.save(tmp_path / "a.npy", (phantom.hu / 2).astype(np.float32))
+    write_mask(phantom.lungs, tmp_path / "m.png")
+    (tmp_path / "t.csv").write_text("image,mask,hu_slope,weight\na.npy,m.png,2,0.5\n")
+    (tmp_path / "u.csv").write_text("image,mask,hu_slope\na.npy,m.png,\n")
+    (tmp_path / "bad.csv").write_text("image,mask,hu_slope\na.npy,m.png,-1\n")
+    known, unknown = (
+        read_table(tmp_path / name, source="t").pairs[0] for name in ("t.csv", "u.csv")
+    )
+    assert (known.weight, unknown.weight) == (0.5, 1.0)
+    sample = read_sample(known)
+    assert sample.scan.unit == "HU"
+    np.testing.assert_allclose(sample.scan.values[0], phantom.hu)
+    assert read_sample(unknown).scan.unit == "grey level"
+    assert len(set(cache_pieces([known, unknown], 32, cache))) == 2
+    with pytest.raises(DataError, match="line 2: expected a number above 0 for hu_slope"):
+        read_table(tmp_path / "bad.csv", source="t")
+
+
+def test_a_list_says_who_is_held_out(phantoms: Path, cache: Path, tmp_path: Path) -> None:
+    """Those patients and nobody else; a list that names nobody is an error."""
+    table = tmp_path / "held-out.csv"
+    table.write_text("source,patient,why\nphantoms,patient-0003,x\nother,patient-0001,y\n")
+    material = prepare([phantoms], TrainConfig(held_out=str(table)), cache=cache)
+    assert {pair.patient for pair in material.validation} == {"patient-0003"}
+    assert len(material.training) + len(material.validation) == 20
+    table.write_text("source,patient\nphantoms,patient-77\n")
+    with pytest.raises(DataError, match="found 0 and 20"):
+        prepare([phantoms], TrainConfig(held_out=str(table)), cache=cache)
+    table.write_text("name\nx\n")
+    with pytest.raises(DataError, match="columns source and patient"):
+        prepare([phantoms], TrainConfig(held_out=str(table)), cache=cache)
+
+
+def test_every_drop_says_how_to_keep_the_pair(phantoms: Path, tmp_path: Path) -> None:
+    """A name or a pattern overrules the cleaner, not what can't be read."""
+    copy = tmp_path / "copy"
+    shutil.copytree(phantoms, copy)
+    masks = sorted((copy / "masks").iterdir())[:2]
+    for mask in masks:
+        Image.fromarray(np.zeros((64, 64), np.uint8)).save(mask)
+    dropped = prepare([copy], TrainConfig()).dropped
+    assert [pair.name for pair, _ in dropped] == [mask.stem for mask in masks]
+    name = f"copy/{masks[0].stem}"
+    assert dropped[0][1].endswith(f"if the mask is right, --keep {name}")
+    assert len(prepare([copy], TrainConfig(keep=f"x, {name}")).dropped) == 1
+    assert not prepare([copy], TrainConfig(keep="copy/*")).dropped
 
 
 def pairs_of(patients: list[int]) -> list[Pair]:

@@ -15,6 +15,7 @@ from training.config import PATIENT_PATTERN
 from training.data.dataset import Pair
 from training.data.material import PROVENANCE
 from training.data.sources import list_sources
+from training.data.split import read_patients
 from training.errors import DataError
 from training.evaluation.compare import compare_models
 from training.evaluation.evaluate import (
@@ -25,6 +26,7 @@ from training.evaluation.evaluate import (
     worst,
     write_slices,
 )
+from training.evaluation.groups import format_groups
 from training.evaluation.report import write_report
 from training.evaluation.rules import format_rules, try_rules
 from training.evaluation.stress import format_stress, joined, stress
@@ -70,6 +72,12 @@ def register(commands: Any) -> None:
 def _add_data_flags(parser: argparse.ArgumentParser, subset: str = "all") -> None:
     add_source_flags(parser)
     parser.add_argument(
+        "--held-out",
+        type=Path,
+        metavar="FILE.csv",
+        help="only the patients of a table of source and patient",
+    )
+    parser.add_argument(
         "--subset",
         choices=("all", "validation"),
         default=subset,
@@ -89,6 +97,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             shown = list(evaluate(model, pairs, vary=through_window(low, high)))
             groups.append(summarise(f"8 bit, window [{low:g}, {high:g}]", shown))
     print(format_table(groups))
+    if any(result.areas is not None for result in results):
+        print(f"\n{format_groups(results)}")
     print("\nworst slices:")
     for result in worst(results):
         print(f"  {result.pair.source}/{result.pair.name}: Dice {result.metrics.dice:.4f}")
@@ -138,6 +148,11 @@ def _load(folder: Path) -> Model:
 def _pairs(arguments: argparse.Namespace, model: Path) -> list[Pair]:
     listings = list_sources(given_sources(arguments), patient_pattern=PATIENT_PATTERN)
     pairs = [pair for listing in listings for pair in listing.pairs]
+    if arguments.held_out:
+        patients = read_patients(arguments.held_out)
+        pairs = [pair for pair in pairs if (pair.source, pair.patient) in patients]
+        if not pairs:
+            raise DataError(f"{arguments.held_out}: names no patient that is in the data")
     if arguments.subset == "all":
         return pairs
     try:

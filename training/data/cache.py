@@ -15,14 +15,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lungseg.core.orientation import usual_view, view_spacing
 from lungseg.core.preprocess import place, resample
 from training.data.clean import suspect
 from training.data.dataset import Pair, Sample, file_hash, read_sample
 from training.data.pieces import Piece, as_piece
 
-CACHE_FORMAT = "1"
+CACHE_FORMAT = "4"
 """Part of each key of a piece: raise it when what is cached changes."""
-RULES_FORMAT = "2"
+RULES_FORMAT = "3"
 """Part of each key of a verdict: raise it when ``training.data.clean`` changes."""
 
 
@@ -54,8 +55,8 @@ def cache_pieces(pairs: Sequence[Pair], grid: int, cache: Path) -> list[Path]:
 
 def load_piece(path: Path) -> Piece:
     """Reads one cached slice."""
-    hu, lung, body = np.load(path, allow_pickle=False).astype(np.float32)
-    return Piece(hu=hu, lung=lung, body=body)
+    hu, lung, body, ignored, airway = np.load(path, allow_pickle=False).astype(np.float32)
+    return Piece(hu=hu, lung=lung, body=body, ignored=ignored, airway=airway)
 
 
 def judge(pair: Pair, cache: Path | None) -> Verdict:
@@ -80,7 +81,7 @@ def judge(pair: Pair, cache: Path | None) -> Verdict:
 
 
 def _judge(sample: Sample) -> Verdict:
-    suspicion = suspect(sample.scan.values[0], sample.mask)
+    suspicion = suspect(sample.scan.values[0], sample.mask, sample.ignored, unit=sample.scan.unit)
     found = {} if suspicion is None else asdict(suspicion)
     return Verdict(lung=bool(sample.mask.any()), **found)
 
@@ -96,8 +97,10 @@ def _cached_piece(pair: Pair, grid: int, cache: Path) -> Path:
 
 def _key(pair: Pair, purpose: str) -> str:
     key = hashlib.sha256(f"{purpose} ".encode())
-    for path in (pair.image, pair.mask):
+    for path in (pair.image, pair.mask, *([pair.airway] if pair.airway else [])):
         key.update(file_hash(path))
+    if pair.hu_slope is not None:
+        key.update(f" slope {pair.hu_slope}".encode())
     if pair.index is not None:
         key.update(f" {pair.index}".encode())
     return key.hexdigest()[:32]
@@ -111,14 +114,20 @@ def _write(target: Path, content: bytes) -> None:
 
 
 def _on_grid(pair: Pair, grid: int) -> NDArray[np.float16]:
-    """Pseudo-HU, lung share and body share on the grid, placed as serving places a slice."""
+    """Pseudo-HU and the shares of lung, body, what is ignored and airways, on the grid.
+
+    Turned to the usual view and placed as serving does, by the slice's shape in mm.
+    """
     sample = read_sample(pair)
     piece = as_piece(sample)
-    placement = place(sample.scan.size, (grid, grid))
+    view = usual_view(sample.scan)
+    given = np.stack([piece.hu, piece.lung, piece.body, piece.ignored, piece.airway])
+    shown = np.concatenate([view.apply(plane[None]) for plane in given])
+    placement = place(shown.shape[1:], (grid, grid), view_spacing(sample.scan, view))
     top, left = placement.offset
     height, width = placement.inner_size
-    planes = np.zeros((3, grid, grid), np.float16)
+    planes = np.zeros((len(shown), grid, grid), np.float16)
     planes[0] = np.float16(piece.hu.min())
-    for plane, values in zip(planes, (piece.hu, piece.lung, piece.body), strict=True):
+    for plane, values in zip(planes, shown, strict=True):
         plane[top : top + height, left : left + width] = resample(values, placement.inner_size)
     return planes

@@ -15,12 +15,16 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lungseg.core.postprocess import keep_largest
-from training.data.intensity import find_peaks
+from lungseg.core.types import Unit
+from training.data.intensity import air_and_tissue, page_around
 
 OUTSIDE_BODY_FRACTION = 0.02
 """Share of a mask that may lie outside the body."""
 MISSING_LUNG_FRACTION = 0.5
 """Area of an unlabelled dark region inside the body, as a share of the labelled area."""
+EMPTY_FRACTION = 0.1
+"""Share of the body that a dark region may fill where a mask is empty: a stomach full of gas does
+not reach it, a lung of mid-chest does."""
 MIN_DARK_FRACTION = 0.5
 """Share of a mask that must be darker than the middle between air and soft tissue."""
 MAX_LUNG_FRACTION = 0.65
@@ -29,6 +33,12 @@ MIN_OVERLAP = 0.3
 """Jaccard index of a mask with the dark regions inside the body; less is misaligned."""
 SPECK_FRACTION = 0.0005
 """Share of the slice below which a region is noise, a vessel or an airway."""
+SMALL_FRACTION = 0.015
+"""Share of the body below which a mask is the sliver of an apex or a base (10 cm² of a chest of
+700): partial volume makes it grey, so that darkness says nothing about it."""
+NOTABLE_FRACTION = 0.06
+"""Share of the body from which a dark region without a label may be a lung: gas in stomach and
+bowel takes less in all but a few, and a forgotten lung takes 10% or more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +54,13 @@ class Suspicion:
     reason: str
 
 
-def suspect(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> Suspicion | None:
+def suspect(
+    values: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    ignored: NDArray[np.bool_] | None = None,
+    *,
+    unit: Unit = "grey level",
+) -> Suspicion | None:
     """Names the first rule that a mask breaks, None for a plausible mask.
 
     A slice without lung (an empty mask on a slice without large dark regions inside the
@@ -53,19 +69,24 @@ def suspect(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> Suspicion |
     Args:
         values: intensities, shape (Y, X), any unit in which air is darker than tissue.
         mask: bool, shape (Y, X).
+        ignored: bool, the same shape: where nobody can tell, no rule looks.
+        unit: of the intensities.
     """
-    body, dark = body_and_dark(values)
-    inside = _without_specks(dark & body)
+    body, dark = body_and_dark(values, unit)
+    known = np.ones(mask.shape, bool) if ignored is None else ~ignored
+    inside = _without_specks(dark & body & known)
     if not mask.any():
-        if inside.mean() > MISSING_LUNG_FRACTION * 0.1:
-            return Suspicion(code="empty_mask", reason="the mask is empty, the slice is not")
+        share = _largest_area(inside) / max(1, int(body.sum()))
+        if share > EMPTY_FRACTION:
+            return Suspicion(
+                code="empty_mask",
+                reason=f"the mask is empty, but a dark region fills {share:.0%} of the body",
+            )
         return None
-    return (
-        _beyond_body(mask, body)
-        or _bright(mask, dark)
-        or _incomplete(mask, inside)
-        or _misaligned(mask, inside)
-    )
+    found = _beyond_body(mask, body) or _incomplete(mask, inside, body)
+    if found is not None or mask.sum() < SMALL_FRACTION * body.sum():
+        return found
+    return _bright(mask, dark) or _misaligned(mask, inside)
 
 
 def _beyond_body(mask: NDArray[np.bool_], body: NDArray[np.bool_]) -> Suspicion | None:
@@ -85,13 +106,17 @@ def _bright(mask: NDArray[np.bool_], dark: NDArray[np.bool_]) -> Suspicion | Non
     return Suspicion(code="not_dark", reason=f"only {darkness:.0%} of the mask is dark")
 
 
-def _incomplete(mask: NDArray[np.bool_], inside: NDArray[np.bool_]) -> Suspicion | None:
-    missing = _largest_area(_without_specks(inside & ~mask)) / int(mask.sum())
-    if missing <= MISSING_LUNG_FRACTION:
+def _incomplete(
+    mask: NDArray[np.bool_], inside: NDArray[np.bool_], body: NDArray[np.bool_]
+) -> Suspicion | None:
+    area = _largest_area(_without_specks(inside & ~mask))
+    of_mask, of_body = area / int(mask.sum()), area / max(1, int(body.sum()))
+    if of_mask <= MISSING_LUNG_FRACTION or of_body <= NOTABLE_FRACTION:
         return None
     return Suspicion(
         code="missing_lung",
-        reason=f"an unlabelled dark region in the body has {missing:.0%} of the mask's area",
+        reason=f"an unlabelled dark region has {of_mask:.0%} of the mask's area "
+        f"and {of_body:.0%} of the body's",
     )
 
 
@@ -105,17 +130,19 @@ def _misaligned(mask: NDArray[np.bool_], inside: NDArray[np.bool_]) -> Suspicion
 
 
 def body_and_dark(
-    values: NDArray[np.float32],
+    values: NDArray[np.float32], unit: Unit = "grey level"
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """The body with everything it encloses, and what is darker than half-way to tissue.
 
     Args:
         values: intensities, shape (Y, X).
+        unit: of the intensities.
 
     Returns:
         Two bool planes: body (the largest bright region, holes filled), dark.
     """
-    air, tissue = find_peaks(values)
+    air, tissue = air_and_tissue(values, unit)
+    values = np.where(page_around(values), np.float32(air), values)
     smooth = ndimage.gaussian_filter(values, sigma=1.0)
     dark = np.asarray(smooth) < (air + tissue) / 2
     solid = np.asarray(ndimage.binary_opening(~dark, iterations=_steps(values, 3)), bool)

@@ -27,6 +27,8 @@ MASK_SUFFIX = "_mask"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy", ".dcm", *VOLUME_SUFFIXES)
 LABELS = 32
 """Masks of whole numbers below this hold labels (lungs, lobes), not grey: any label is lung."""
+IGNORED, LUNG = 128, 255
+"""Of a mask of three values: what nobody can tell, which neither trains nor counts, and lung."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,9 @@ class Pair:
         name: unique within its source, the stem of the image's file name.
         image: path of the slice, or of the volume that holds it.
         mask: path of the mask.
+        hu_slope: HU = slope · value, where that is known of an uncalibrated file; else None.
+        weight: how often the slice is drawn in an epoch, times its source's weight.
+        airway: path of a mask of trachea and main bronchi, None where nobody drew them.
         patient: slices of one patient never stand on both sides of a split.
         source: name of the data set.
         index: of the axial slice in a volume, None for a file of one slice.
@@ -48,6 +53,9 @@ class Pair:
     patient: str
     source: str
     index: int | None = None
+    airway: Path | None = None
+    hu_slope: float | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +79,13 @@ class Sample:
         pair: where it came from.
         scan: the slice, Z = 1.
         mask: bool, shape (Y, X) of the slice.
+        ignored: what neither trains nor counts, bool of the same shape, apart from the mask.
     """
 
     pair: Pair
     scan: Scan
     mask: NDArray[np.bool_]
+    ignored: NDArray[np.bool_]
 
 
 def list_pairs(
@@ -135,7 +145,7 @@ def read_sample(pair: Pair) -> Sample:
     """Reads a slice and its mask.
 
     A mask of labels is lung wherever it is not 0; of a grey mask, what lies above the middle of
-    its range is.
+    its range is. In a mask of no other values than 0, 128 and 255, what is 128 is ignored.
 
     Raises:
         DataError: a file can't be read, or mask and slice differ in size.
@@ -150,9 +160,32 @@ def read_sample(pair: Pair) -> Sample:
             f"image, found {mask_values.shape[0]} x {mask_values.shape[1]}; export it again "
             "at the image's size"
         )
-    highest = float(mask_values.max())
-    labels = highest < LABELS and bool((mask_values == np.rint(mask_values)).all())
-    return Sample(pair=pair, scan=scan, mask=mask_values > (0 if labels else highest / 2))
+    if pair.hu_slope is not None:
+        scan = replace(scan, values=scan.values * np.float32(pair.hu_slope), unit="HU", white=None)
+    mask, ignored = _lung_and_ignored(mask_values)
+    return Sample(pair=pair, scan=scan, mask=mask, ignored=ignored)
+
+
+def read_airway(pair: Pair) -> NDArray[np.bool_] | None:
+    """Trachea and main bronchi of a slice, None where nobody drew them.
+
+    Raises:
+        DataError: the file can't be read.
+    """
+    if pair.airway is None:
+        return None
+    return _read(pair.airway, pair.index).values[0] > 0
+
+
+def _lung_and_ignored(
+    values: NDArray[np.generic],
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    ignored = np.asarray(values == IGNORED)
+    if ignored.any() and bool((ignored | (values == 0) | (values == LUNG)).all()):
+        return np.asarray(values == LUNG), ignored
+    highest = float(values.max())
+    labels = highest < LABELS and bool((values == np.rint(values)).all())
+    return np.asarray(values > (0 if labels else highest / 2)), np.zeros(values.shape, bool)
 
 
 def _expect_same_slices(pair: Pair) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from training.config import TrainConfig
 from training.data.cache import judge
 from training.data.dataset import Listing, Pair, data_hash, file_hash, write_pairs
 from training.data.sources import Source, list_sources
-from training.data.split import split_by_patient, split_fold, split_hash
+from training.data.split import split_by_list, split_by_patient, split_fold, split_hash
 from training.errors import DataError
 
 SPLIT, DROPPED, PROVENANCE = "split.csv", "dropped.csv", "provenance.json"
@@ -67,8 +68,12 @@ def prepare(
         for item in sources
     ]
     listings = list_sources(named, patient_pattern=config.patient_pattern)
-    kept, dropped = usable_pairs(listings, skip_unreadable=config.skip_unreadable, cache=cache)
-    if config.folds:
+    kept, dropped = usable_pairs(
+        listings, skip_unreadable=config.skip_unreadable, cache=cache, keep=config.keep
+    )
+    if config.held_out:
+        training, validation = split_by_list(kept, Path(config.held_out))
+    elif config.folds:
         training, validation = split_fold(
             kept, folds=config.folds, fold=config.fold, seed=config.seed
         )
@@ -90,9 +95,19 @@ def prepare(
 
 
 def usable_pairs(
-    listings: Sequence[Listing], *, skip_unreadable: bool = False, cache: Path | None = None
+    listings: Sequence[Listing],
+    *,
+    skip_unreadable: bool = False,
+    cache: Path | None = None,
+    keep: str = "",
 ) -> tuple[list[Pair], list[tuple[Pair, str]]]:
     """Sorts pairs into usable ones and those with a reason against them.
+
+    Args:
+        listings: the pairs of all sources.
+        skip_unreadable: leave out what can't be read, instead of an error.
+        cache: folder that keeps what was found of each pair.
+        keep: names or patterns, as ``source/name`` with commas between, that no rule drops.
 
     Raises:
         DataError: pairs can't be read and are not to be skipped, or no pair is usable.
@@ -112,8 +127,10 @@ def usable_pairs(
         first = seen.setdefault((file_hash(pair.image), pair.index), pair)
         if first is not pair:
             dropped.append((pair, f"duplicate: the same slice as {first.source}/{first.name}"))
-        elif verdict.code:
-            dropped.append((pair, f"{verdict.code}: {verdict.reason}"))
+        elif verdict.code and not _wanted(pair, keep):
+            name = f"{pair.source}/{pair.name}"
+            remedy = f"if the mask is right, --keep {name}"
+            dropped.append((pair, f"{verdict.code}: {verdict.reason}; {remedy}"))
         else:
             kept.append(pair)
             with_lung += verdict.lung
@@ -121,6 +138,11 @@ def usable_pairs(
         raise DataError(_unreadable(unreadable))
     _expect_usable(kept, dropped, with_lung)
     return kept, dropped
+
+
+def _wanted(pair: Pair, keep: str) -> bool:
+    name = f"{pair.source}/{pair.name}"
+    return any(fnmatchcase(name, pattern.strip()) for pattern in keep.split(","))
 
 
 def write_material(material: Material, out: Path, provenance: dict[str, Any]) -> None:
@@ -165,7 +187,8 @@ def read_material(out: Path) -> Material:
 
 
 def _pair(entry: dict[str, Any]) -> Pair:
-    paths: dict[str, Any] = {"image": Path(entry["image"]), "mask": Path(entry["mask"])}
+    files = ("image", "mask", "airway")
+    paths = {name: Path(entry[name]) for name in files if entry.get(name)}
     return Pair(**(entry | paths))
 
 

@@ -12,8 +12,8 @@ from training.config import PATIENT_PATTERN
 from training.data.dataset import Listing, Pair, list_pairs, slices_of, stem_of
 from training.errors import DataError
 
-COLUMNS = ("image", "mask", "patient", "source")
-"""Of a table of pairs; the last two may be missing or empty."""
+COLUMNS = ("image", "mask", "patient", "source", "airway", "hu_slope", "weight")
+"""Of a table of pairs; all but the first two may be missing or empty."""
 _SPEC = re.compile(r"^(?:(?P<name>[\w.-]+)=)?(?P<path>.+?)(?::(?P<weight>\d+(?:\.\d+)?))?$")
 
 
@@ -82,8 +82,9 @@ def read_table(path: Path, *, source: str, patient_pattern: str = PATIENT_PATTER
     """Reads a CSV table of pairs; its paths are relative to the table's folder.
 
     Args:
-        path: a table with the columns ``image`` and ``mask``, and perhaps ``patient`` and
-            ``source``.
+        path: a table with the columns ``image`` and ``mask``, and perhaps ``patient``,
+            ``source``, ``airway`` (a mask of trachea and main bronchi), ``hu_slope`` (of an
+            uncalibrated image: HU = slope · value) and ``weight`` (how often a slice is drawn).
         source: name of the rows that give none.
         patient_pattern: names the patient of the rows that give none.
 
@@ -104,6 +105,9 @@ def read_table(path: Path, *, source: str, patient_pattern: str = PATIENT_PATTER
             mask=mask,
             patient=row.get("patient") or (match.group(0) if match else name),
             source=row.get("source") or source,
+            airway=_file(path, line, row, "airway") if row.get("airway") else None,
+            hu_slope=_number(path, line, row, "hu_slope"),
+            weight=_number(path, line, row, "weight") or 1.0,
         )
         first = lines.setdefault((pair.source, pair.name), line)
         if first != line:
@@ -158,6 +162,19 @@ def _file(table: Path, line: int, row: dict[str, str], column: str) -> Path:
             "paths are relative to the table"
         )
     return file
+
+
+def _number(table: Path, line: int, row: dict[str, str], column: str) -> float | None:
+    text = row.get(column) or ""
+    try:
+        number = float(text) if text else None
+    except ValueError:
+        number = 0.0
+    if number is not None and not 0 < number < float("inf"):
+        raise DataError(
+            f"{table.name}, line {line}: expected a number above 0 for {column}, found {text!r}"
+        )
+    return number
 
 
 def _default_name(path: Path) -> str:

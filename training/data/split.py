@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -27,6 +29,42 @@ def split_by_patient(
     patients, order = _shuffled_patients(pairs, seed, least=2)
     count = min(len(patients) - 1, max(1, round(fraction * len(patients))))
     return _hold_out(pairs, {patients[index] for index in order[:count]})
+
+
+def split_by_list(pairs: Sequence[Pair], path: Path) -> tuple[list[Pair], list[Pair]]:
+    """Holds out the patients that a table names, whatever else is in the data.
+
+    Args:
+        pairs: all pairs.
+        path: a CSV table with the columns ``source`` and ``patient``.
+
+    Raises:
+        DataError: the table can't be read, or none or all of its patients are in the data.
+    """
+    held_out = read_patients(path)
+    training, validation = _hold_out(pairs, held_out)
+    if not training or not validation:
+        raise DataError(
+            f"{path.name}: expected slices of patients that it names and of others, found "
+            f"{len(validation)} and {len(training)}; sources and patients must be called as "
+            "`python -m training inspect` calls them"
+        )
+    return training, validation
+
+
+def read_patients(path: Path) -> set[tuple[str, str]]:
+    """The (source, patient) rows of a table.
+
+    Raises:
+        DataError: no readable table, or it lacks one of the columns.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            return {(row["source"], row["patient"]) for row in csv.DictReader(stream)}
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+        raise DataError(
+            f"{path}: expected a CSV table with the columns source and patient ({error})"
+        ) from error
 
 
 def split_fold(

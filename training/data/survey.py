@@ -172,7 +172,9 @@ def survey(sources: Sequence[Source], *, patient_pattern: str, sheet: Path | Non
             continue
         prints.append(fingerprint(sample.scan.values[0]))
         readable.append(pair)
-        if (suspicion := suspect(sample.scan.values[0], sample.mask)) is not None:
+        values, unit = sample.scan.values[0], sample.scan.unit
+        suspicion = suspect(values, sample.mask, sample.ignored, unit=unit)
+        if suspicion is not None:
             against[pair] = Finding(code=suspicion.code, name=_name(pair), reason=suspicion.reason)
     twins = find_twins(readable, prints, [(file_hash(p.image), p.index) for p in readable])
     against |= _copies(twins, against)

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from lungseg.core.types import Scan, Segmentation
 from lungseg.inference.model import Model
 from lungseg.pipeline import Pipeline
-from training.data.dataset import Pair, Sample, read_sample
+from training.data.dataset import Pair, Sample, read_airway, read_sample
 from training.evaluation.metrics import (
+    Areas,
     Calibration,
     SliceMetrics,
     bootstrap_interval,
     calibration,
     compare_masks,
+    measure_areas,
 )
 
 METRIC_NAMES = tuple(item.name for item in fields(SliceMetrics))
@@ -37,11 +39,15 @@ class SliceResult:
         pair: the slice.
         metrics: agreement at the input's own size.
         calibration: reliability of its probabilities.
+        areas: in cm², None where the spacing is unknown.
+        height_mm: how far towards the head the slice lies, None where that is unknown.
     """
 
     pair: Pair
     metrics: SliceMetrics
     calibration: Calibration
+    areas: Areas | None = None
+    height_mm: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,12 +99,28 @@ def evaluate(
     """
     for pair in pairs:
         sample = vary(read_sample(pair))
-        result = predict(model, sample.scan)
-        yield SliceResult(
-            pair=pair,
-            metrics=compare_masks(result.mask[0], sample.mask, sample.scan.spacing_mm),
-            calibration=calibration(result.probability[0], sample.mask),
+        yield measure_slice(sample, predict(model, sample.scan))
+
+
+def measure_slice(sample: Sample, found: Segmentation) -> SliceResult:
+    """Compares what was found of a slice with its truth."""
+    scan, mask = sample.scan, found.mask[0]
+    areas = None
+    if scan.spacing_mm is not None:
+        areas = measure_areas(
+            mask,
+            sample.mask,
+            scan.spacing_mm,
+            ignored=sample.ignored,
+            airway=read_airway(sample.pair),
         )
+    return SliceResult(
+        pair=sample.pair,
+        metrics=compare_masks(mask, sample.mask, scan.spacing_mm, ignored=sample.ignored),
+        calibration=calibration(found.probability[0], sample.mask, ignored=sample.ignored),
+        areas=areas,
+        height_mm=None if scan.positions_mm is None else float(scan.positions_mm[0, 2]),
+    )
 
 
 def summarise(group: str, results: Sequence[SliceResult]) -> Summary:

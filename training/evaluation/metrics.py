@@ -16,14 +16,16 @@ from scipy import ndimage
 Region = NDArray[np.bool_]
 CALIBRATION_BINS = 10
 BOOTSTRAP_ROUNDS = 2000
+MM2_PER_CM2 = 100.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceMetrics:
     """Agreement of one mask with its truth.
 
-    Ratios are 1 where truth and mask are both empty; distances are then 0, and NaN where only
-    one of them is empty. Lengths are pixels unless a spacing was given, then mm.
+    Where truth and mask are both empty, ratios are 1 and distances 0; where only one of them is,
+    distances are NaN, and the precision of an empty mask is 0. Lengths are pixels unless a
+    spacing was given, then mm.
     """
 
     accuracy: float
@@ -43,7 +45,11 @@ class SliceMetrics:
 
 
 def compare_masks(
-    mask: Region, truth: Region, spacing_mm: tuple[float, float] | None = None
+    mask: Region,
+    truth: Region,
+    spacing_mm: tuple[float, float] | None = None,
+    *,
+    ignored: Region | None = None,
 ) -> SliceMetrics:
     """Measures the agreement of a mask with the truth.
 
@@ -51,15 +57,19 @@ def compare_masks(
         mask: bool, shape (Y, X).
         truth: bool, the same shape.
         spacing_mm: (row, column) spacing; None measures distances in pixels.
+        ignored: pixels that do not count, whatever is there; None = all count.
     """
+    known = np.ones(mask.shape, bool) if ignored is None else ~ignored
+    counted = max(1, int(known.sum()))
+    mask, truth = mask & known, truth & known
     hits = int((mask & truth).sum())
     found, real = int(mask.sum()), int(truth.sum())
     union = found + real - hits
     dice = _ratio(2 * hits, found + real)
     distances = _surface_distances(mask, truth, spacing_mm)
     return SliceMetrics(
-        accuracy=float((mask == truth).mean()),
-        precision=_ratio(hits, found) if real or found else 1.0,
+        accuracy=1 - int((mask != truth).sum()) / counted,
+        precision=0.0 if real and not found else _ratio(hits, found),
         recall=_ratio(hits, real),
         f1=dice,
         dice=dice,
@@ -67,8 +77,52 @@ def compare_masks(
         hd95=float(np.percentile(distances, 95)),
         assd=float(distances.mean()),
         area_error=(found - real) / real if real else float("nan"),
-        false_positive_fraction=(found - hits) / mask.size,
-        truth_fraction=real / mask.size,
+        false_positive_fraction=(found - hits) / counted,
+        truth_fraction=real / counted,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Areas:
+    """Areas of one slice in cm², without what is ignored."""
+
+    truth_cm2: float
+    found_cm2: float
+    false_cm2: float
+    """Of the mask outside the truth."""
+    airway_cm2: float
+    """Of trachea and main bronchi, 0 where nobody drew them."""
+    airway_called_lung_cm2: float
+
+
+def measure_areas(
+    mask: Region,
+    truth: Region,
+    spacing_mm: tuple[float, float],
+    *,
+    ignored: Region | None = None,
+    airway: Region | None = None,
+) -> Areas:
+    """Measures a mask in cm².
+
+    Args:
+        mask: bool, shape (Y, X).
+        truth: bool, the same shape.
+        spacing_mm: (row, column) spacing.
+        ignored: pixels that do not count; None = all count.
+        airway: trachea and main bronchi; None where nobody drew them.
+    """
+    known = np.ones(mask.shape, bool) if ignored is None else ~ignored
+    airway = np.zeros(mask.shape, bool) if airway is None else airway
+    cell = spacing_mm[0] * spacing_mm[1] / MM2_PER_CM2
+    regions = (truth, mask, mask & ~truth, airway, airway & mask)
+    areas = [float((region & known).sum()) * cell for region in regions]
+    return Areas(
+        truth_cm2=areas[0],
+        found_cm2=areas[1],
+        false_cm2=areas[2],
+        airway_cm2=areas[3],
+        airway_called_lung_cm2=areas[4],
     )
 
 
@@ -99,8 +153,12 @@ class Calibration:
         return float(np.abs(self.probability - self.lung).sum() / max(1, self.pixels.sum()))
 
 
-def calibration(probability: NDArray[np.float32], truth: Region) -> Calibration:
-    """Counts how often pixels of each probability are lung, in bins of equal width."""
+def calibration(
+    probability: NDArray[np.float32], truth: Region, *, ignored: Region | None = None
+) -> Calibration:
+    """Counts how often known pixels of each probability are lung, in bins of equal width."""
+    if ignored is not None:
+        probability, truth = probability[~ignored], truth[~ignored]
     place = np.minimum((probability.ravel() * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
 
     def count(weights: NDArray[np.generic] | None) -> NDArray[np.float64]:

@@ -91,7 +91,7 @@ def _without_holes(found: Segmentation, _scan: Scan) -> Mask:
 
 
 def _inside_body(found: Segmentation, scan: Scan) -> Mask:
-    body, _ = body_and_dark(scan.values[0])
+    body, _ = body_and_dark(scan.values[0], scan.unit)
     return found.mask[0] & body
 
 

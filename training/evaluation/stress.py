@@ -116,8 +116,10 @@ def stress_masks(
         sample = read_sample(pair)
         piece = as_piece(sample)
         for rule in STRESSES:
-            scan, truth = stressed(rule, sample, piece)
-            for number, mask in enumerate(draw(scan)):
+            scan, truth, ignored = stressed(rule, sample, piece)
+            truth = truth & ~ignored
+            for number, drawn in enumerate(draw(scan)):
+                mask = drawn & ~ignored
                 wrong = float((mask & ~truth).mean())
                 row = (dice_of(mask, truth), wrong, bool(truth.any()))
                 found.setdefault((number, rule.name), []).append(row)

@@ -96,7 +96,7 @@ class Batches(keras.utils.PyDataset):
     def _example(self, number: int, draw: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         piece = load_piece(self._pieces[number])
         if self._epoch is None or not self._config.augment:
-            return to_grey(piece.hu, "HU", self._rule), piece.lung
+            return to_grey(piece.hu, "HU", self._rule), piece.target
         seed = (self._config.seed, self._epoch, number, *([draw] if draw else []))
         return augment(piece, self._config, self._rule, np.random.default_rng(seed))
 

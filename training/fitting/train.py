@@ -48,7 +48,9 @@ def train(
         cache_pieces(material.validation, config.grid, cache),
         config,
         out,
-        weights=[material.weights.get(pair.source, 1.0) for pair in material.training],
+        weights=[
+            pair.weight * material.weights.get(pair.source, 1.0) for pair in material.training
+        ],
     )
     return chief
 

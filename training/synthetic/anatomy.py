@@ -49,6 +49,7 @@ def without_lungs(piece: Piece, random: np.random.Generator) -> Piece:
         piece,
         hu=_blend(piece.hu, _tissue(piece.hu.shape, random), cover * piece.body),
         lung=np.zeros_like(piece.lung),
+        airway=piece.airway * (1 - cover),
     )
 
 
@@ -78,11 +79,11 @@ def shrunken(piece: Piece, random: np.random.Generator, scale: tuple[float, floa
     power = np.log(1 - edge) / np.log(1 - edge * random.uniform(*scale))
     stretch = (1 - (1 - depth) ** power) / np.maximum(depth, 1e-3)
     where = np.stack([centre[0] + y * stretch, centre[1] + x * stretch])
-    hu, lung = (
+    hu, lung, ignored, airway = (
         np.asarray(ndimage.map_coordinates(plane, where, order=1, mode="nearest"), np.float32)
-        for plane in (piece.hu, piece.lung)
+        for plane in (piece.hu, piece.lung, piece.ignored, piece.airway)
     )
-    return replace(piece, hu=hu, lung=lung)
+    return replace(piece, hu=hu, lung=lung, ignored=ignored, airway=airway)
 
 
 def with_domes(piece: Piece, random: np.random.Generator) -> Piece:

@@ -54,6 +54,11 @@ WIDE_ZOOM_SHARE = 0.6
 SMALL_FIELD_SHIFT = 0.3
 """How far the centre of a smaller field of view may move either way, as a share of what it lacks
 of the whole one."""
+WIDEST_CIRCLE = 1.3
+"""Radius of a round field as a share of half the side; beyond √2 the corners are seen too."""
+SHARP_RADIUS, SHARP_STRENGTH = (0.5, 2.0), (0.3, 4.0)
+"""Pixels of the grid over which a sharp kernel enhances edges, and how much of the difference
+to their surroundings it adds: lung and bone kernels, and pictures sharpened after them."""
 WHITE_HU = 1000.0
 OUTSIDE_HU = (-2048.0, WHITE_HU)
 """What exports put outside the body: scanner padding to a white page."""
@@ -71,21 +76,33 @@ def augment(
         random: source of every choice; the same state gives the same result.
 
     Returns:
-        Grey levels in [0, 255] and the lung target in [0, 1], both (height, width) float32.
+        Grey levels in [0, 255] and the target (``Piece.target``), both (height, width) float32.
     """
     piece = _move(_repaint(piece, config, random), config, random)
     if random.random() < config.background_probability:
         page = random.choice((AIR_HU, WHITE_HU, random.uniform(*OUTSIDE_HU)), p=(0.4, 0.25, 0.35))
         piece = on_ground(piece, page)
-    hu: Plane = piece.hu
+    hu = _reconstruct(piece.hu, config, random)
+    return render(hu, config, rule, random), piece.target
+
+
+def _reconstruct(hu: Plane, config: TrainConfig, random: np.random.Generator) -> Plane:
+    """Noise as the dose leaves it, then a kernel: sharp, smooth, or the slice's own."""
+    sharp = random.random() < config.sharpen_probability
+    radius = np.exp(random.uniform(*np.log(SHARP_RADIUS))) if sharp else 0.0
+    strength = np.exp(random.uniform(*np.log(SHARP_STRENGTH))) if sharp else 0.0
     if random.random() < 0.5:
-        spread = np.float32(random.uniform(0, config.noise_hu))
+        # The kernel enhances noise as it does edges: what is added is what it leaves as much as.
+        spread = np.float32(random.uniform(0, config.noise_hu) / (1 + strength))
         hu = (hu + spread * random.standard_normal(hu.shape, np.float32)).astype(np.float32)
+    if sharp:
+        smooth = np.asarray(ndimage.gaussian_filter(hu, radius), np.float32)
+        return (hu + np.float32(strength) * (hu - smooth)).astype(np.float32)
     if random.random() < 0.25:
         hu = np.asarray(
             ndimage.gaussian_filter(hu, random.uniform(0, config.blur_pixels)), np.float32
         )
-    return render(hu, config, rule, random), piece.lung
+    return hu
 
 
 def render(
@@ -145,18 +162,23 @@ def _move(piece: Piece, config: TrainConfig, random: np.random.Generator) -> Pie
         )
 
     outside_hu = AIR_HU if random.random() < 0.6 else random.uniform(*PADDING_HU)
-    hu, lung, body = moved(piece.hu, outside_hu), moved(piece.lung, 0.0), moved(piece.body, 0.0)
+    hu = moved(piece.hu, outside_hu)
+    planes = (piece.lung, piece.body, piece.ignored, piece.airway)
+    shares = [moved(plane, 0.0) for plane in planes]
     if random.random() < config.padding_probability:
-        seen = _inside_circle(hu.shape, random)
+        seen = _inside_circle(hu.shape, config.circle, random)
         hu = np.where(seen, hu, np.float32(outside_hu))
-        lung, body = lung * seen, body * seen
-    return Piece(hu=hu, lung=lung, body=body)
+        shares = [plane * seen for plane in shares]
+    lung, body, ignored, airway = shares
+    return Piece(hu=hu, lung=lung, body=body, ignored=ignored, airway=airway)
 
 
-def _inside_circle(shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.bool_]:
-    """A scanner's round field of view."""
+def _inside_circle(
+    shape: tuple[int, ...], least: float, random: np.random.Generator
+) -> NDArray[np.bool_]:
+    """A scanner's round field of view; a small one cuts the lungs."""
     y, x = (np.linspace(-1, 1, side) for side in shape)
-    return y[:, None] ** 2 + x**2 <= random.uniform(0.95, 1.3) ** 2
+    return y[:, None] ** 2 + x**2 <= random.uniform(least, WIDEST_CIRCLE) ** 2
 
 
 def _repaint(piece: Piece, config: TrainConfig, random: np.random.Generator) -> Piece:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
 import numpy as np
@@ -22,7 +22,7 @@ from lungseg.core.preprocess import resample
 from lungseg.core.types import AIR_HU, Scan
 from lungseg.formats.read import read_scan
 from training.data.dataset import Sample
-from training.data.pieces import Piece, Plane, as_piece
+from training.data.pieces import KNOWN, Piece, Plane, as_piece
 from training.synthetic import anatomy
 from training.synthetic.views import STANDARD_WINDOWS_HU
 
@@ -53,7 +53,7 @@ class Stress:
 
 def stressed(
     rule: Stress, sample: Sample, piece: Piece | None = None
-) -> tuple[Scan, NDArray[np.bool_]]:
+) -> tuple[Scan, NDArray[np.bool_], NDArray[np.bool_]]:
     """A slice under a stress.
 
     Args:
@@ -62,13 +62,13 @@ def stressed(
         piece: what ``sample`` is on the HU-like scale, if that is known already.
 
     Returns:
-        What is shown to the model, and its truth.
+        What is shown to the model, its truth, and what of it does not count.
     """
     piece = piece or as_piece(sample)
     seed = zlib.crc32(f"{rule.name} {sample.pair.source}/{sample.pair.name}".encode())
     changed = rule.change(piece, np.random.default_rng(seed))
     scan = sample.scan if rule.show is None else rule.show(changed.hu)
-    return scan, changed.lung >= 0.5
+    return scan, changed.lung >= 0.5, changed.ignored > KNOWN
 
 
 # --- how a slice is written ---------------------------------------------------------------------
@@ -103,8 +103,8 @@ def _same(piece: Piece, _random: np.random.Generator) -> Piece:
 
 
 def _all_planes(piece: Piece, change: Callable[[Plane], Plane]) -> Piece:
-    planes = (np.ascontiguousarray(change(plane)) for plane in (piece.hu, piece.lung, piece.body))
-    return Piece(**dict(zip(("hu", "lung", "body"), planes, strict=True)))
+    planes = {item.name: getattr(piece, item.name) for item in fields(piece)}
+    return Piece(**{name: np.ascontiguousarray(change(plane)) for name, plane in planes.items()})
 
 
 def _turned(piece: Piece, _random: np.random.Generator, *, quarters: int) -> Piece:
@@ -140,7 +140,11 @@ def _double_field(piece: Piece, _random: np.random.Generator) -> Piece:
 
     outside_hu = float(np.percentile(piece.hu, 1))
     return Piece(
-        hu=framed(piece.hu, outside_hu), lung=framed(piece.lung, 0), body=framed(piece.body, 0)
+        hu=framed(piece.hu, outside_hu),
+        lung=framed(piece.lung, 0),
+        body=framed(piece.body, 0),
+        ignored=framed(piece.ignored, 0),
+        airway=framed(piece.airway, 0),
     )
 
 

@@ -1,0 +1,111 @@
+"""Figures by what a slice holds: areas that a hand can count, on phantom stacks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lungseg.core.types import Scan, Segmentation
+from tests.masks import segmentation
+from training.data.dataset import Pair, Sample
+from training.evaluation.evaluate import SliceResult, measure_slice
+from training.evaluation.groups import airway_share, by_lung, format_groups
+from training.evaluation.metrics import measure_areas
+
+PLACE = Path("unused")
+SIDE = 40
+CELL_MM = 5.0
+"""A pixel of 5 × 5 mm is a quarter of a cm²."""
+
+
+def box(height: int, width: int, top: int = 5) -> np.ndarray:
+    plane = np.zeros((SIDE, SIDE), bool)
+    plane[top : top + height, 5 : 5 + width] = True
+    return plane
+
+
+def result(
+    truth: np.ndarray, mask: np.ndarray, *, name: str = "a", height_mm: float | None = None
+) -> SliceResult:
+    """A slice of a stack, as it was measured."""
+    scan = Scan(
+        values=np.zeros((1, SIDE, SIDE), np.float32),
+        unit="HU",
+        media_type="application/dicom",
+        spacing_mm=(CELL_MM, CELL_MM),
+        positions_mm=None if height_mm is None else np.array([[0.0, 0.0, height_mm]]),
+    )
+    pair = Pair(name=name, image=PLACE, mask=PLACE, patient=name[0], source="s")
+    sample = Sample(pair=pair, scan=scan, mask=truth, ignored=np.zeros_like(truth))
+    found: Segmentation = segmentation(scan, mask)
+    return measure_slice(sample, found)
+
+
+def test_areas_are_what_a_hand_counts() -> None:
+    """Ignored pixels are in none of them."""
+    truth, mask, airway = box(8, 10), box(8, 12), box(2, 2, top=30)
+    ignored = np.zeros_like(truth)
+    ignored[5] = True
+    found = measure_areas(
+        mask | airway, truth, (CELL_MM, CELL_MM), ignored=ignored, airway=box(4, 2, top=30)
+    )
+    assert found.truth_cm2 == pytest.approx(7 * 10 / 4)
+    assert found.found_cm2 == pytest.approx((7 * 12 + 4) / 4)
+    assert found.false_cm2 == pytest.approx((7 * 2 + 4) / 4)
+    assert (found.airway_cm2, found.airway_called_lung_cm2) == (2.0, 1.0)
+
+
+def test_slices_are_grouped_by_their_lung() -> None:
+    """Much, slivers found and lost, and none with a false area."""
+    none = np.zeros((SIDE, SIDE), bool)
+    results = [
+        result(box(20, 10), box(20, 10), name="a1"),
+        result(box(20, 10), box(20, 5), name="b1"),
+        result(box(3, 10), box(3, 10), name="a2"),
+        result(box(3, 10), none, name="b2"),
+        result(none, none, name="a3"),
+        result(none, box(4, 8), name="c1"),
+    ]
+    much, slivers, without = by_lung(results)
+    assert (much.slices, much.patients, much.worst) == (2, 2, "s/b1")
+    assert much.mean == pytest.approx((1 + 2 / 3) / 2)
+    assert much.least == pytest.approx(2 / 3)
+    assert np.isnan(much.found)
+    assert slivers.found == 0.5
+    assert slivers.area_error_cm2 == pytest.approx(7.5 / 2)
+    assert (without.false_cm2, without.most_false_cm2, without.worst) == (4.0, 8.0, "s/c1")
+    assert np.isnan(without.mean)
+    table = format_groups(results)
+    assert "| no lung | 2 / 2 | – | – | – | – | – | 4.00 | 8.00 | s/c1 |" in table
+    assert "Airways" not in table
+
+
+def test_regions_follow_the_way_to_the_head() -> None:
+    """Of a patient with a whole stack; others have none."""
+    lung = box(20, 10)
+    stack = [result(lung, lung, name=f"a{n:02d}", height_mm=5.0 * n) for n in range(21)]
+    few = [result(lung, lung, name=f"b{n}", height_mm=5.0 * n) for n in range(3)]
+    counts = {group.name: group.slices for group in by_lung(stack + few)}
+    assert counts == {
+        "lung, 10 cm² or more": 24,
+        "· apex": 3,
+        "· upper": 7,
+        "· mid": 7,
+        "· base": 4,
+    }
+
+
+def test_without_spacing_there_is_no_group(tmp_path) -> None:
+    """Pixels are no cm²."""
+    mask = box(20, 10)
+    scan = Scan(
+        values=np.zeros((1, SIDE, SIDE), np.float32), unit="grey level", media_type="image/png"
+    )
+    pair = Pair(name="a", image=tmp_path, mask=tmp_path, patient="a", source="s")
+    sample = Sample(pair=pair, scan=scan, mask=mask, ignored=np.zeros_like(mask))
+    found = measure_slice(sample, segmentation(scan, mask))
+    assert found.areas is None
+    assert by_lung([found]) == []
+    assert np.isnan(airway_share([found])[1])
