@@ -10,6 +10,7 @@ import pytest
 from lungseg.core.types import Scan, Segmentation
 from tests.masks import segmentation
 from training.data.dataset import Pair, Sample
+from training.evaluation.compare import group_setbacks
 from training.evaluation.evaluate import SliceResult, measure_slice
 from training.evaluation.groups import airway_share, by_lung, format_groups
 from training.evaluation.metrics import measure_areas
@@ -109,3 +110,18 @@ def test_without_spacing_there_is_no_group(tmp_path) -> None:
     assert found.areas is None
     assert by_lung([found]) == []
     assert np.isnan(airway_share([found])[1])
+
+
+def test_a_model_that_loses_slivers_is_named() -> None:
+    """So is one that finds lung where there is none; a gain is no setback."""
+    none, sliver, much = np.zeros((SIDE, SIDE), bool), box(3, 10), box(20, 10)
+    good = [result(much, much, name="a1"), result(sliver, sliver), result(none, none, name="c")]
+    bad = [result(much, box(20, 9), name="a1"), result(sliver, none), result(none, much, name="c")]
+    assert group_setbacks(good, good) == group_setbacks(bad, good) == ()
+    found = group_setbacks(good, bad)
+    assert found == (
+        "lung, 10 cm² or more: mean Dice 1.0000 → 0.9474",
+        "slivers below 10 cm²: mean Dice 1.0000 → 0.0000",
+        "slivers below 10 cm²: found 100% → 0%",
+        "no lung: 0.00 → 50.00 cm² called lung",
+    )

@@ -96,7 +96,18 @@ def test_calibration_adds_up_over_slices() -> None:
 
 def test_bootstrap_interval_holds_the_mean_and_repeats() -> None:
     values = np.random.default_rng(3).normal(0.9, 0.05, 60)
-    low, high = bootstrap_interval(values)
+    low, high = bootstrap_interval(values, range(60))
     assert low < values.mean() < high
-    assert (low, high) == bootstrap_interval(values)
-    assert all(np.isnan(bootstrap_interval(np.array([np.nan]))))
+    assert (low, high) == bootstrap_interval(values, range(60))
+    assert all(np.isnan(bootstrap_interval(np.array([np.nan]), ["p"])))
+
+
+def test_slices_of_one_patient_count_as_what_they_are() -> None:
+    """Twenty copies of each slice say no more than one, and a patient's NaN is left out."""
+    values = np.random.default_rng(3).normal(0.9, 0.05, 12)
+    once = bootstrap_interval(values, range(12))
+    again = bootstrap_interval(np.repeat(values, 20), np.repeat(np.arange(12), 20).tolist())
+    assert again == pytest.approx(once)
+    many = bootstrap_interval(np.repeat(values, 20), range(240))
+    assert many[1] - many[0] < 0.4 * (once[1] - once[0])
+    assert bootstrap_interval(np.append(values, np.nan), [*range(12), 12]) == once

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from training.data.material import PROVENANCE
 from training.data.sources import list_sources
 from training.data.split import read_patients
 from training.errors import DataError
-from training.evaluation.compare import compare_models
+from training.evaluation.compare import compare_models, group_setbacks
 from training.evaluation.evaluate import (
     evaluate,
     format_table,
@@ -125,7 +126,7 @@ def _rules(arguments: argparse.Namespace) -> None:
 def _compare(arguments: argparse.Namespace) -> int:
     pairs = _pairs(arguments, arguments.b)
     a, b = (list(evaluate(_load(folder), pairs)) for folder in (arguments.a, arguments.b))
-    outcome = compare_models(a, b)
+    outcome = replace(compare_models(a, b), setbacks=group_setbacks(a, b))
     print(outcome.describe())
     return 0 if outcome.may_replace else 1
 

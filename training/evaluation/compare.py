@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.evaluation.evaluate import SliceResult
+from training.evaluation.evaluate import SliceResult, patients_of
+from training.evaluation.groups import airway_share, by_lung
 from training.evaluation.metrics import bootstrap_interval
 from training.evaluation.stress import StressResult
 
@@ -17,6 +18,12 @@ TAIL_TOLERANCE = 0.005
 """Loss of the 5th percentile of Dice that is not held against a model."""
 STRESS_TOLERANCE = 0.01
 """Loss of mean Dice under one stress that is not held against a model: many are compared."""
+GROUP_TOLERANCE = 0.005
+"""Loss of mean Dice on a group of real slices that is not held against a model."""
+SHARE_TOLERANCE = 0.05
+"""Further share of slivers that may be lost, and of airways that may be called lung."""
+FALSE_TOLERANCE_CM2 = 0.5
+"""Further mean area that may be called lung on slices without any."""
 FALSE_POSITIVE_TOLERANCE = 0.003
 """Further share of a slice without lung that may be called lung."""
 
@@ -30,10 +37,11 @@ class Comparison:
         reference: mean Dice of the model in place.
         candidate: mean Dice of the model that would replace it.
         difference: mean of candidate − reference.
-        interval: 95% bootstrap interval of the difference.
+        interval: 95% bootstrap interval of the difference, drawn by patient.
         tail_difference: difference of the 5th percentiles.
         changes: name and difference of each slice, the greatest loss first.
-        setbacks: a sentence for each stress under which the candidate is clearly worse.
+        setbacks: a sentence for each stress or group of real slices on which the candidate is
+            clearly worse.
     """
 
     slices: int
@@ -47,7 +55,7 @@ class Comparison:
 
     @property
     def may_replace(self) -> bool:
-        """Whether the candidate is no worse on average, in its tail, nor under any stress."""
+        """Whether the candidate is no worse on average, in its tail, nor in any setback."""
         no_worse = self.difference >= -MEAN_TOLERANCE and self.tail_difference >= -TAIL_TOLERANCE
         return no_worse and not self.setbacks
 
@@ -88,7 +96,7 @@ def compare_models(
         reference=float(a.mean()),
         candidate=float(b.mean()),
         difference=float((b - a).mean()),
-        interval=bootstrap_interval(b - a),
+        interval=bootstrap_interval(b - a, patients_of(reference)),
         tail_difference=float(np.percentile(b, 5) - np.percentile(a, 5)),
         changes=tuple(changes),
     )
@@ -111,4 +119,27 @@ def setbacks(
                 found.append(f"{a.name}: false-positive area {before:.2%} → {after:.2%}")
         elif b.dice.mean() < a.dice.mean() - STRESS_TOLERANCE:
             found.append(f"{a.name}: mean Dice {a.dice.mean():.4f} → {b.dice.mean():.4f}")
+    return tuple(found)
+
+
+def group_setbacks(
+    reference: Sequence[SliceResult], candidate: Sequence[SliceResult]
+) -> tuple[str, ...]:
+    """Names each group of real slices (``training.evaluation.groups``) that the candidate harms.
+
+    Args:
+        reference: results of the model in place.
+        candidate: results of the other on the same slices, in the same order.
+    """
+    found = []
+    for a, b in zip(by_lung(reference), by_lung(candidate), strict=True):
+        if b.mean < a.mean - GROUP_TOLERANCE:
+            found.append(f"{a.name}: mean Dice {a.mean:.4f} → {b.mean:.4f}")
+        if b.found < a.found - SHARE_TOLERANCE:
+            found.append(f"{a.name}: found {a.found:.0%} → {b.found:.0%}")
+        if np.isnan(a.mean) and b.false_cm2 > a.false_cm2 + FALSE_TOLERANCE_CM2:
+            found.append(f"{a.name}: {a.false_cm2:.2f} → {b.false_cm2:.2f} cm² called lung")
+    before, after = airway_share(reference)[1], airway_share(candidate)[1]
+    if after > before + SHARE_TOLERANCE:
+        found.append(f"airways called lung: {before:.0%} → {after:.0%}")
     return tuple(found)

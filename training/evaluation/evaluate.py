@@ -58,7 +58,7 @@ class Summary:
         group: ``all``, a source's or a patient's name.
         slices: how many.
         means: mean of each metric, NaN left out.
-        interval: 95% bootstrap interval of the mean Dice.
+        interval: 95% bootstrap interval of the mean Dice, drawn by patient.
         p5: 5th percentile of Dice.
         minimum: smallest Dice.
         calibration_error: expected calibration error over all pixels.
@@ -138,7 +138,7 @@ def summarise(group: str, results: Sequence[SliceResult]) -> Summary:
         group=group,
         slices=len(results),
         means={name: _mean(table[name]) for name in SUMMARY_METRICS},
-        interval=bootstrap_interval(dice),
+        interval=bootstrap_interval(dice, patients_of(results)),
         p5=float(np.percentile(dice, 5)),
         minimum=float(dice.min()),
         calibration_error=total.expected_error,
@@ -154,6 +154,11 @@ def summarise_by(
     for result in results:
         groups.setdefault(key(result), []).append(result)
     return [summarise(name, groups[name]) for name in sorted(groups)]
+
+
+def patients_of(results: Iterable[SliceResult]) -> list[tuple[str, str]]:
+    """Whose slice each is: names are unique within a source only."""
+    return [(result.pair.source, result.pair.patient) for result in results]
 
 
 def worst(results: Iterable[SliceResult]) -> list[SliceResult]:

@@ -7,6 +7,7 @@ mean of the distances of both directions together.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -171,13 +172,31 @@ def calibration(
     )
 
 
-def bootstrap_interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """95% percentile bootstrap interval of the mean (Efron 1979); NaN without values."""
-    values = values[np.isfinite(values)]
-    if not values.size:
+def bootstrap_interval(
+    values: NDArray[np.float64], patients: Sequence[Hashable]
+) -> tuple[float, float]:
+    """95% percentile bootstrap interval of the mean (Efron 1979), drawn by patient.
+
+    Slices of one patient are alike: drawn one by one, the interval would be far too narrow.
+
+    Args:
+        values: one a slice; NaN are left out.
+        patients: whose slice each is.
+
+    Returns:
+        Lower and upper end, NaN without values.
+    """
+    finite = np.isfinite(values)
+    if not finite.any():
         return float("nan"), float("nan")
-    picks = np.random.default_rng(0).integers(0, values.size, (BOOTSTRAP_ROUNDS, values.size))
-    low, high = np.percentile(values[picks].mean(axis=1), (2.5, 97.5))
+    numbers: dict[Hashable, int] = {}
+    whose = [numbers.setdefault(name, len(numbers)) for name in patients]
+    sums = np.bincount(whose, weights=np.where(finite, values, 0.0))
+    counts = np.bincount(whose, weights=finite)
+    sums, counts = sums[counts > 0], counts[counts > 0]
+    picks = np.random.default_rng(0).integers(0, sums.size, (BOOTSTRAP_ROUNDS, sums.size))
+    means = sums[picks].sum(axis=1) / counts[picks].sum(axis=1)
+    low, high = np.percentile(means, (2.5, 97.5))
     return float(low), float(high)
 
 

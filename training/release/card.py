@@ -20,6 +20,7 @@ from training.evaluation.evaluate import (
     summarise_by,
     worst,
 )
+from training.evaluation.groups import format_groups
 from training.evaluation.stress import StressResult, format_stress
 from training.release.quantize import Int8Cost
 
@@ -87,6 +88,7 @@ def write_card(facts: CardFacts, folder: Path) -> None:
         _data(facts),
         "## Quality",
         _quality(facts),
+        *_groups(facts),
         "## Under stress",
         STRESS_SET + format_stress(facts.stress),
         "## Worst validation slices",
@@ -130,6 +132,13 @@ def _quality(facts: CardFacts) -> str:
         if facts.forced and not facts.comparison.may_replace:
             text += "\n\n**Published by force although the version before is better.**"
     return text
+
+
+def _groups(facts: CardFacts) -> list[str]:
+    """Of validation slices of known spacing: the figures to judge by, where there are any."""
+    if all(result.areas is None for result in facts.results):
+        return []
+    return ["## Validation slices by what they hold", format_groups(facts.results)]
 
 
 def _worst(results: Sequence[SliceResult]) -> str:

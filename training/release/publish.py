@@ -27,7 +27,7 @@ from training.config import TrainConfig
 from training.data.dataset import Pair, read_sample
 from training.data.material import PROVENANCE, Material
 from training.errors import DataError
-from training.evaluation.compare import Comparison, compare_models, setbacks
+from training.evaluation.compare import Comparison, compare_models, group_setbacks, setbacks
 from training.evaluation.evaluate import SliceResult, evaluate, predict, summarise
 from training.evaluation.metrics import dice_of
 from training.evaluation.stress import stress
@@ -108,10 +108,9 @@ def _measured(folder: Path, trained: Trained, release: Release) -> CardFacts:
     stressed = stress(models, trained.material.validation, limit=STRESS_SLICES)
     comparison = None
     if before is not None:
-        comparison = replace(
-            compare_models(list(evaluate(models[1], trained.material.validation)), facts.results),
-            setbacks=setbacks(stressed[1], stressed[0]),
-        )
+        reference = list(evaluate(models[1], trained.material.validation))
+        harm = setbacks(stressed[1], stressed[0]) + group_setbacks(reference, facts.results)
+        comparison = replace(compare_models(reference, facts.results), setbacks=harm)
         _gate(comparison, before.name, release)
     return replace(facts, stress=stressed[0], comparison=comparison, forced=release.force)
 
