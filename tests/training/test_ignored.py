@@ -14,7 +14,9 @@ from training.data.cache import cache_pieces, load_piece
 from training.data.dataset import Pair, read_airway, read_sample
 from training.data.material import Material, read_material, write_material
 from training.data.pieces import AIRWAY_TARGET, Piece
-from training.data.sources import read_table
+from training.data.sheet import IGNORED, TRUTH
+from training.data.sources import Source, read_table
+from training.data.survey import survey
 from training.evaluation.metrics import calibration, compare_masks
 from training.synthetic import anatomy
 from training.synthetic.augment import augment
@@ -189,3 +191,18 @@ def test_a_table_brings_airways_that_a_runs_record_keeps(tmp_path: Path) -> None
     material = Material(training=(drawn,), validation=(none,), dropped=(), unmatched=())
     write_material(material, tmp_path, {})
     assert read_material(tmp_path) == material
+
+
+def test_sheets_outline_what_is_ignored(tmp_path: Path) -> None:
+    """In its own colour, so that whoever looks at them sees what does not count."""
+    phantom = make_phantom(SIZE, seed=1)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "images" / "a.dcm").write_bytes(dicom_bytes(phantom))
+    Image.fromarray(three_values(phantom)).save(tmp_path / "masks" / "a.png")
+    sheet = tmp_path / "sheet.png"
+    report = survey([Source(name="s", path=tmp_path)], patient_pattern="a", sheet=sheet)
+    assert report.usable == 1
+    pixels = np.asarray(Image.open(sheet)).reshape(-1, 3)
+    assert (pixels == IGNORED).all(axis=1).sum() > 100
+    assert (pixels == TRUTH).all(axis=1).sum() > 100

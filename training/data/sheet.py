@@ -14,6 +14,7 @@ Colour = tuple[int, int, int]
 TRUTH: Colour = (64, 220, 90)
 PREDICTION: Colour = (255, 150, 30)
 REJECTED: Colour = (255, 70, 70)
+IGNORED: Colour = (150, 150, 255)
 
 TILE = 256
 """Side of a tile's picture in pixels."""

@@ -15,7 +15,7 @@ from training.data.clean import suspect
 from training.data.dataset import Pair, Sample, file_hash, read_raw_mask, read_sample
 from training.data.intensity import pseudo_hu
 from training.data.likeness import Twins, find_twins, fingerprint
-from training.data.sheet import REJECTED, TRUTH, Tile, contact_sheet, to_picture
+from training.data.sheet import IGNORED, REJECTED, TRUTH, Tile, contact_sheet, to_picture
 from training.data.sources import Source, list_sources
 from training.errors import DataError
 
@@ -247,11 +247,12 @@ def _tile(pair: Pair, finding: Finding | None) -> Tile:
         )
     grey = to_picture(np.clip(pseudo_hu(sample.scan), *SHOWN_HU))
     if finding is None:
-        return Tile(grey=grey, title=pair.name, outlines=[(sample.mask, TRUTH)])
+        outlines = [(sample.ignored, IGNORED), (sample.mask, TRUTH)]
+        return Tile(grey=grey, title=pair.name, outlines=outlines)
     return Tile(
         grey=grey,
         title=f"{pair.name} {finding.code}: {finding.reason}",
-        outlines=[(sample.mask, REJECTED)],
+        outlines=[(sample.ignored, IGNORED), (sample.mask, REJECTED)],
         title_colour=REJECTED,
     )
 

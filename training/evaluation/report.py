@@ -14,7 +14,7 @@ from PIL import Image
 from lungseg.core.preprocess import IntensityRule, to_grey
 from lungseg.inference.model import Model
 from training.data.dataset import read_sample
-from training.data.sheet import PREDICTION, TRUTH, Tile, contact_sheet
+from training.data.sheet import IGNORED, PREDICTION, TRUTH, Tile, contact_sheet
 from training.evaluation.evaluate import (
     SUMMARY_METRICS,
     SliceResult,
@@ -55,7 +55,7 @@ def write_report(
         "<h2>Curves</h2>",
         _plot("reliability: share of lung by probability", _reliability(total)),
         _plot("share of slices up to a Dice", _cumulative(dice)),
-        "<h2>Worst slices</h2><p>Truth green, prediction orange.</p>",
+        "<h2>Worst slices</h2><p>Truth green, prediction orange, ignored blue.</p>",
         _image(_worst_sheet(model, results)),
         "<h2>Patients</h2>",
         _table(patients),
@@ -123,7 +123,7 @@ def _worst_sheet(model: Model, results: Sequence[SliceResult]) -> Image.Image:
         found = predict(model, sample.scan).mask[0]
         grey = to_grey(sample.scan.values[0], sample.scan.unit, IntensityRule())
         title = f"{result.pair.name} {result.metrics.dice:.3f}"
-        outlines = ((sample.mask, TRUTH), (found, PREDICTION))
+        outlines = ((sample.ignored, IGNORED), (sample.mask, TRUTH), (found, PREDICTION))
         tiles.append(Tile(grey=grey.astype(np.uint8), title=title, outlines=outlines))
     return contact_sheet(tiles, columns=4)
 
