@@ -20,6 +20,7 @@ from training.data.dataset import list_pairs, read_sample
 from training.data.intensity import find_peaks
 from training.evaluation.evaluate import evaluate, predict, summarise, worst
 from training.synthetic.phantom import make_phantom, write_png
+from training.synthetic.phantom_set import write_phantom_set
 from training.synthetic.views import through_window
 
 
@@ -69,6 +70,23 @@ def test_evaluate_writes_a_line_a_slice_and_one_page(
     assert "data:image/png;base64," in page
     assert "http" not in page.replace("http-equiv", "")
     assert page.count("<svg") == 2
+
+
+def test_evaluate_groups_the_listed_patients_of_known_spacing(
+    data: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without spacing there are no cm²; a list of nobody is an error."""
+    assert _run("evaluate", "--model", bundle, "--data", data) == 0
+    assert "cm²" not in capsys.readouterr().out
+    write_phantom_set(tmp_path / "ct", count=4, patients=4, side=64, file_format="dicom")
+    listed = tmp_path / "held-out.csv"
+    listed.write_text("source,patient\nct,patient-0001\nct,patient-0002\n")
+    command = ("evaluate", "--model", bundle, "--data", tmp_path / "ct", "--held-out", listed)
+    assert _run(*command) == 0
+    assert "| lung, 10 cm² or more | 2 / 2 |" in capsys.readouterr().out
+    listed.write_text("source,patient\nct,patient-77\n")
+    assert _run(*command) == 2
+    assert "names no patient that is in the data" in capsys.readouterr().err
 
 
 def test_evaluate_shows_windows_when_asked(
