@@ -188,7 +188,7 @@ def read_material(out: Path) -> Material:
 
 def _pair(entry: dict[str, Any]) -> Pair:
     files = ("image", "mask", "airway")
-    paths = {name: Path(entry[name]) for name in files if entry.get(name)}
+    paths: dict[str, Any] = {name: Path(entry[name]) for name in files if entry.get(name)}
     return Pair(**(entry | paths))
 
 
