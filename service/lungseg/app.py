@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
@@ -191,8 +192,8 @@ def _build_batcher(settings: Settings, metrics: Metrics) -> Batcher | None:
 async def _keep_models(registry: Registry, interval_s: float, done: asyncio.Event) -> None:
     """Loads the models, then again at each interval and at each SIGHUP; tells when it first did."""
     told = asyncio.Event()
-    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-        # Not on Windows, and not outside the main thread, where tests run the application.
+    # Windows has no such signal, and outside the main thread nobody can listen to one.
+    if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, told.set)
     while True:
         told.clear()

@@ -26,7 +26,7 @@ FIRST_PAUSE_S = 0.25
 """Before the first retry; doubled before each further one."""
 LONGEST_PAUSE_S = 30.0
 """A server that asks for more patience than this gets none."""
-HOPELESS = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
+PERMANENT = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 """What is wrong with the request itself: no repetition mends it."""
 _RETRIED = 503
 
@@ -133,7 +133,7 @@ class Client:
             try:
                 response = self._http.post(path, params=as_texts(parameters), **body)
             except httpx.TransportError as error:
-                if attempt >= self._retries or isinstance(error, HOPELESS):
+                if attempt >= self._retries or isinstance(error, PERMANENT):
                     raise
             pause_s = _pause_s(response, attempt, self._retries)
             if response is not None and pause_s is None:

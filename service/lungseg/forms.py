@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lungseg.formats import write
 from lungseg.formats.dicom_seg import Algorithm, dicom_seg
-from lungseg.pipeline import Outcome
+
+if TYPE_CHECKING:
+    from lungseg.pipeline import Outcome  # brings ONNX Runtime, which the names do not need
 
 MAX_SUMMARY_BYTES = 4096
 """What a header may have: gateways refuse responses with far longer ones."""

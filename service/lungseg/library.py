@@ -10,9 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from lungseg.answers import MASK_ENCODING, File, Result, Source, as_texts, content_of
+from lungseg.answers import MASK_ENCODING, File, Result, Source, content_of
 from lungseg.core.errors import InvalidParameter
 from lungseg.forms import FORMS, answer
 from lungseg.inference.errors import BundleError, ModelNotReady, UnknownModel
@@ -21,7 +19,7 @@ from lungseg.inference.registry import Policy, Registry
 from lungseg.inference.session import Engine
 from lungseg.packaged import models_folder
 from lungseg.pipeline import Outcome, Pipeline
-from lungseg.query import SegmentQuery
+from lungseg.query import checked_query
 
 DEFAULT_MODEL = "lung-unet"
 
@@ -96,16 +94,3 @@ class Segmenter:
         if query.model or query.version:
             raise InvalidParameter("a segmenter has one model, load() opens another")
         return self._pipeline.segment(content_of(source), self.model, query)
-
-
-def checked_query(parameters: dict[str, Any]) -> SegmentQuery:
-    """Checks parameters as the service does.
-
-    Raises:
-        InvalidParameter: one has a name or value that is not accepted.
-    """
-    try:
-        return SegmentQuery.model_validate(as_texts(parameters))
-    except ValidationError as error:
-        found = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise InvalidParameter("; ".join(found)) from None

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, ValidationError, core_schema
 
+from lungseg.answers import as_texts
+from lungseg.core.errors import InvalidParameter
 from lungseg.core.types import Unit
 from lungseg.formats.write import ENCODINGS
 
@@ -117,3 +119,16 @@ class SegmentQuery(BaseModel):
         min_length=1,
         description="Its version of this number answers; by default it is the one that serves.",
     )
+
+
+def checked_query(parameters: dict[str, Any]) -> SegmentQuery:
+    """Checks parameters as the service does.
+
+    Raises:
+        InvalidParameter: one has a name or value that is not accepted.
+    """
+    try:
+        return SegmentQuery.model_validate(as_texts(parameters))
+    except ValidationError as error:
+        found = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise InvalidParameter("; ".join(found)) from None

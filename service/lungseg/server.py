@@ -15,7 +15,7 @@ from lungseg.app import create_app
 from lungseg.settings import Settings
 from lungseg.web.layers.logs import configure_logging
 
-LOG = logging.getLogger("lungseg.main")
+LOG = logging.getLogger("lungseg.server")
 POLL_S = 0.02
 """How often a draining server looks whether the work is done."""
 SETTLE_S = 0.2

@@ -131,6 +131,21 @@ def test_what_cannot_be_done_at_all_gives_2(
     assert b"Traceback" not in done.stderr
 
 
+def test_what_computes_nothing_here_loads_no_network(dicom: bytes, service: Running) -> None:
+    """Help, version, sample and a server's callers do not wait for ONNX Runtime or FastAPI."""
+    code = (
+        "import sys; from lungseg.cli import main;"
+        "main(sys.argv[1:]);"
+        "sys.exit(' '.join({'onnxruntime', 'fastapi', 'starlette'} & set(sys.modules)) or 0)"
+    )
+    for arguments in (["sample"], ["segment", "-", "--url", service.url]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], input=dicom, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+
+
 def test_an_empty_folder_and_wrong_usage_give_2(tmp_path: Path) -> None:
     assert main(["segment", str(tmp_path)]) == 2
     with pytest.raises(SystemExit) as raised:

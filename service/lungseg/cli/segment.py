@@ -25,15 +25,14 @@ from lungseg.client import Client, ServiceError
 from lungseg.core.errors import LungsegError
 from lungseg.formats.table import statistics_csv
 from lungseg.forms import FORMS
-from lungseg.library import DEFAULT_MODEL, checked_query, load
-from lungseg.query import OneOf, SegmentQuery
+from lungseg.query import OneOf, SegmentQuery, checked_query
 
 STREAM = "-"
 AHEAD = 2
 """Requests under way per processor: one computes while the next is read."""
 Refusal = tuple[str, str]
 """Why a slice has no answer: code and sentence."""
-HOPELESS = ("unauthorized", "unknown_model", "model_not_ready")
+FATAL = ("unauthorized", "unknown_model", "model_not_ready")
 """Codes after which no other file will fare better."""
 
 
@@ -105,6 +104,8 @@ def _opened(
         key = os.environ.get("LUNGSEG_API_KEY")
         client = stack.enter_context(Client(options.url, api_key=key))
         return partial(client.fetch, form=options.format, **parameters)
+    from lungseg.library import DEFAULT_MODEL, load  # ONNX Runtime, which a server's caller spares
+
     name = parameters.pop("model") or os.environ.get("LUNGSEG_MODEL") or DEFAULT_MODEL
     models = options.models_dir or os.environ.get("LUNGSEG_MODELS_DIR")
     segmenter = load(name, version=parameters.pop("version"), models=models)
@@ -183,7 +184,7 @@ def _answer(item: Input, fetch: Callable[[bytes], File]) -> File | Refusal:
     except OSError:
         return "unreadable", "the file cannot be read"
     except (LungsegError, ServiceError) as error:
-        if error.code in HOPELESS:
+        if error.code in FATAL:
             raise
         return error.code, error.detail if isinstance(error, ServiceError) else str(error)
 
