@@ -37,7 +37,7 @@ USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=5s --timeout=4s --start-period=30s --retries=3 \
   CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['LUNGSEG_PORT'] + '/readyz', timeout=3)"]
-CMD ["python", "-m", "service"]
+CMD ["python", "-m", "lungseg", "serve"]
 
 ARG VERSION=
 ARG REVISION=

@@ -30,7 +30,7 @@ class Pipeline:
         query = SegmentQuery()
         outcome = self.pipeline.segment(content, self.model, query, watch)
         with watch.stage("encode"):
-            FORMS[form].encode(outcome, query.encoding)
+            FORMS[form].encode(outcome)
             if form != "json":
                 summary(outcome)
 

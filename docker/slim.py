@@ -18,6 +18,9 @@ UNUSED = (
     "numpy/_core/include",  # headers for compilers
     "scipy/io",  # readers of formats that are not accepted
     "scipy/cluster",
+    "scipy/signal",
+    "scipy/odr",
+    "scipy/fftpack",
     "lungseg/models",  # the image has all models of the checkout in a folder of their own
     "fastapi_offline/static/redoc*",  # another documentation page, not served
 )

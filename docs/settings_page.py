@@ -28,7 +28,10 @@ UNITS = {
 }  # fmt: skip
 """Units by the end of a setting's name."""
 BOUNDS = {"ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "less than {}"}
-PATTERNS = {r"^(latest|[1-9][0-9]{0,8})$": "`latest` or a positive whole number"}
+PATTERNS = {
+    r"^(latest|[1-9][0-9]{0,8})$": "`latest` or a positive whole number",
+    r"^(/[A-Za-z0-9._~-]+)*$": "a path that begins with `/` and does not end with it",
+}
 HEAD = """\
 # Settings
 

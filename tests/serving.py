@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,7 +15,7 @@ import numpy as np
 import uvicorn
 
 from lungseg.app import SURFACES, create_app
-from lungseg.inference.timing import Deadline, Stopwatch
+from lungseg.inference.timing import Deadline
 from lungseg.settings import Settings
 from lungseg.web.state import State
 from lungseg.web.surface import Surface
@@ -51,13 +50,15 @@ class Running:
         await self.server.serve()
 
     @contextlib.contextmanager
-    def busy(self, jobs: int) -> Iterator[None]:
-        """Keeps places in the pool and its queue taken, as long jobs would."""
+    def busy(self, jobs: int, size_bytes: int = 0) -> Iterator[None]:
+        """Keeps places in the pool and its queue taken, as long jobs of that size would."""
         gate = threading.Event()
         workers = self.state.workers
         deadline = Deadline.after(PATIENCE_S)
         taken = [
-            asyncio.run_coroutine_threadsafe(workers.run(gate.wait, deadline=deadline), self.loop)
+            asyncio.run_coroutine_threadsafe(
+                workers.run(gate.wait, deadline=deadline, size_bytes=size_bytes), self.loop
+            )
             for _ in range(jobs)
         ]
         wait_until(lambda: workers.waiting + workers.running >= jobs)
@@ -73,23 +74,19 @@ class Running:
         """Keeps the batcher at one inference, as a slow network would."""
         began, gate = threading.Event(), threading.Event()
 
-        def slow(grey: np.ndarray) -> np.ndarray:
+        def job(rows: np.ndarray) -> np.ndarray:
             began.set()
             gate.wait(PATIENCE_S)
-            return grey
+            return rows
 
-        network: Any = SimpleNamespace(session=SimpleNamespace(run=slow))
-        grey = np.zeros((1, 1, 1, 1), np.float32)
-        caller = threading.Thread(
-            target=self.state.pipeline.runner.infer, args=(network, grey, Stopwatch())
-        )
-        caller.start()
+        rows = np.zeros((1, 1, 1, 1), np.float32)
+        taken = self.state.pipeline.runner.batcher.submit("a long inference", job, rows)
         try:
             assert began.wait(PATIENCE_S)
             yield
         finally:
             gate.set()
-            caller.join(PATIENCE_S)
+            taken.result.result(PATIENCE_S)
 
     @property
     def state(self) -> State:

@@ -7,7 +7,7 @@ import errno
 import os
 import sys
 
-from training.commands import data, models, run
+from training.commands import data, label, models, run
 from training.errors import DataError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -46,7 +46,7 @@ def _trouble(error: OSError) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (run, data, models):
+    for module in (run, data, models, label):
         module.register(commands)
     return parser
 

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lungseg.client import Client, ServiceError
+    from lungseg.core.errors import LungsegError
     from lungseg.library import Segmenter, load
 
     __version__: str
 
-__all__ = ["Client", "Segmenter", "ServiceError", "__version__", "load"]
+__all__ = ["Client", "LungsegError", "Segmenter", "ServiceError", "__version__", "load"]
 _HOMES = {
     "Client": "client",
-    "ServiceError": "client",
+    "LungsegError": "core.errors",
     "Segmenter": "library",
+    "ServiceError": "client",
     "load": "library",
 }
 

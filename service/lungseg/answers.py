@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lungseg.core.errors import UndecodableImage
+
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[Any]
 """A path, the content of a file, or the intensities of a slice, shape (rows, columns)."""
+SUMMARY = ("model", "image", "statistics", "confidence", "quality")
+"""Members of an answer beside its mask."""
 MASK_ENCODING = "coco_rle_uncompressed"
 """How masks travel to ``Result``: numpy alone reads it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Result:
     """The answer for one slice.
 
@@ -58,10 +62,7 @@ class Result:
 class File:
     """An answer that is a file: a picture, an array, a DICOM segmentation, JSON.
 
-    Attributes:
-        content: its bytes.
-        media_type: what they are.
-        summary: model, image, statistics, confidence and quality, as in the JSON answer.
+    Its summary is the JSON answer's model, image, statistics, confidence and quality.
     """
 
     content: bytes
@@ -78,6 +79,8 @@ def content_of(source: Source) -> bytes:
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source)
     if isinstance(source, np.ndarray):
+        if isinstance(source, np.ma.MaskedArray) or source.dtype.hasobject:
+            raise UndecodableImage("expected a plain array of numbers, received another kind")
         stream = io.BytesIO()
         np.save(stream, source, allow_pickle=False)
         return stream.getvalue()
@@ -88,10 +91,11 @@ def as_texts(parameters: Mapping[str, Any]) -> dict[str, str]:
     """Query parameters: pairs as ``a,b``, truth values as JSON writes them, None left out."""
     texts: dict[str, str] = {}
     for name, value in parameters.items():
-        if isinstance(value, bool):
-            texts[name] = "true" if value else "false"
-        elif isinstance(value, tuple | list):
-            texts[name] = ",".join(map(str, value))
+        plain = value.tolist() if isinstance(value, np.ndarray) else value
+        if isinstance(plain, bool):
+            texts[name] = "true" if plain else "false"
+        elif isinstance(plain, Sequence) and not isinstance(plain, str):
+            texts[name] = ",".join(map(str, plain))
         elif value is not None:
-            texts[name] = str(value)
+            texts[name] = str(plain)
     return texts

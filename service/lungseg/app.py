@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
@@ -26,13 +27,14 @@ from lungseg.pipeline import Pipeline
 from lungseg.settings import Settings
 from lungseg.web.layers.limits import LimitsLayer
 from lungseg.web.layers.metrics import Metrics
-from lungseg.web.layers.refusals import add_error_handlers
+from lungseg.web.layers.refusals import REFUSALS, refuse
 from lungseg.web.layers.telemetry import TelemetryLayer
 from lungseg.web.openapi import describe_api
 from lungseg.web.state import Lifecycle, State
 from lungseg.web.surface import Surface, Surfaces
 from lungseg.web.surfaces import batch, health, home, models, segment
 from lungseg.web.surfaces.v2 import routes as v2
+from lungseg.web.surfaces.v2.codec import HEADER_LENGTH
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -46,17 +48,13 @@ SURFACES = (
     *home.SURFACES,
 )
 """Every API that is served."""
-EXPOSED_HEADERS = ("X-Request-ID", "X-Segmentation", "Server-Timing")
+EXPOSED_HEADERS = ("X-Request-ID", "X-Segmentation", "Server-Timing", "Retry-After", HEADER_LENGTH)
 """What scripts of other origins may read."""
 LOG = logging.getLogger("lungseg.app")
 
 
 def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> FastAPI:
     """Builds the whole service; nothing is opened or started before its lifespan.
-
-    Args:
-        settings: see ``Settings``.
-        surfaces: the APIs that are served.
 
     Raises:
         ProviderMissing: a provider that is asked for is not there.
@@ -82,9 +80,9 @@ def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> 
         version=lungseg.__version__,
         summary="Lung segmentation in chest CT slices",
         description=home.RESEARCH_ONLY,
-        root_path=settings.root_path,
         redirect_slashes=False,
         lifespan=lifespan,
+        exception_handlers=dict.fromkeys(REFUSALS, refuse),
         middleware=_layers(settings, owners),
         telemetry={
             "tracing": spans is not None,
@@ -97,24 +95,22 @@ def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> 
     for surface in surfaces:
         if surface.router:
             app.include_router(surface.router)
-    add_error_handlers(app)
     describe_api(app)
     return app
 
 
 def _layers(settings: Settings, surfaces: Surfaces) -> list[Middleware]:
     layers = [Middleware(TelemetryLayer, surfaces=surfaces), Middleware(LimitsLayer)]
-    if not settings.cors_origins:
-        return layers
-    # Outermost, so that scripts can read every answer, that of a bug too.
-    cors = Middleware(
-        CORSMiddleware,
-        allow_origins=settings.cors_origins,
-        allow_methods=("GET", "POST"),
-        allow_headers=("*",),
-        expose_headers=EXPOSED_HEADERS,
-    )
-    return [cors, *layers]
+    if settings.cors_origins:
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "HEAD", "POST"),
+            allow_headers=("*",),
+            expose_headers=EXPOSED_HEADERS,
+        )
+        layers.insert(0, cors)  # outermost: scripts can read every answer, that of a bug too
+    return layers
 
 
 @contextlib.asynccontextmanager
@@ -196,8 +192,8 @@ def _build_batcher(settings: Settings, metrics: Metrics) -> Batcher | None:
 async def _keep_models(registry: Registry, interval_s: float, done: asyncio.Event) -> None:
     """Loads the models, then again at each interval and at each SIGHUP; tells when it first did."""
     told = asyncio.Event()
-    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-        # Not on Windows, and not outside the main thread, where tests run the application.
+    # Windows has no such signal, and outside the main thread nobody can listen to one.
+    if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, told.set)
     while True:
         told.clear()
@@ -211,9 +207,8 @@ async def _keep_models(registry: Registry, interval_s: float, done: asyncio.Even
 
 
 def _loaded(registry: Registry) -> list[str]:
-    families = registry.families().items()
     return sorted(
         f"{name}/{version.number} {version.state}{' ' if version.reason else ''}{version.reason}"
-        for name, family in families
+        for name, family in registry.families().items()
         for version in family.versions.values()
     )

@@ -11,39 +11,39 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, TypeVar
 
 import httpx
 
-from lungseg.answers import MASK_ENCODING, File, Result, Source, as_texts, content_of
+from lungseg.answers import MASK_ENCODING, SUMMARY, File, Result, Source, as_texts, content_of
+from lungseg.core.errors import InvalidParameter, LungsegError
 
+T = TypeVar("T")
 TIMEOUT_S = 60.0
 RETRIES = 4
 FIRST_PAUSE_S = 0.25
 """Before the first retry; doubled before each further one."""
 LONGEST_PAUSE_S = 30.0
 """A server that asks for more patience than this gets none."""
+PERMANENT = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
+"""What is wrong with the request itself: no repetition mends it."""
 _RETRIED = 503
 
 
-class ServiceError(Exception):
-    """The service refused.
-
-    Attributes:
-        status: HTTP status.
-        code: stable name of the problem, such as ``not_ct``.
-        request_id: under which the service's log tells more.
-    """
+class ServiceError(LungsegError, code="unknown"):
+    """The service refused: HTTP status, stable code, sentence, and the id under which it logs."""
 
     def __init__(self, status: int, code: str, detail: str, request_id: str) -> None:
-        """Takes the members of the problem document."""
         super().__init__(f"{detail} ({status} {code}, request {request_id})")
         self.status = status
         self.code = code
         self.detail = detail
         self.request_id = request_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Survives pickling, and so a pool of processes."""
+        return type(self), (self.status, self.code, self.detail, self.request_id)
 
     @classmethod
     def of(cls, problem: Any, status: int, request_id: str = "unknown") -> ServiceError:
@@ -58,14 +58,9 @@ class ServiceError(Exception):
 class Client:
     """Blocking client; threads may share one.
 
-    Args:
-        url: of the service, for example ``http://127.0.0.1:8000``.
-        api_key: where the service asks for one.
-        timeout_s: for connecting and for each wait for data.
-        retries: how often a request is repeated that found the service overloaded (503, with
-            the pause it asks for) or not there. Answers are the same each time, so a repetition
-            does no harm.
-        transport: replaces the network.
+    A request that finds the service overloaded (503, with the pause it asks for) or not there is
+    repeated ``retries`` times: answers are the same each time, so that does no harm. ``timeout_s``
+    is for connecting and for each wait for data, and ``transport`` replaces the network.
     """
 
     def __init__(
@@ -77,7 +72,8 @@ class Client:
         retries: int = RETRIES,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """See the class."""
+        if api_key and not (api_key.isascii() and api_key.isprintable()):
+            raise InvalidParameter("expected an API key of printable ASCII characters")
         headers = {"User-Agent": "lungseg-client"} | ({"X-API-Key": api_key} if api_key else {})
         self._retries = retries
         self._http = httpx.Client(
@@ -85,35 +81,31 @@ class Client:
         )
 
     def segment(self, source: Source, **parameters: Any) -> Result:
-        """Segments one slice.
+        """Segments one slice; of arrays whose intensities are HU say so by ``unit="hu"``.
 
-        Args:
-            source: a path, the content of a file, or an array of intensities (with
-                ``unit="hu"`` where they are HU).
-            **parameters: what ``SegmentQuery`` lists, for example ``threshold``, ``spacing_mm``
-                and ``window_hu`` (pairs), ``model``, ``version``.
+        Parameters are what ``SegmentQuery`` lists, for example ``threshold``, ``spacing_mm`` and
+        ``window_hu`` (pairs), ``model``, ``version``.
 
         Raises:
             ServiceError: the service refuses, or stays overloaded.
             httpx.TransportError: it can't be reached, or not in time.
         """
         query = {**parameters, "format": "json", "encoding": MASK_ENCODING}
-        return Result.of(self._segment(source, query).json())
+        return _read(self._segment(source, query), Result.of)
 
     def fetch(self, source: Source, form: str, **parameters: Any) -> File:
         """As ``segment``, but asks for a file: the form is a value of ``format``."""
         response = self._segment(source, {**parameters, "format": form})
-        in_header = response.headers.get("X-Segmentation")
         return File(
             content=response.content,
             media_type=response.headers.get("Content-Type", ""),
-            summary=json.loads(in_header) if in_header else response.json(),
+            summary=_read(response, lambda found: {name: found[name] for name in SUMMARY}),
         )
 
     def segment_batch(
         self, sources: Sequence[Source], **parameters: Any
     ) -> list[Result | ServiceError]:
-        """Segments many slices in one request, at most ``MAX_BATCH_ITEMS`` of the service.
+        """Segments many slices in one request, at most ``LUNGSEG_MAX_BATCH_ITEMS``.
 
         Returns:
             In the order of the sources a result, or the error of that slice alone.
@@ -121,21 +113,15 @@ class Client:
         Raises:
             ServiceError, httpx.TransportError: the request as a whole fails.
         """
-        files = [
-            ("files", (str(index), content_of(source))) for index, source in enumerate(sources)
-        ]
+        files = [("files", (str(place), content_of(one))) for place, one in enumerate(sources)]
+        if not files:
+            return []
         query = {**parameters, "format": "json", "encoding": MASK_ENCODING}
-        items = self._post("/segment/batch", query, files=files).json()["items"]
-        return [
-            ServiceError.of(item["error"], item["error"]["status"], item["error"]["request_id"])
-            if "error" in item
-            else Result.of(item)
-            for item in items
-        ]
+        return _read(self._post("/segment/batch", query, files=files), _items)
 
     def models(self) -> list[dict[str, Any]]:
         """Names, versions and states of the service's models."""
-        return _checked(self._http.get("/models")).json()["models"]
+        return _read(_checked(self._http.get("/models")), lambda found: found["models"])
 
     def _segment(self, source: Source, parameters: Mapping[str, Any]) -> httpx.Response:
         headers = {"Content-Type": "application/octet-stream"}
@@ -146,8 +132,8 @@ class Client:
             response = None
             try:
                 response = self._http.post(path, params=as_texts(parameters), **body)
-            except httpx.TransportError:
-                if attempt >= self._retries:
+            except httpx.TransportError as error:
+                if attempt >= self._retries or isinstance(error, PERMANENT):
                     raise
             pause_s = _pause_s(response, attempt, self._retries)
             if response is not None and pause_s is None:
@@ -160,15 +146,9 @@ class Client:
         self._http.close()
 
     def __enter__(self) -> Self:
-        """Closes when the block ends."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
 
@@ -194,3 +174,20 @@ def _checked(response: httpx.Response) -> httpx.Response:
         problem = None
     request_id = response.headers.get("X-Request-ID", "unknown")
     raise ServiceError.of(problem, response.status_code, request_id)
+
+
+def _read(response: httpx.Response, read: Callable[[Any], T]) -> T:
+    """What an answer says; ``ServiceError`` where something else than the service answered."""
+    try:
+        return read(json.loads(response.headers.get("X-Segmentation") or response.content))
+    except (ValueError, KeyError, TypeError):
+        raise ServiceError.of(None, response.status_code) from None
+
+
+def _items(answer: dict[str, Any]) -> list[Result | ServiceError]:
+    return [
+        ServiceError.of(item["error"], item["error"]["status"], item["error"]["request_id"])
+        if "error" in item
+        else Result.of(item)
+        for item in answer["items"]
+    ]

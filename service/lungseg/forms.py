@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lungseg.formats import write
 from lungseg.formats.dicom_seg import Algorithm, dicom_seg
-from lungseg.pipeline import Outcome
+
+if TYPE_CHECKING:
+    from lungseg.pipeline import Outcome  # brings ONNX Runtime, which the names do not need
 
 MAX_SUMMARY_BYTES = 4096
 """What a header may have: gateways refuse responses with far longer ones."""
@@ -17,31 +19,21 @@ SPARE_PARTS = ("lungs", "density", "intensity")
 """Members of ``statistics`` left out of the summary, in turn, should it ever get too long."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Form:
-    """One form of an answer.
-
-    Attributes:
-        media_type: of the content.
-        suffix: what is added to the name of the slice's file.
-        encode: makes the content of an outcome and the mask encoding that JSON holds.
-    """
+    """One form of an answer: media type, what a file's name ends with, how it is made."""
 
     media_type: str
     suffix: str
-    encode: Callable[[Outcome, str], bytes]
+    encode: Callable[[Outcome], bytes]
 
 
-def answer(outcome: Outcome, encoding: str) -> dict[str, Any]:
+def answer(outcome: Outcome) -> dict[str, Any]:
     """The JSON answer without request id and timings."""
     described = outcome.describe()
-    mask = write.encode_mask(outcome.segmentation.mask[0], encoding)
-    return {
-        "model": described.pop("model"),
-        "image": described.pop("image"),
-        "mask": mask,
-        **described,
-    }
+    mask = write.encode_mask(outcome.segmentation.mask[0], outcome.query.encoding)
+    first = {name: described.pop(name) for name in ("model", "image")}
+    return {**first, "mask": mask, **described}
 
 
 def summary(outcome: Outcome) -> str:
@@ -61,39 +53,29 @@ def compact(document: dict[str, Any]) -> str:
     return json.dumps(document, separators=(",", ":"), allow_nan=False)
 
 
-def _json(outcome: Outcome, encoding: str) -> bytes:
-    return compact(answer(outcome, encoding)).encode()
-
-
-def _overlay(outcome: Outcome, _encoding: str) -> bytes:
+def _overlay(outcome: Outcome) -> bytes:
     scan = outcome.scan
     return write.overlay_png(scan.values[0], scan.unit, outcome.segmentation.labels[0])
 
 
-def _probability(outcome: Outcome, _encoding: str) -> bytes:
+def _probability(outcome: Outcome) -> bytes:
     return write.probability_png(outcome.segmentation.probability[0])
 
 
-def _dicom_seg(outcome: Outcome, _encoding: str) -> bytes:
+def _dicom_seg(outcome: Outcome) -> bytes:
     contract = outcome.model.contract
     algorithm = Algorithm(name=contract.name, version=contract.version, sha256=contract.sha256)
     return dicom_seg(outcome.content, outcome.scan, outcome.segmentation, algorithm)
 
 
 FORMS: dict[str, Form] = {
-    "json": Form(media_type="application/json", suffix=".json", encode=_json),
-    "png": Form(
-        media_type="image/png",
-        suffix=".mask.png",
-        encode=lambda outcome, _: write.mask_png(outcome.segmentation.mask[0]),
-    ),
-    "overlay": Form(media_type="image/png", suffix=".overlay.png", encode=_overlay),
-    "probability": Form(media_type="image/png", suffix=".probability.png", encode=_probability),
+    "json": Form("application/json", ".json", lambda found: compact(answer(found)).encode()),
+    "png": Form("image/png", ".mask.png", lambda found: write.mask_png(found.segmentation.mask[0])),
+    "overlay": Form("image/png", ".overlay.png", _overlay),
+    "probability": Form("image/png", ".probability.png", _probability),
     "npy": Form(
-        media_type="application/x-npy",
-        suffix=".mask.npy",
-        encode=lambda outcome, _: write.mask_npy(outcome.segmentation.mask[0]),
+        "application/x-npy", ".mask.npy", lambda found: write.mask_npy(found.segmentation.mask[0])
     ),
-    "dicom-seg": Form(media_type="application/dicom", suffix=".seg.dcm", encode=_dicom_seg),
+    "dicom-seg": Form("application/dicom", ".seg.dcm", _dicom_seg),
 }
 """By name; of forms with one media type, ``Accept`` means the first."""

@@ -10,9 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from lungseg.answers import MASK_ENCODING, File, Result, Source, as_texts, content_of
+from lungseg.answers import MASK_ENCODING, File, Result, Source, content_of
 from lungseg.core.errors import InvalidParameter
 from lungseg.forms import FORMS, answer
 from lungseg.inference.errors import BundleError, ModelNotReady, UnknownModel
@@ -21,7 +19,7 @@ from lungseg.inference.registry import Policy, Registry
 from lungseg.inference.session import Engine
 from lungseg.packaged import models_folder
 from lungseg.pipeline import Outcome, Pipeline
-from lungseg.query import SegmentQuery
+from lungseg.query import checked_query
 
 DEFAULT_MODEL = "lung-unet"
 
@@ -48,14 +46,13 @@ def load(
     """
     root = Path(models) if models is not None else models_folder()
     engine = Engine(intra_op_threads=threads)
-    newest = version is None
     registry = Registry(
         root=root,
-        policy=Policy(model=name, keep=1 if newest else 0),
+        policy=Policy(model=name, keep=1 if version is None else 0),
         open_bundle=lambda folder: Model.load(folder, engine),
     )
     try:
-        model = registry.load(name, None if newest else str(version))
+        model = registry.load(name, None if version is None else str(version))
     except (UnknownModel, ModelNotReady, BundleError) as error:
         raise type(error)(f"{error} (looked for {name} in {root.absolute()})") from None
     return Segmenter(model)
@@ -64,51 +61,36 @@ def load(
 class Segmenter:
     """A model that segments slices; threads may share one."""
 
-    def __init__(self, model: Model, pipeline: Pipeline | None = None) -> None:
-        """Takes an open model, see ``load``."""
+    def __init__(self, model: Model) -> None:
         self.model = model
-        self._pipeline = pipeline or Pipeline()
+        self._pipeline = Pipeline()
 
     def segment(self, source: Source, **parameters: Any) -> Result:
-        """Segments one slice.
+        """Segments one slice; of arrays whose intensities are HU say so by ``unit="hu"``.
 
-        Args:
-            source: a path, the content of a file, or an array of intensities (with
-                ``unit="hu"`` where they are HU).
-            **parameters: what ``SegmentQuery`` lists, for example ``threshold``, ``spacing_mm``
-                and ``window_hu`` (pairs), ``allow_non_ct``.
+        Parameters are what ``SegmentQuery`` lists, for example ``threshold``, ``allow_non_ct``,
+        ``spacing_mm`` and ``window_hu`` (pairs).
 
         Raises:
             LungsegError: the slice or a parameter is refused.
             OSError: the file cannot be read.
         """
-        outcome, _ = self._outcome(source, parameters)
-        return Result.of(answer(outcome, MASK_ENCODING))
+        outcome = self._outcome(source, {**parameters, "encoding": MASK_ENCODING})
+        return Result.of(answer(outcome))
 
     def fetch(self, source: Source, form: str, **parameters: Any) -> File:
         """As ``segment``, but makes a file: the form is a name of ``FORMS``."""
-        outcome, query = self._outcome(source, parameters)
+        if form not in FORMS:
+            raise InvalidParameter(f"expected a form among {', '.join(FORMS)}, received another")
+        outcome = self._outcome(source, parameters)
         return File(
-            content=FORMS[form].encode(outcome, query.encoding),
+            content=FORMS[form].encode(outcome),
             media_type=FORMS[form].media_type,
             summary=outcome.describe(),
         )
 
-    def _outcome(self, source: Source, parameters: dict[str, Any]) -> tuple[Outcome, SegmentQuery]:
+    def _outcome(self, source: Source, parameters: dict[str, Any]) -> Outcome:
         query = checked_query(parameters)
         if query.model or query.version:
             raise InvalidParameter("a segmenter has one model, load() opens another")
-        return self._pipeline.segment(content_of(source), self.model, query), query
-
-
-def checked_query(parameters: dict[str, Any]) -> SegmentQuery:
-    """Checks parameters as the service does.
-
-    Raises:
-        InvalidParameter: one has a name or value that is not accepted.
-    """
-    try:
-        return SegmentQuery.model_validate(as_texts(parameters))
-    except ValidationError as error:
-        found = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise InvalidParameter("; ".join(found)) from None
+        return self._pipeline.segment(content_of(source), self.model, query)

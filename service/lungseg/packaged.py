@@ -9,7 +9,7 @@ SAMPLE_CITATION = (
     "Archive (Clark et al. 2013, J Digit Imaging 26:1045), CC BY 3.0."
 )
 _PACKAGE = Path(__file__).parent
-_BUNDLE = "*/*/contract.json"
+_BUNDLE = "*/[1-9]*/model.onnx"
 
 
 def sample_slice() -> Path:
@@ -18,11 +18,9 @@ def sample_slice() -> Path:
 
 
 def models_folder() -> Path:
-    """The models that serve where nobody names a folder.
+    """The folder ``models`` here where it holds a model, else the package's, else the checkout's.
 
-    Returns:
-        ``models`` here where it holds a model, else that of the package, else that of the
-        checkout it runs from; ``models`` here again where there is none at all.
+    Where there is none at all, it is the one here again.
     """
     here = Path("models")
     places = (here, _PACKAGE / "models", _PACKAGE.parents[1] / "models")

@@ -34,28 +34,23 @@ class Outcome:
 
     content: bytes
     model: Model
+    query: SegmentQuery
     scan: Scan
     segmentation: Segmentation
     report: Report
 
     def describe(self) -> dict[str, Any]:
         """The JSON answer without mask, request id and timings."""
-        contract = self.model.contract
         height, width = self.scan.size
-        spacing_mm = self.scan.spacing_mm
         flags = [asdict(flag) for flag in self.report.quality.flags]
         return {
-            "model": {
-                "name": contract.name,
-                "version": contract.version,
-                "sha256": contract.sha256,
-            },
+            "model": self.model.contract.model_dump(include={"name", "version", "sha256"}),
             "image": {
                 "width": width,
                 "height": height,
                 "media_type": self.scan.media_type,
                 "intensity_unit": self.scan.unit,
-                "spacing_mm": None if spacing_mm is None else list(spacing_mm),
+                "spacing_mm": self.scan.spacing_mm and list(self.scan.spacing_mm),
             },
             "statistics": asdict(self.report.statistics),
             "confidence": asdict(self.report.confidence),
@@ -80,13 +75,7 @@ class Pipeline:
     def segment(
         self, content: bytes, model: Model, query: SegmentQuery, watch: Stopwatch | None = None
     ) -> Outcome:
-        """Segments and measures one encoded slice.
-
-        Args:
-            content: a file that ``read_scan`` accepts.
-            model: which model.
-            query: what the caller asks for.
-            watch: hears the time of each stage and says when to stop.
+        """Segments and measures one encoded slice; the watch says when to stop.
 
         Raises:
             LungsegError: see ``read_scan``.
@@ -94,11 +83,11 @@ class Pipeline:
         """
         watch = watch or Stopwatch()
         scan = self._decode(content, query, watch)
-        segmentation = self.find_lungs(scan, model, query, watch)
+        found = self.find_lungs(scan, model, query, watch)
         with watch.stage("measure"):
-            report = measure(scan, segmentation)
+            report = measure(scan, found)
         return Outcome(
-            content=content, model=model, scan=scan, segmentation=segmentation, report=report
+            content=content, model=model, query=query, scan=scan, segmentation=found, report=report
         )
 
     def find_lungs(
@@ -115,8 +104,9 @@ class Pipeline:
         """
         watch = watch or Stopwatch()
         view, rule = usual_view(scan), model.contract.mask
-        threshold = _or(query.threshold, rule.threshold)
-        largest = _or(query.largest_components, rule.largest_components)
+        threshold = query.threshold or rule.threshold
+        asked = query.largest_components
+        largest = rule.largest_components if asked is None else asked
         probability = np.zeros((0, *scan.size), np.float32)
         masks: list[BoolArray] = []
         certainty = Certainty()
@@ -146,13 +136,9 @@ class Pipeline:
     def fitted(
         self, content: bytes, model: Model, query: SegmentQuery, watch: Stopwatch
     ) -> FloatArray:
-        """What the network sees of one encoded slice: decode → fit, and no further.
+        """What the network sees of one encoded slice: decode → fit, and no further than that.
 
-        Returns:
-            float32 in [0, 255], shape (1, height, width, 1).
-
-        Raises:
-            LungsegError, DeadlineExceeded: see ``segment``.
+        It is float32 in [0, 255], shape (1, height, width, 1); errors are those of ``segment``.
         """
         scan = self._decode(content, query, watch)
         with watch.stage("fit"):
@@ -169,7 +155,3 @@ class Pipeline:
                 unit=UNITS[query.unit],
                 allow_non_ct=self.allow_non_ct or query.allow_non_ct,
             )
-
-
-def _or(value: Any, default: Any) -> Any:
-    return default if value is None else value

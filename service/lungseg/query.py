@@ -7,13 +7,14 @@ library's keyword arguments are derived from them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, ValidationError, core_schema
 
+from lungseg.answers import as_texts
+from lungseg.core.errors import InvalidParameter
 from lungseg.core.types import Unit
 from lungseg.formats.write import ENCODINGS
 
@@ -27,15 +28,9 @@ class OneOf:
 
     names: tuple[str, ...]
 
-    @classmethod
-    def of(cls, table: Iterable[str]) -> OneOf:
-        """The names of a table, in its order."""
-        return cls(tuple(table))
-
     def __get_pydantic_core_schema__(
         self, _source: object, _handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        """What pydantic asks for."""
         return core_schema.literal_schema(list(self.names))
 
 
@@ -43,7 +38,7 @@ def _numbers(value: Any) -> tuple[float, float] | None:
     """``a,b`` as two finite numbers, None as itself."""
     if isinstance(value, list | tuple):
         # FastAPI collects a parameter whose type is a tuple into a list; the library takes pairs.
-        value = ",".join(map(str, cast("list[object]", value)))
+        value = ",".join(map(str, value))
     if value is None:
         return None
     try:
@@ -69,12 +64,8 @@ def _window(value: Any) -> tuple[float, float] | None:
     return pair
 
 
-def _lower(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
-
-
-Encoding = Annotated[str, OneOf.of(ENCODINGS)]
-UnitName = Annotated[str, OneOf.of(UNITS), BeforeValidator(_lower)]
+Encoding = Annotated[str, OneOf(ENCODINGS)]
+UnitName = Annotated[str, OneOf(tuple(UNITS)), BeforeValidator(str.lower)]
 Spacing = Annotated[
     tuple[float, float] | None, BeforeValidator(_spacing, json_schema_input_type=str)
 ]
@@ -86,36 +77,58 @@ class SegmentQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    encoding: Encoding = Field(default="coco_rle", description="Form of the mask within JSON.")
+    encoding: Encoding = Field(
+        default="coco_rle", description="The mask within a JSON answer is written in this encoding."
+    )
     threshold: float | None = Field(
         default=None,
         gt=0,
         lt=1,
-        description="Lung is where the probability is at least this; by default the model's own.",
+        description="Lung begins at this probability; by default the model's own threshold holds.",
     )
     spacing_mm: Spacing = Field(
         default=None,
-        description="`row,column` spacing of pictures that carry none, in mm.",
+        description="Rows and columns lie so far apart, `row,column` in mm, where no file says it.",
         examples=["0.7,0.7"],
     )
     window_hu: Window = Field(
         default=None,
-        description="`low,high`: HU that black and white of a picture stand for.",
+        description="A picture's black and white stand for these HU, `low,high`; not for DICOM.",
         examples=["-1000,400"],
     )
     unit: UnitName = Field(
         default="grey",
-        description="What the values of an array or of a signed or floating-point TIFF are.",
+        description="An array's or a signed or floating-point TIFF's values are this; not DICOM's.",
     )
     largest_components: int | None = Field(
         default=None,
         ge=0,
         le=1000,
-        description="Most connected regions to keep, 0 = all; by default the model's own.",
+        description="So many regions are kept, 0 keeps all; by default the model's own rule holds.",
     )
     allow_non_ct: bool = Field(
-        default=False,
-        description="Accept a DICOM that is not CT, with a flag.",
+        default=False, description="A DICOM that is no CT slice is accepted, with a flag."
     )
-    model: str | None = Field(default=None, min_length=1, description="By default the configured.")
-    version: str | None = Field(default=None, min_length=1, description="By default the serving.")
+    model: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The model of this name answers; by default it is the configured one.",
+    )
+    version: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Its version of this number answers; by default it is the one that serves.",
+    )
+
+
+def checked_query(parameters: dict[str, Any]) -> SegmentQuery:
+    """Checks parameters as the service does.
+
+    Raises:
+        InvalidParameter: one has a name or value that is not accepted.
+    """
+    try:
+        return SegmentQuery.model_validate(as_texts(parameters))
+    except ValidationError as error:
+        found = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise InvalidParameter("; ".join(found)) from None

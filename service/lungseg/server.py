@@ -10,13 +10,12 @@ import time
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
 
 from lungseg.app import create_app
 from lungseg.settings import Settings
 from lungseg.web.layers.logs import configure_logging
 
-LOG = logging.getLogger("lungseg.main")
+LOG = logging.getLogger("lungseg.server")
 POLL_S = 0.02
 """How often a draining server looks whether the work is done."""
 SETTLE_S = 0.2
@@ -26,10 +25,9 @@ SETTLE_S = 0.2
 class Server(uvicorn.Server):
     """Drains before it stops: not ready at once, work in flight finished, exit status 0."""
 
-    def __init__(self, config: uvicorn.Config, *, drain_s: float, linger_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
         super().__init__(config)
-        self._drain_s = drain_s
-        self._linger_s = linger_s
+        self._settings = settings
         self._drain: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -44,12 +42,12 @@ class Server(uvicorn.Server):
         lifecycle = self.lifespan.state["lungseg"].lifecycle
         lifecycle.draining = True
         LOG.info("draining", extra={"fields": {"in_flight": lifecycle.in_flight}})
-        until = time.monotonic() + self._drain_s
-        if self._linger_s:
+        until = time.monotonic() + self._settings.drain_s
+        if self._settings.linger_s:
             # Balancers need a moment to turn away. Meanwhile work is taken; then connecting
             # fails, which is what they repeat elsewhere without harm.
             lifecycle.lingering = True
-            await asyncio.sleep(self._linger_s)
+            await asyncio.sleep(self._settings.linger_s)
             for listener in self.servers:
                 listener.close()
             await asyncio.sleep(SETTLE_S)
@@ -64,7 +62,7 @@ def serve(settings: Settings) -> None:
     """Runs the service until a signal ends it."""
     configure_logging(settings.log_format, settings.log_level)
     try:
-        app: FastAPI = create_app(settings)
+        app = create_app(settings)
     except (ValueError, OSError) as error:
         sys.exit(f"lungseg: {error}")
     config = uvicorn.Config(
@@ -78,7 +76,7 @@ def serve(settings: Settings) -> None:
         timeout_graceful_shutdown=1,
         lifespan="on",
     )
-    server = Server(config, drain_s=settings.drain_s, linger_s=settings.linger_s)
+    server = Server(config, settings)
     server.run()
     if not server.started:
         sys.exit(3)

@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     answers every network."""
     port: int = Field(default=8000, ge=0, le=65535)
     """The TCP port on which the service listens; 0 takes any free one."""
-    root_path: str = ""
+    root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
     """The path under which a gateway publishes the service, such as `/lungs`; the service writes it
     into its own links."""
     keep_alive_s: int = Field(default=75, ge=1)
@@ -40,7 +40,8 @@ class Settings(BaseSettings):
 
     models_dir: Path = Field(default_factory=models_folder)
     """The folder that holds the models, each version as a bundle in `name/version`; by default the
-    folder `models` where there is one, else the models inside the package."""
+    folder `models` of the working folder where it holds a model, else the models inside the
+    package."""
     model: str = "lung-unet"
     """The name of the model that answers where a request names none."""
     model_version: str = Field(default="latest", pattern=r"^(latest|[1-9][0-9]{0,8})$")
@@ -71,8 +72,10 @@ class Settings(BaseSettings):
     """How many slices one batch, or one request of the Open Inference Protocol, may hold at
     most."""
     allow_non_ct: bool = False
-    """Whether DICOM objects are accepted whose Modality is missing or is not CT; where they are
-    not, a single request can still ask for it."""
+    """Whether DICOM images are accepted that are no CT slices: those of another Modality,
+    localizers, secondary captures, and those that name neither a Modality nor a storage class of
+    CT. Where they are not, a single request can still ask for it. A CT storage class without a
+    Modality is always accepted. All of these get the flag `not_ct`."""
 
     workers: int = Field(default=0, ge=0, le=256)
     """How many slices are computed at a time, each in a thread of its own; 0 takes one thread for
@@ -134,11 +137,9 @@ class Settings(BaseSettings):
     @cached_property
     def cores(self) -> int:
         """Processor cores that this process may use."""
-        return (
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1
-        )
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
 
     def key_hashes(self) -> tuple[bytes, ...]:
         """SHA-256 of each API key, from the environment and the file.

@@ -59,6 +59,16 @@ def test_one_bad_file_gives_1_and_its_reason(folder: Path, models: Path, tmp_pat
     assert [row["error"] for row in rows] == ["", "", "unsupported_media_type"]
 
 
+def test_odd_names_and_spellings(models: Path, tmp_path: Path, dicom: bytes) -> None:
+    """A name that is no UTF-8 costs nobody the table, and units are spelt as people do."""
+    (tmp_path / "in").mkdir()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/in/b\xff.dcm")).write_bytes(dicom)
+    out = tmp_path / "out"
+    done = run("segment", tmp_path / "in", "-o", out, "--unit", "HU", models=models)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "b\\udcff.dcm" in (out / "statistics.csv").read_text()
+
+
 def test_a_file_that_cannot_be_read_fails_alone(folder: Path, models: Path) -> None:
     with socket.socket(socket.AF_UNIX) as pipe:
         pipe.bind(str(folder / "pipe"))  # can't be opened as a file, not even by root
@@ -101,6 +111,8 @@ def test_a_server_answers_as_this_process_does(
         ["segment", "nowhere.png"],
         ["segment", "{folder}", "--format", "png"],
         ["segment", "{folder}", "--url", "http://127.0.0.1:9"],
+        ["segment", "{folder}", "--url", "http://[::1"],
+        ["segment", "{folder}", "--url", "foo:1/x"],
         ["segment", "{folder}", "--models-dir", "{folder}"],
         ["segment", "-", "-"],
         ["segment", "{folder}/a.dcm", "{folder}/../in/a.dcm"],
@@ -117,6 +129,21 @@ def test_what_cannot_be_done_at_all_gives_2(
     assert done.stdout == b""
     assert done.stderr.startswith(b"lungseg: ")
     assert b"Traceback" not in done.stderr
+
+
+def test_what_computes_nothing_here_loads_no_network(dicom: bytes, service: Running) -> None:
+    """Help, version, sample and a server's callers do not wait for ONNX Runtime or FastAPI."""
+    code = (
+        "import sys; from lungseg.cli import main;"
+        "main(sys.argv[1:]);"
+        "sys.exit(' '.join({'onnxruntime', 'fastapi', 'starlette'} & set(sys.modules)) or 0)"
+    )
+    for arguments in (["sample"], ["segment", "-", "--url", service.url]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], input=dicom, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
 
 
 def test_an_empty_folder_and_wrong_usage_give_2(tmp_path: Path) -> None:

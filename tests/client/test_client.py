@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import pickle
 import subprocess
 import sys
 import threading
@@ -14,7 +16,9 @@ import httpx
 import numpy as np
 import pytest
 
+import lungseg
 from lungseg import client as module
+from lungseg.answers import SUMMARY
 from lungseg.client import Client, ServiceError
 from tests.serving import Running, running
 from training.synthetic.phantom import Phantom
@@ -58,7 +62,11 @@ class Scripted:
 
 PROBLEM = b'{"code": "overloaded", "detail": "the queue is full"}'
 BUSY = (503, {"Retry-After": "0", "X-Request-ID": "r1"}, PROBLEM)
-PNG = (200, {"Content-Type": "image/png", "X-Segmentation": '{"statistics": {}}'}, b"picture")
+PNG = (
+    200,
+    {"Content-Type": "image/png", "X-Segmentation": json.dumps(dict.fromkeys(SUMMARY))},
+    b"picture",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -113,8 +121,42 @@ def test_refusals_become_errors_that_say_why(service: Running) -> None:
     with Client(service.url) as client, pytest.raises(ServiceError) as raised:
         client.segment(b"text")
     assert (raised.value.status, raised.value.code) == (415, "unsupported_media_type")
+    assert isinstance(raised.value, lungseg.LungsegError)
     assert "expected PNG" in raised.value.detail
     assert raised.value.request_id in str(raised.value)
+
+
+def test_errors_survive_a_pool_of_processes(service: Running) -> None:
+    """What cannot be unpickled hangs a pool for ever."""
+    with Client(service.url) as client, pytest.raises(ServiceError) as raised:
+        client.segment(b"text")
+    again = pickle.loads(pickle.dumps(raised.value))
+    assert (str(again), again.__dict__) == (str(raised.value), raised.value.__dict__)
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"", b"[]", b"null", b'{"a": 1}', b'{"mask": {}}'])
+def test_another_servers_answers_are_service_errors(body: bytes) -> None:
+    with Scripted((200, {}, body)) as server, Client(server.url) as client:
+        for ask in (
+            lambda: client.segment(b"x"),
+            lambda: client.fetch(b"x", "png"),
+            lambda: client.segment_batch([b"x"]),
+        ):
+            with pytest.raises(ServiceError) as raised:
+                ask()
+            assert raised.value.code == "unknown"
+
+
+def test_what_no_repetition_mends_is_said_at_once() -> None:
+    with Client("foo:1/x") as client, pytest.raises(httpx.UnsupportedProtocol):
+        client.segment(b"x")
+    with pytest.raises(lungseg.LungsegError, match="API key"):
+        Client("http://127.0.0.1:9", api_key="bad\nkey")
+
+
+def test_a_batch_of_nothing_is_nothing() -> None:
+    with Client("http://127.0.0.1:9") as client:
+        assert client.segment_batch([]) == []
 
 
 def test_api_keys_are_sent(models: Path, dicom: bytes) -> None:

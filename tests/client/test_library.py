@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom.multival import MultiValue
 
 import lungseg
 from lungseg.core.errors import InvalidParameter, UndecodableImage
@@ -31,21 +32,26 @@ def test_it_answers_as_the_service_does(
     here = segmenter.segment(path, threshold=0.4)
     with lungseg.Client(service.url) as client:
         there = client.segment(dicom, threshold=0.4)
-        png = client.fetch(dicom, "png")
+        png, as_json = client.fetch(dicom, "png"), client.fetch(dicom, "json")
     assert np.array_equal(here.mask, there.mask)
     assert here.statistics == there.statistics
     assert (here.confidence, here.flags) == (there.confidence, there.flags)
     assert (here.image, here.model) == (there.image, there.model)
     assert segmenter.fetch(path, "png").content == png.content
     assert segmenter.fetch(path, "png").summary == png.summary
+    assert segmenter.fetch(path, "json").summary == as_json.summary
+    assert here == here  # noqa: PLR0124 - an array has no one truth value
+    assert here != there
 
 
 @pytest.mark.parametrize("dtype", ["int16", "float32", "float64", "uint16"])
 def test_arrays_are_hu_where_the_caller_says_so(
     segmenter: lungseg.Segmenter, phantom: Phantom, dtype: str
 ) -> None:
+    # a header's own values are pairs of another kind
+    pair = np.array([0.7, 0.6]) if dtype == "int16" else MultiValue(float, [0.7, 0.6])
     hu = phantom.hu if dtype != "uint16" else np.clip(phantom.hu, 0, None)
-    result = segmenter.segment(hu.astype(dtype), unit="HU", spacing_mm=(0.7, 0.6))
+    result = segmenter.segment(hu.astype(dtype), unit="HU", spacing_mm=pair)
     assert result.image["intensity_unit"] == "HU"
     assert result.image["spacing_mm"] == [0.7, 0.6]
     assert "not_calibrated_hu" not in result.flags
@@ -68,10 +74,15 @@ def test_what_is_wrong_is_said(segmenter: lungseg.Segmenter, grey_png: bytes) ->
         segmenter.segment(grey_png, threshold=3)
     with pytest.raises(InvalidParameter, match="tresh"):
         segmenter.segment(grey_png, tresh=0.5)
+    with pytest.raises(InvalidParameter, match="overlay"):
+        segmenter.fetch(grey_png, "gif")
     with pytest.raises(InvalidParameter, match="one model"):
         segmenter.segment(grey_png, model="other")
     with pytest.raises(UndecodableImage):
         segmenter.segment(np.zeros((2, 2, 2, 2)))
+    for odd in (np.ma.masked_less(np.zeros((9, 9)), 1), np.array([[None]])):
+        with pytest.raises(UndecodableImage, match="plain array"):
+            segmenter.segment(odd)
     with pytest.raises(OSError, match="nowhere"):
         segmenter.segment("nowhere.dcm")
 

@@ -82,12 +82,14 @@ def test_every_path_that_is_named_exists(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_setting_and_make_target_that_is_named_exists(page: str) -> None:
-    """A misspelt variable or target would mislead in silence."""
+    """A misspelt variable or target, or one without its prefix, would mislead in silence."""
     known = {f"LUNGSEG_{name.upper()}" for name in Settings.model_fields}
     # The client's key, and one that only tests read.
     known |= {"LUNGSEG_API_KEY", "LUNGSEG_FUZZ_INPUTS"}
     used = set(re.findall(r"LUNGSEG_[A-Z_]*[A-Z]", text_of(page)))
     assert used <= known
+    bare = "|".join(name.removeprefix("LUNGSEG_") for name in known if "_" in name[8:])
+    assert not re.findall(rf"(?<![A-Z_])(?:{bare})(?![A-Z_])", text_of(page))
     targets = set(re.findall(r"^([a-z-]+):", text_of("Makefile"), re.M))
     assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text_of(page), re.M)) <= targets
 
@@ -165,7 +167,7 @@ def test_the_commands_of_a_page_succeed(page: str, shipped: Running, tmp_path: P
 @pytest.mark.parametrize(
     "program",
     blocks("docs/using.md", "python"),
-    ids=["library", "client", "triton"],
+    ids=["library", "client", "errors", "triton"],
 )
 def test_a_program_of_the_page_on_use_runs(program: str, shipped: Running, tmp_path: Path) -> None:
     """The client's and Triton's, at the address of this service."""
@@ -187,6 +189,14 @@ def test_the_models_figures_are_those_of_the_card() -> None:
     for name, *cells in rows:
         shown = [float(cell.partition(" ")[0]) for cell in cells]
         assert any(row == pytest.approx(shown, abs=6e-4) for row in measured), name
+
+
+def test_the_changelog_begins_with_what_is_not_released() -> None:
+    """Once; every heading below is a version."""
+    first, *others = re.findall(r"^## (.+)$", text_of("CHANGELOG.md"), re.M)
+    assert first == "Unreleased"
+    assert others
+    assert all(re.match(r"\d+\.\d+\.\d+\b", heading) for heading in others)
 
 
 def test_the_citation_names_this_version() -> None:

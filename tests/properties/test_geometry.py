@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations, product
 
 import numpy as np
@@ -14,7 +15,7 @@ from lungseg.core.orientation import usual_view, view_spacing
 from lungseg.core.postprocess import restore
 from lungseg.core.preprocess import IntensityRule, fit, place, resample
 from lungseg.core.sides import label_lungs
-from lungseg.core.types import LEFT, RIGHT, Orientation, Scan, View
+from lungseg.core.types import LEFT, RIGHT, UNSIDED, Orientation, Scan, View
 from tests.masks import segmentation
 
 RULE = IntensityRule(window_hu=(-1000.0, 0.0))
@@ -94,6 +95,36 @@ def test_the_affine_leads_to_the_patient(order: tuple[int, ...], signs: tuple[in
             first[2 - axis] -= STEPS_MM[axis] * (SHAPE[axis] - 1)
     expected = corner + first + np.array([21, 13, 2]) * STEPS_MM[::-1]
     assert there == pytest.approx(expected)
+
+
+def test_a_stack_without_a_step_is_seen_by_its_slices() -> None:
+    """Slices that claim one position, or none that is a number, have no distance."""
+    for last in (0.0, np.nan):
+        scan = replace(
+            acquired(np.zeros(SHAPE, np.int16), (1, 0, 2), (1, 1, 1)),
+            positions_mm=np.zeros((20, 3)) + [0, 0, 0] + last * np.arange(20)[:, None],
+        )
+        view = usual_view(scan)
+        assert view.order == (1, 0, 2)
+        assert view_spacing(scan, view) is None
+
+
+def test_axes_far_from_the_patients_have_no_sides() -> None:
+    """A volume turned by 60° about its diagonal is ordered as well as can be, without sides."""
+    axis = np.full(3, 3**-0.5)
+    cross = np.cross(np.eye(3), axis)
+    turn = 0.5 * np.eye(3) + np.sin(np.pi / 3) * cross + 0.5 * np.outer(axis, axis)
+    scan = Scan(
+        values=np.zeros(SHAPE, np.int16),
+        unit="HU",
+        media_type="application/dicom",
+        spacing_mm=(1.0, 1.0),
+        orientation=Orientation(row_direction=tuple(turn[0]), column_direction=tuple(turn[1])),
+        positions_mm=np.arange(SHAPE[0])[:, None] * turn[2],
+    )
+    view = usual_view(scan)
+    assert view.laterality is None
+    assert set(np.unique(label_lungs(scan.values == 0, view).labels)) == {UNSIDED}
 
 
 @given(

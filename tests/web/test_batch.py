@@ -208,5 +208,9 @@ def test_limits_of_items_bytes_and_ratio(models: Path, dicom: bytes) -> None:
         for archive in (packed(("large", noise)), packed(("dense", bytes((1 << 20) + 1)))):
             answer = post("/segment/batch", content=archive)
             assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+        parts = form(("a.dcm", dicom), ("large", noise))
+        good, bad = post("/segment/batch", files=parts).json()["items"]
+        assert good["mask"]
+        assert bad["error"]["code"] == "body_too_large"
         long = post("/segment/batch", content=noise * 2)
         assert (long.status_code, long.json()["code"]) == (413, "body_too_large")

@@ -81,7 +81,6 @@ def test_bad_contents_have_their_codes_in_milliseconds(
         "threshold=x",
         "format=gif",
         "encoding=yolo",
-        "unknown=1",
         "spacing_mm=1",
         "spacing_mm=0,1",
         "spacing_mm=1,2,3",
@@ -100,6 +99,13 @@ def test_bad_parameters_name_themselves(client: httpx.Client, grey_png: bytes, q
     assert query.partition("=")[0] in detail
     assert "Doe" not in detail
     assert "unpack" not in detail
+
+
+@pytest.mark.parametrize("path", ["/segment", "/segment/batch"])
+def test_an_unknown_parameter_is_refused_without_its_name(client: httpx.Client, path: str) -> None:
+    """The name is the caller's word: it may be a patient's, pasted into an address."""
+    problem = check(client.post(f"{path}?Doe^John=1&Doe^Jane=2", content=b"x"), "invalid_parameter")
+    assert problem["detail"] == "expected only the parameters of this endpoint, received another"
 
 
 def test_bad_forms_are_malformed(client: httpx.Client, grey_png: bytes) -> None:

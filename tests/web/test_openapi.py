@@ -9,10 +9,15 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from lungseg.web.errors import PROBLEMS
+from lungseg.web.schemas import SliceQuery
+from tests.serving import running
 
 SNAPSHOT = Path(__file__).parents[1] / "golden" / "openapi.json"
+FEWEST_WORDS = 8
+"""Fewer make no sentence that says what a parameter does."""
 
 
 def test_the_document_is_the_snapshot(client: httpx.Client) -> None:
@@ -35,6 +40,20 @@ def test_the_examples_of_problems_follow_the_table(client: httpx.Client) -> None
     assert {"overloaded", "deadline_exceeded", "not_grey", "body_too_large"} <= seen
 
 
+def test_every_parameters_description_is_a_sentence_that_stands_alone(client: httpx.Client) -> None:
+    """Programs and help texts show each of them without its neighbours."""
+    paths = client.get("/openapi.json").json()["paths"]
+    described = {
+        f"{path} {parameter['name']}": parameter.get("description", "")
+        for path in ("/segment", "/segment/batch")
+        for parameter in paths[path]["post"]["parameters"]
+    }
+    assert len(described) == 2 * len(SliceQuery.model_fields)
+    for name, sentence in described.items():
+        assert re.fullmatch(r"[A-Z].*\.", sentence), name
+        assert len(sentence.split()) >= FEWEST_WORDS, name
+
+
 def test_the_docs_page_needs_no_other_server(client: httpx.Client) -> None:
     """Page, script and style come from here: hospital networks reach no CDN."""
     page = client.get("/docs").text
@@ -44,6 +63,24 @@ def test_the_docs_page_needs_no_other_server(client: httpx.Client) -> None:
     for path in files:
         assert path.startswith("/docs-files/")
         assert client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_docs_page_works_under_a_path(models: Path, kept: bool) -> None:
+    """Whether a gateway takes the prefix off or leaves it, page and files are found."""
+    with running(models, root_path="/lungs") as service:
+
+        def get(path: str) -> httpx.Response:
+            assert path.startswith("/lungs/")
+            return service.client.get(path if kept else path.removeprefix("/lungs"))
+
+        page = get("/lungs/docs")
+        for path in re.findall(r'(?:src|href)="([^"]+)"', page.text):
+            assert get(path).status_code == 200
+        document = get(*re.findall(r"url: '([^']+)'", page.text))
+        assert document.json()["servers"] == [{"url": "/lungs"}]
+        assert get("/lungs/readyz").status_code == 200
+        assert get("/lungs/nowhere").status_code == 404
 
 
 def test_importing_the_service_loads_nothing_of_training() -> None:

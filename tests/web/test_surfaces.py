@@ -107,6 +107,30 @@ def test_the_longest_whole_prefix_owns_a_path() -> None:
     assert label("/segmentation") == label("/nowhere") == "unrouted"
 
 
+@pytest.mark.parametrize("root", ["/segment", "/models", "/v2", "/l", "/seg"])
+def test_a_root_path_that_looks_like_an_api_opens_nothing(
+    models: Path, grey_png: bytes, root: str
+) -> None:
+    """Whose rules hold is decided by the path that is routed, whatever the prefix is called."""
+    with running(models, api_keys="secret", root_path=root, ready=False) as service:
+        client = service.client
+        for prefix in ("", root):
+            assert client.get(f"{prefix}/livez").status_code == 200
+            closed = [client.post(f"{prefix}/segment/batch", content=grey_png)]
+            closed += [client.post(f"{prefix}/segment", content=grey_png)]
+            closed += [client.get(f"{prefix}/models"), client.get(f"{prefix}/v2")]
+            # A prefix that a gateway may have left there is the root, where nothing computes.
+            assert {answer.status_code for answer in closed} <= {401, 404, 405, 200}
+            for answer in closed:
+                assert answer.status_code != 200 or "notice" in answer.json()
+        assert client.get(f"{root}/").json()["notice"]
+
+
+def test_an_unknown_place_is_not_told_apart_without_a_key(guarded: Running) -> None:
+    for path in ("/nowhere", "//models", "/segmentx", "//"):
+        assert httpx.get(f"{guarded.url}{path}").status_code == 401
+
+
 def test_unknown_places_keep_the_form_of_their_api(client: httpx.Client) -> None:
     """Below ``/v2`` an error is the protocol's, wherever else a problem."""
     assert list(client.get("/v2/nowhere").json()) == ["error"]
@@ -155,6 +179,7 @@ def test_head_is_get_without_a_body(client: httpx.Client, path: str) -> None:
 def test_head_has_no_operation_and_no_place_where_get_has_none(client: httpx.Client) -> None:
     """Clients are generated without it."""
     assert client.head("/segment").status_code == 405
+    assert client.delete("/livez").headers["allow"] == "GET, HEAD"
     assert client.head("/nowhere").status_code == 404
     paths = client.get("/openapi.json").json()["paths"]
     assert not [path for path, operations in paths.items() if "head" in operations]
@@ -170,6 +195,8 @@ def test_pages_of_the_origins_named_may_call(guarded: Running, grey_png: bytes) 
     assert preflight.headers["access-control-allow-origin"] == PAGE
     assert "x-api-key" in preflight.headers["access-control-allow-headers"].lower()
     assert client.options("/segment", headers={**asked, "Origin": "https://x"}).status_code == 400
+    asked["Access-Control-Request-Method"] = "HEAD"
+    assert client.options("/models", headers=asked).status_code == 200
     origin = {"Origin": PAGE}
     answers = (
         client.post("/segment?format=png", content=grey_png, headers=KEY | origin),
@@ -179,8 +206,8 @@ def test_pages_of_the_origins_named_may_call(guarded: Running, grey_png: bytes) 
     assert [answer.status_code for answer in answers] == [200, 401, 500]
     for answer in answers:
         assert answer.headers["access-control-allow-origin"] == PAGE
-        exposed = answer.headers["access-control-expose-headers"].split(", ")
-        assert exposed == ["X-Request-ID", "X-Segmentation", "Server-Timing"]
+        exposed = set(answer.headers["access-control-expose-headers"].split(", "))
+        assert {"X-Request-ID", "X-Segmentation", "Server-Timing", "Retry-After"} < exposed
     other = client.get("/", headers={"Origin": "https://other.example"})
     assert "access-control-allow-origin" not in other.headers
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,7 +179,7 @@ def read_airway(pair: Pair) -> NDArray[np.bool_] | None:
 
 
 def _lung_and_ignored(
-    values: NDArray[np.float32 | np.int16],
+    values: NDArray[Any],
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     ignored = np.asarray(values == IGNORED)
     if ignored.any() and bool((ignored | (values == 0) | (values == LUNG)).all()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import statistics
 import time
@@ -12,10 +13,12 @@ from typing import Any
 
 import onnx
 
-from lungseg.core.postprocess import cut, restore
-from lungseg.core.preprocess import IntensityRule, fit
+from lungseg.core.preprocess import fit
 from lungseg.core.types import Scan
-from lungseg.inference.session import Engine, Session
+from lungseg.inference.contract import Contract, TensorSpec
+from lungseg.inference.model import Model
+from lungseg.inference.session import Engine, Session, Tensor
+from lungseg.pipeline import Pipeline
 from training.config import TrainConfig
 from training.evaluation.evaluate import markdown_table
 from training.networks.convert import to_onnx
@@ -35,7 +38,7 @@ class Cost:
         gflop: 10⁹ floating-point operations a slice, a multiplication and an addition each.
         megabytes: size of the ONNX file, in 10⁶ bytes.
         inference_ms: median of one run of the network, batch 1.
-        slice_ms: median from the values of a 512×512 slice to its mask.
+        slice_ms: median from the values of a 512×512 slice to its labelled lungs.
     """
 
     name: str
@@ -116,19 +119,28 @@ def _operations(node: Any, shapes: Mapping[str, list[int]]) -> int:
 
 
 def _timers(content: bytes, threads: int) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Runs the network; brings a slice through fit, network and mask."""
+    """Runs the network alone, and the pipeline from a decoded slice to its labels."""
     session = Session(content, Engine(intra_op_threads=threads))
-    size = (int(session.input.shape[1] or 0), int(session.input.shape[2] or 0))
+    contract = Contract(
+        name="timed",
+        version="1",
+        created="",
+        sha256=hashlib.sha256(content).hexdigest(),
+        opset=0,
+        input=_spec(session.input),
+        output=_spec(session.output),
+    )
+    model = Model(contract=contract, session=session, card="")
     values = make_phantom(SLICE_SIZE).hu[None]
     scan = Scan(values=values, unit="HU", media_type="application/dicom")
-    fitted = fit(scan, size, IntensityRule())
+    grey = fit(scan, model.grid_size, contract.intensity).grey
+    return lambda: session.run(grey), lambda: Pipeline().find_lungs(scan, model)
 
-    def whole() -> object:
-        fresh = fit(scan, size, IntensityRule())
-        probability = restore(session.run(fresh.grey), fresh.placement)
-        return cut(probability, threshold=0.5, largest_components=0)
 
-    return lambda: session.run(fitted.grey), whole
+def _spec(tensor: Tensor) -> TensorSpec:
+    return TensorSpec(
+        name=tensor.name, height=int(tensor.shape[1] or 0), width=int(tensor.shape[2] or 0)
+    )
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -29,7 +29,7 @@ Segments the lungs (both lungs as one mask; trachea and main bronchi are not lun
 axial slices of chest CT. For research and engineering: **not a medical device**, not for
 diagnosis, treatment or any decision about a patient.
 
-Known limits: learnt from slices of few patients; the last slivers of apices and bases, dense
+Known limits: learnt from few slices; apices, bases, slices of other body regions, dense
 consolidation, large tumours and effusions are where it errs. Masks on such slices need a
 person's eye; the service's quality flags name some of them.
 """

@@ -1,4 +1,4 @@
-"""The command line: one module a command; each adds its options and runs.
+"""The command line: each module adds its commands and runs them.
 
 Exit codes: 0 = every file was segmented, 1 = some were refused (standard error says which and
 why), 2 = nothing could be done: wrong usage, no files, no model, no server.
@@ -7,11 +7,12 @@ why), 2 = nothing could be done: wrong usage, no files, no model, no server.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 import lungseg
-from lungseg.cli import sample, segment, serve
+from lungseg.cli import segment, serve
 from lungseg.cli.errors import UNUSABLE, UsageError
 
 
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UsageError, OSError) as error:
         print(f"lungseg: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        pass
+        os._exit(UNUSABLE)  # at once: threads may still wait for a silent server
     return UNUSABLE
 
 
@@ -35,6 +36,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"lungseg {lungseg.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (segment, serve, sample):
+    for command in (segment, serve):
         command.add_to(commands)
     return parser

@@ -8,10 +8,11 @@ import os
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ from lungseg.client import Client, ServiceError
 from lungseg.core.errors import LungsegError
 from lungseg.formats.table import statistics_csv
 from lungseg.forms import FORMS
-from lungseg.library import DEFAULT_MODEL, checked_query, load
-from lungseg.query import SegmentQuery
+from lungseg.query import OneOf, SegmentQuery, checked_query
 
 STREAM = "-"
 AHEAD = 2
 """Requests under way per processor: one computes while the next is read."""
-HOPELESS = ("unauthorized", "unknown_model", "model_not_ready")
+Refusal = tuple[str, str]
+"""Why a slice has no answer: code and sentence."""
+FATAL = ("unauthorized", "unknown_model", "model_not_ready")
 """Codes after which no other file will fare better."""
 
 
@@ -46,14 +48,6 @@ class Input:
         return sys.stdin.buffer.read() if self.path is None else self.path.read_bytes()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """Why a slice has no answer."""
-
-    code: str
-    sentence: str
-
-
 def add_to(commands: Any) -> None:
     """Adds the command; what may be asked of a slice is what ``SegmentQuery`` lists."""
     text = "segment CT slices, here or by a server"
@@ -66,7 +60,11 @@ def add_to(commands: Any) -> None:
     add("--url", help="of a server; without it the model runs in this process")
     add("--models-dir", type=Path, help="folder of models for running here")
     for name, item in SegmentQuery.model_fields.items():
-        switch = {"action": "store_true", "default": None} if item.annotation is bool else {}
+        switch: dict[str, Any] = {}
+        if item.annotation is bool:
+            switch = {"action": "store_true", "default": None}
+        elif names := [kind.names for kind in item.metadata if isinstance(kind, OneOf)]:
+            switch = {"choices": names[0], "type": str.lower}
         add(
             f"--{name.replace('_', '-')}",
             help=(item.description or "").replace("%", "%%"),
@@ -92,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
             return _segment(options, inputs, fetch)
     except (LungsegError, ServiceError) as error:
         raise UsageError(str(error)) from None
-    except httpx.TransportError as error:
+    except (httpx.TransportError, httpx.InvalidURL) as error:
         raise UsageError(
             f"{options.url} cannot be reached: {error or type(error).__name__}"
         ) from None
@@ -106,6 +104,8 @@ def _opened(
         key = os.environ.get("LUNGSEG_API_KEY")
         client = stack.enter_context(Client(options.url, api_key=key))
         return partial(client.fetch, form=options.format, **parameters)
+    from lungseg.library import DEFAULT_MODEL, load  # ONNX Runtime, which a server's caller spares
+
     name = parameters.pop("model") or os.environ.get("LUNGSEG_MODEL") or DEFAULT_MODEL
     models = options.models_dir or os.environ.get("LUNGSEG_MODELS_DIR")
     segmenter = load(name, version=parameters.pop("version"), models=models)
@@ -119,11 +119,10 @@ def _inputs(names: Sequence[str]) -> list[Input]:
         if name == STREAM:
             found.append(Input(path=None, name="stdin"))
         elif path.is_dir():
-            files = (file for file in sorted(path.rglob("*")) if file.is_file())
             found += [
                 Input(path=file, name=str(file.relative_to(path)))
-                for file in files
-                if not file.name.startswith(".")
+                for file in sorted(path.rglob("*"))
+                if file.is_file() and not file.name.startswith(".")
             ]
         elif path.exists():
             found.append(Input(path=path, name=path.name))
@@ -155,8 +154,9 @@ def _segment(
             rows.append((item.name, answer.summary))
             _write(options, item, answer.content)
         else:
-            rows.append((item.name, {"error": {"code": answer.code}}))
-            tqdm.write(f"{item.name}: {answer.sentence}", sys.stderr)
+            code, sentence = answer
+            rows.append((item.name, {"error": {"code": code}}))
+            tqdm.write(f"{item.name}: {sentence}", sys.stderr)
     _write_table(options, rows)
     return SOME_FAILED if any("error" in row for _, row in rows) else OK
 
@@ -165,17 +165,15 @@ def _answers(
     inputs: list[Input], fetch: Callable[[bytes], File]
 ) -> Generator[tuple[Input, File | Refusal]]:
     """Answers in the order of the inputs; a few are worked on at a time."""
-    pending: deque[tuple[Input, Future[File | Refusal]]] = deque()
     limit = AHEAD * (os.cpu_count() or 1)
     pool = ThreadPoolExecutor(limit, thread_name_prefix="lungseg-cli")
+    begun = ((item, pool.submit(_answer, item, fetch)) for item in inputs)
     try:
-        for item in inputs:
-            pending.append((item, pool.submit(_answer, item, fetch)))
-            if len(pending) >= limit:
-                first, answer = pending.popleft()
-                yield first, answer.result()
-        for item, answer in pending:
+        pending = deque(islice(begun, limit))
+        while pending:
+            item, answer = pending.popleft()
             yield item, answer.result()
+            pending.extend(islice(begun, 1))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -184,12 +182,11 @@ def _answer(item: Input, fetch: Callable[[bytes], File]) -> File | Refusal:
     try:
         return fetch(item.read())
     except OSError:
-        return Refusal(code="unreadable", sentence="the file cannot be read")
+        return "unreadable", "the file cannot be read"
     except (LungsegError, ServiceError) as error:
-        if error.code in HOPELESS:
+        if error.code in FATAL:
             raise
-        sentence = error.detail if isinstance(error, ServiceError) else str(error)
-        return Refusal(code=error.code, sentence=sentence)
+        return error.code, error.detail if isinstance(error, ServiceError) else str(error)
 
 
 def _write(options: argparse.Namespace, item: Input, content: bytes) -> None:
@@ -211,4 +208,4 @@ def _write_table(options: argparse.Namespace, rows: list[tuple[str, dict[str, An
         places.append(Path(options.output) / "statistics.csv")
     for place in places:
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(statistics_csv(rows), encoding="utf-8")
+        place.write_text(statistics_csv(rows), encoding="utf-8", errors="backslashreplace")

@@ -1,15 +1,17 @@
-"""``lungseg serve`` and ``lungseg openapi``: the server, and the document of what it offers."""
+"""``lungseg serve``, ``openapi`` and ``sample``: what needs no slice of one's own."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from lungseg.cli.errors import OK, UsageError
+from lungseg.packaged import SAMPLE_CITATION, sample_slice
 
 if TYPE_CHECKING:
     from lungseg.settings import Settings
@@ -25,10 +27,12 @@ def add_to(commands: Any) -> None:
     serve.set_defaults(run=_serve)
     text = "print the OpenAPI document"
     commands.add_parser("openapi", help=text, description=text).set_defaults(run=_openapi)
+    text = "print the path of a real chest CT slice that may be shown"
+    commands.add_parser("sample", help=text, description=text).set_defaults(run=_sample)
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from lungseg.server import serve  # FastAPI and ONNX Runtime, which no other command needs
+    from lungseg.server import serve  # FastAPI, which no other command needs
 
     names = ("host", "port", "models_dir")
     given = {name: getattr(options, name) for name in names}
@@ -40,6 +44,12 @@ def _openapi(_options: argparse.Namespace) -> int:
     from lungseg.app import create_app
 
     print(json.dumps(create_app(_settings({})).openapi(), indent=2, sort_keys=True))
+    return OK
+
+
+def _sample(_options: argparse.Namespace) -> int:
+    print(sample_slice())
+    print(SAMPLE_CITATION, file=sys.stderr)
     return OK
 
 

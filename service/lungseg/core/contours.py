@@ -39,6 +39,7 @@ def polygons(plane: BoolArray) -> list[list[Ring]]:
     Returns:
         ``coordinates`` of a GeoJSON MultiPolygon; empty for an empty mask.
     """
+    # labels: (Y, X), from 1, 0 outside
     labels, count = cast("tuple[NDArray[np.int32], int]", ndimage.label(plane))
     outer: dict[int, Ring] = {}
     holes: dict[int, list[Ring]] = {}
@@ -57,11 +58,12 @@ def polygons(plane: BoolArray) -> list[list[Ring]]:
 
 def _edges(plane: BoolArray) -> NDArray[np.int64]:
     """Directed unit edges between lung and background, rows of (x, y, direction)."""
-    padded = np.pad(plane, 1)
+    padded = np.pad(plane, 1)  # (Y + 2, X + 2)
+    # What lies above, right, below and left of each pixel, (Y, X) each.
     outside = (padded[:-2, 1:-1], padded[1:-1, 2:], padded[2:, 1:-1], padded[1:-1, :-2])
     found: list[NDArray[np.int64]] = []
     for direction, neighbour in enumerate(outside):
-        rows, columns = np.nonzero(plane & ~neighbour)
+        rows, columns = np.nonzero(plane & ~neighbour)  # (edges of this direction,) each
         aside = _PIXEL_BESIDE[direction]
         start = [columns - aside[0], rows - aside[1], np.full(rows.size, direction)]
         found.append(np.stack(start, axis=1))
@@ -70,12 +72,12 @@ def _edges(plane: BoolArray) -> NDArray[np.int64]:
 
 def _walks(plane: BoolArray) -> list[list[Corner]]:
     """The corners of each closed walk along the edges."""
-    edges = _edges(plane)
+    edges = _edges(plane)  # (edges, 3)
     key = (edges[:, 1] * (plane.shape[1] + 1) + edges[:, 0]) * 4 + edges[:, 2]
     order = np.argsort(key)
     edges, key = edges[order], key[order]
-    end = edges[:, :2] + _STEPS[edges[:, 2]]
-    follower = np.full(key.size, -1)
+    end = edges[:, :2] + _STEPS[edges[:, 2]]  # (edges, 2): x, y
+    follower = np.full(key.size, -1)  # (edges,): which edge comes next, none yet
     for turn in _TURNS:
         wanted = (end[:, 1] * (plane.shape[1] + 1) + end[:, 0]) * 4 + (edges[:, 2] + turn) % 4
         place = np.minimum(np.searchsorted(key, wanted), key.size - 1)

@@ -6,70 +6,52 @@ Each class stands for one ``code`` of the HTTP contract; the status of each is i
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class LungsegError(Exception):
     """Base of every error that a caller can cause or must hear about."""
 
-    code: ClassVar[str] = "internal_error"
+    code: str = "internal_error"
+
+    def __init_subclass__(cls, *, code: str) -> None:
+        super().__init_subclass__()
+        cls.code = code
 
 
-class MalformedRequest(LungsegError):
+class MalformedRequest(LungsegError, code="malformed_request"):
     """The request is not of a form that the endpoint reads."""
 
-    code = "malformed_request"
 
-
-class BodyTooLarge(LungsegError):
+class BodyTooLarge(LungsegError, code="body_too_large"):
     """The request has more bytes than the service accepts."""
 
-    code = "body_too_large"
 
-
-class ImageTooLarge(LungsegError):
+class ImageTooLarge(LungsegError, code="image_too_large"):
     """The image has more pixels than the service accepts (found before decoding)."""
 
-    code = "image_too_large"
 
-
-class TooManyItems(LungsegError):
+class TooManyItems(LungsegError, code="too_many_items"):
     """A batch has more items than the service accepts."""
 
-    code = "too_many_items"
 
-
-class UnsupportedMediaType(LungsegError):
+class UnsupportedMediaType(LungsegError, code="unsupported_media_type"):
     """The content is of none of the accepted formats."""
 
-    code = "unsupported_media_type"
 
-
-class UndecodableImage(LungsegError):
+class UndecodableImage(LungsegError, code="undecodable_image"):
     """The content claims a known format, but cannot be decoded."""
 
-    code = "undecodable_image"
 
-
-class MultiFrame(LungsegError):
+class MultiFrame(LungsegError, code="multi_frame"):
     """The file holds several frames, where one slice is expected."""
 
-    code = "multi_frame"
+
+class NotCT(LungsegError, code="not_ct"):
+    """A DICOM object that is no CT slice: another kind of image, or none."""
 
 
-class NotCT(LungsegError):
-    """A DICOM object that is not an axial CT slice."""
-
-    code = "not_ct"
-
-
-class NotGrey(LungsegError):
+class NotGrey(LungsegError, code="not_grey"):
     """A colour picture."""
 
-    code = "not_grey"
 
-
-class InvalidParameter(LungsegError):
+class InvalidParameter(LungsegError, code="invalid_parameter"):
     """A query parameter has a value outside its range."""
-
-    code = "invalid_parameter"

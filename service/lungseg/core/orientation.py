@@ -22,26 +22,22 @@ X, Y, Z = 0, 1, 2
 """Patient axes: to the left, to the back, to the head."""
 Order = tuple[int, int, int]
 _ANY_ORDER: list[Order] = [(a, b, c) for a, b, c in permutations(range(3))]
-_WITHIN_SLICES: list[Order] = [(0, 1, 2), (0, 2, 1)]
 
 
 def usual_view(scan: Scan) -> View:
     """Finds the usual view of a scan.
 
-    Args:
-        scan: one slice keeps its plane and is turned and mirrored within it; a volume's slices
-            become the axial ones.
-
-    Returns:
-        The view. Without a known orientation the scan is taken to be in it already, by the
-        radiological convention; a sagittal slice stays as it is, without sides.
+    One slice keeps its plane and is turned and mirrored within it; a volume's slices become the
+    axial ones. Without a known orientation the scan is taken to be in the view already, by the
+    radiological convention; a sagittal slice stays as it is, without sides.
     """
     if scan.orientation is None:
         return View(laterality="radiological_convention")
     towards = _directions(scan.orientation, scan.step_mm)
     order = _closest_order(towards) if len(scan.values) > 1 else _lateral_order(towards)
     slices, rows, columns = (towards[axis] for axis in order)
-    if abs(columns[X]) < LATERAL_COSINE:
+    sided = abs(columns[X]) >= LATERAL_COSINE
+    if not sided and len(scan.values) == 1:
         return View()
     # Of a coronal slice the rows run along the body: its head belongs at the top.
     down = rows[Y] if abs(rows[Y]) >= abs(rows[Z]) else -rows[Z]
@@ -49,7 +45,7 @@ def usual_view(scan: Scan) -> View:
     return View(
         order=order,
         flipped=(bool(to_feet), bool(down < 0), bool(columns[X] < 0)),
-        laterality="dicom_orientation",
+        laterality="dicom_orientation" if sided else None,
     )
 
 
@@ -79,5 +75,4 @@ def _closest_order(towards: NDArray[np.float64]) -> Order:
 
 def _lateral_order(towards: NDArray[np.float64]) -> Order:
     """Which axis of a slice runs across the patient; columns where both do alike."""
-    usual, turned = _WITHIN_SLICES
-    return turned if abs(towards[1, X]) > abs(towards[2, X]) + TIE else usual
+    return (0, 2, 1) if abs(towards[1, X]) > abs(towards[2, X]) + TIE else (0, 1, 2)

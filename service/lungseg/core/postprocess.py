@@ -17,18 +17,15 @@ UNCERTAIN_PROBABILITY = (0.1, 0.9)
 def restore(output: FloatArray, placement: Placement) -> FloatArray:
     """Undoes ``fit``: brings the network's probabilities back to the size of the view's slices.
 
-    The output grid may be coarser than the input grid (a network that predicts at half
-    resolution); both cover the same field.
-
     Args:
-        output: float32, shape (slices, output height, output width, 1).
+        output: float32, shape (slices, output height, output width, 1). Its grid may be coarser
+            than the input's (a network of half resolution); both cover the same field.
         placement: what ``fit`` returned.
 
     Returns:
         float32 in [0, 1], shape (slices, height, width) of the view.
     """
-    planes = [_restore_plane(plane[:, :, 0], placement) for plane in output]
-    return np.stack(planes)
+    return np.stack([_restore_plane(plane[:, :, 0], placement) for plane in output])
 
 
 def _restore_plane(plane: FloatArray, placement: Placement) -> FloatArray:
@@ -62,17 +59,14 @@ def cut(probability: FloatArray, *, threshold: float, largest_components: int) -
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certainty:
-    """What is counted of slabs of probabilities; slabs add up.
-
-    Attributes:
-        lung: pixels of the mask.
-        summed: the sum of their probabilities.
-        uncertain: pixels, inside the mask or not, of uncertain probability.
-    """
+    """What is counted of slabs of probabilities; slabs add up."""
 
     lung: int = 0
+    """Pixels of the mask."""
     summed: float = 0.0
+    """The sum of their probabilities."""
     uncertain: int = 0
+    """Pixels, inside the mask or not, of uncertain probability."""
 
     @classmethod
     def of(cls, probability: FloatArray, mask: BoolArray) -> Certainty:
@@ -85,7 +79,6 @@ class Certainty:
         )
 
     def __add__(self, other: Certainty) -> Certainty:
-        """Both together."""
         return Certainty(
             lung=self.lung + other.lung,
             summed=self.summed + other.summed,

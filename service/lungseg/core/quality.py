@@ -44,14 +44,7 @@ class Flag:
 def find_flags(
     scan: Scan, mask: BoolArray, statistics: Statistics, confidence: Confidence
 ) -> tuple[Flag, ...]:
-    """All flags that the answer for one slice deserves, in a fixed order.
-
-    Args:
-        scan: the slice.
-        mask: bool, shape (Y, X).
-        statistics: of that mask.
-        confidence: of that mask.
-    """
+    """All flags that the answer for one slice deserves, in a fixed order; the mask is (Y, X)."""
     raised = {
         "not_ct": "not_ct" in scan.notes,
         "not_calibrated_hu": scan.unit != "HU",
@@ -66,7 +59,8 @@ def find_flags(
             "touches_border": _touches_border(mask),
             "area_out_of_range": _area_is_odd(statistics),
             "low_confidence": _is_unsure(confidence),
-            "intensity_out_of_range": _intensity_is_odd(statistics),
+            "intensity_out_of_range": scan.unit == "HU"
+            and _is_outside(statistics.intensity.median, MEDIAN_RANGE_HU),
         }
     return tuple(Flag(code=code, message=_MESSAGES[code]) for code in raised if raised[code])
 
@@ -89,10 +83,8 @@ def _touches_border(mask: BoolArray) -> bool:
 
 def _area_is_odd(statistics: Statistics) -> bool:
     if statistics.area_mm2 is None:
-        low, high = FRACTION_RANGE
-        return not low <= statistics.fraction <= high
-    low, high = AREA_RANGE_MM2
-    return not low <= statistics.area_mm2 <= high
+        return _is_outside(statistics.fraction, FRACTION_RANGE)
+    return _is_outside(statistics.area_mm2, AREA_RANGE_MM2)
 
 
 def _is_unsure(confidence: Confidence) -> bool:
@@ -102,11 +94,8 @@ def _is_unsure(confidence: Confidence) -> bool:
     return mean < MIN_MEAN_PROBABILITY or uncertain > MAX_UNCERTAIN_FRACTION
 
 
-def _intensity_is_odd(statistics: Statistics) -> bool:
-    intensity = statistics.intensity
-    if intensity.unit != "HU" or intensity.median is None:
-        return False
-    return not MEDIAN_RANGE_HU[0] <= intensity.median <= MEDIAN_RANGE_HU[1]
+def _is_outside(value: float | None, limits: tuple[float, float]) -> bool:
+    return value is not None and not limits[0] <= value <= limits[1]
 
 
 _MESSAGES = {

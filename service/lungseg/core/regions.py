@@ -14,14 +14,9 @@ from lungseg.core.types import BoolArray
 EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Regions:
-    """8-connected regions of a plane.
-
-    Attributes:
-        labels: which region each pixel is in, from 1, 0 outside; int32, shape (Y, X).
-        count: how many there are.
-    """
+    """Of each pixel the region it is in (int32, shape (Y, X), from 1, 0 outside), and how many."""
 
     labels: NDArray[np.int32]
     count: int
@@ -29,8 +24,8 @@ class Regions:
 
 def label_regions(mask: BoolArray) -> Regions:
     """Finds the 8-connected regions of a plane, bool, shape (Y, X)."""
-    labels, count = cast("tuple[NDArray[np.int32], int]", ndimage.label(mask, EIGHT_NEIGHBOURS))
-    return Regions(labels=labels, count=count)
+    found = ndimage.label(mask, EIGHT_NEIGHBOURS)
+    return Regions(*cast("tuple[NDArray[np.int32], int]", found))
 
 
 def bounding_box(mask: BoolArray) -> tuple[slice, slice]:
@@ -48,9 +43,8 @@ def keep_largest(mask: BoolArray, count: int) -> BoolArray:
     if regions.count <= count:
         return mask
     sizes = np.bincount(regions.labels.ravel(), minlength=regions.count + 1)[1:]
-    kept = np.argsort(-sizes, kind="stable")[:count] + 1
     chosen = np.zeros(regions.count + 1, bool)
-    chosen[kept] = True
+    chosen[np.argsort(-sizes, kind="stable")[:count] + 1] = True
     result = np.zeros_like(mask)
     result[box] = chosen[regions.labels]
     return result

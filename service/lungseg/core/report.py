@@ -11,15 +11,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from lungseg.core.measures import (
-    Box,
-    Density,
-    Intensity,
-    Lungs,
-    Point,
-    Region,
-    Statistics,
-)
+from lungseg.core.measures import Box, Density, Intensity, Lungs, Point, Region, Statistics
+from lungseg.core.preprocess import percentile
 from lungseg.core.quality import Flag, find_flags
 from lungseg.core.regions import bounding_box, column_sums
 from lungseg.core.types import (
@@ -68,11 +61,7 @@ class _Window:
 
 
 def measure(scan: Scan, segmentation: Segmentation) -> Report:
-    """Measures the lungs of one slice.
-
-    Args:
-        scan: the slice, shape (1, Y, X).
-        segmentation: of that slice.
+    """Measures the lungs of one slice, Z = 1.
 
     Raises:
         ValueError: more than one slice.
@@ -123,14 +112,13 @@ def _region(
 ) -> Region:
     """Measures one part of the window, whose intensities come sorted."""
     pixels = int(ordered.size)
-    height, width = scan.size
     area_mm2 = None
     if scan.spacing_mm is not None:
         area_mm2 = _rounded(pixels * scan.spacing_mm[0] * scan.spacing_mm[1])
     box, centroid = _place(mask, window) if pixels else (None, None)
     return Region(
         pixels=pixels,
-        fraction=_share(pixels, height * width),
+        fraction=_share(pixels, scan.size[0] * scan.size[1]),
         area_mm2=area_mm2,
         bounding_box=box,
         centroid=centroid,
@@ -173,14 +161,13 @@ def _ordered(values: FloatArray) -> FloatArray:
 def _intensity(ordered: FloatArray, unit: Unit) -> Intensity:
     if not ordered.size:
         return Intensity(unit=unit)
-    percentiles = {name: _percentile(ordered, percent) for name, percent in PERCENTILES.items()}
     return Intensity(
         unit=unit,
         mean=_rounded(ordered.mean(dtype=np.float64)),
         std=_rounded(ordered.std(dtype=np.float64)),
         min=_rounded(ordered[0]),
         max=_rounded(ordered[-1]),
-        **percentiles,
+        **{name: _rounded(percentile(ordered, part)) for name, part in PERCENTILES.items()},
     )
 
 
@@ -188,15 +175,7 @@ def _density(ordered: FloatArray) -> Density:
     below = {f"laa_{t}": int(np.searchsorted(ordered, -t, "left")) for t in LAA_HU}
     above = {f"haa_{t}": ordered.size - int(np.searchsorted(ordered, -t, "right")) for t in HAA_HU}
     shares = {name: _share(count, ordered.size) for name, count in (below | above).items()}
-    return Density(**shares, perc15=_percentile(ordered, 15))
-
-
-def _percentile(ordered: FloatArray, percent: float) -> float:
-    """As ``numpy.percentile`` of sorted values: linear between the two nearest ranks."""
-    position = (ordered.size - 1) * percent / 100
-    rank = int(position)
-    low, high = float(ordered[rank]), float(ordered[min(rank + 1, ordered.size - 1)])
-    return _rounded(low + (high - low) * (position - rank))
+    return Density(**shares, perc15=_rounded(percentile(ordered, 15)))
 
 
 def _share(part: int, whole: int) -> float:

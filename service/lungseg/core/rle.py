@@ -24,7 +24,7 @@ def runs(flat: BoolArray) -> NDArray[np.int64]:
     """Lengths of alternating runs of a flat mask, beginning with False (perhaps 0 long)."""
     if not flat.size:
         return np.zeros(0, np.int64)
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1  # (runs - 1,): where runs begin
     first = [0, 0] if flat[0] else [0]
     return np.diff(np.concatenate([first, changes, [flat.size]]))
 
@@ -46,11 +46,11 @@ def coco_string(plane: BoolArray) -> str:
     number in groups of five bits, the lowest first, with a continuation bit (cocoapi
     ``maskApi.c``, ``rleToString``).
     """
-    numbers = runs(plane.ravel(order="F"))
+    numbers = runs(plane.ravel(order="F"))  # (runs,)
     if numbers.size > 3:  # from the fourth on; the third has nothing sensible before the last
         numbers[3:] -= numbers[1:-2].copy()
-    groups: list[NDArray[np.uint8]] = []
-    present: list[BoolArray] = []
+    groups: list[NDArray[np.uint8]] = []  # the next character of each number, (runs,)
+    present: list[BoolArray] = []  # whether the number has one, (runs,)
     alive: BoolArray = np.ones(numbers.size, bool)
     while alive.any():
         low = numbers & 0x1F
@@ -93,17 +93,17 @@ def brush_bytes(plane: BoolArray) -> list[int]:
     """
     lengths = runs(plane.ravel()) * _RGBA
     longest = 1 << _BRUSH_SIZES[-1]
-    pieces = -(-lengths // longest)
-    values = np.repeat(np.arange(lengths.size) % 2 * 255, pieces)
+    pieces = -(-lengths // longest)  # (runs,): codes that a run takes
+    values = np.repeat(np.arange(lengths.size) % 2 * 255, pieces)  # (codes,)
     ends = np.cumsum(pieces)
-    rest = np.full(values.size, longest)
+    rest = np.full(values.size, longest)  # (codes,): values that a code stands for
     kept = pieces > 0
     rest[ends[kept] - 1] = (lengths - (pieces - 1) * longest)[kept]
     which = np.searchsorted([1 << size for size in _BRUSH_SIZES[:-1]], rest)
     size = np.array(_BRUSH_SIZES)[which]
     code = ((((1 << 2) + which) << size) + rest - 1 << _BRUSH_WORD_BITS) + values
     bits = size + (1 + 2 + _BRUSH_WORD_BITS)
-    shift = bits[:, None] - 1 - np.arange(_BRUSH_CODE_BITS)
+    shift = bits[:, None] - 1 - np.arange(_BRUSH_CODE_BITS)  # (codes, code bits)
     stream = (code[:, None] >> np.maximum(shift, 0) & 1)[shift >= 0]
     header = f"{plane.size * _RGBA:032b}{_BRUSH_WORD_BITS - 1:05b}" + "".join(
         f"{size - 1:04b}" for size in _BRUSH_SIZES

@@ -34,14 +34,9 @@ class Labelling(NamedTuple):
 
 
 def label_lungs(mask: BoolArray, view: View) -> Labelling:
-    """Labels the lungs of a mask, slice by slice of the usual view.
+    """Labels the lungs of a scan's mask, shape (Z, Y, X), slice by slice of its usual view.
 
-    Args:
-        mask: bool, shape (Z, Y, X) of the scan.
-        view: its usual view; without laterality all lung is ``UNSIDED``.
-
-    Returns:
-        uint8 labels of the mask's shape, and the counts in the order of the view's slices.
+    Without laterality all lung is ``UNSIDED``. Counts come in the order of the view's slices.
     """
     planes = view.apply(mask)
     labels = np.zeros(planes.shape, np.uint8)
@@ -66,13 +61,8 @@ def _split(mask: BoolArray, *, start: int, extent: int) -> tuple[BoolArray, tupl
     leaves a side all but empty, and one region has a waist at the midline, it is cut there,
     along the path with the fewest lung pixels: lungs that touch at the anterior junction.
 
-    Args:
-        mask: bool, shape (height, width): the part of a slice that holds all its lung.
-        start: column of the slice at which it begins.
-        extent: columns of the slice.
-
-    Returns:
-        Where it is the left lung, bool, the mask's shape; regions in all, right and left.
+    The plane is the part of a slice that holds all its lung: it begins at the column ``start`` of
+    ``extent``. Returned are the left lung, of its shape, and regions in all, right and left.
     """
     regions = label_regions(mask)
     width = mask.shape[1]

@@ -47,28 +47,23 @@ class Orientation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
-    """Measured intensities and what is known of their geometry, in the order of the file.
-
-    Attributes:
-        values: float32 or int16, shape (Z, Y, X), in ``unit``.
-        unit: ``HU`` when calibrated, else ``grey level``.
-        media_type: what the bytes were, for example ``application/dicom``.
-        spacing_mm: distance between (rows, columns) in mm, None when unknown.
-        orientation: patient directions of rows and columns, None when unknown.
-        positions_mm: patient position of each slice's first pixel, float64, shape (Z, 3), None
-            when unknown. Slices may be missing, and a tilted gantry shears the stack.
-        white: the grey level of white where the encoding fixes it (255, 65535), else None.
-        notes: codes of what a reader had to accept against its better judgement (``not_ct``).
-    """
+    """Measured intensities and what is known of their geometry, in the order of the file."""
 
     values: IntensityArray
+    """float32 or int16, shape (Z, Y, X), in ``unit``: HU when calibrated."""
     unit: Unit
     media_type: str
+    """What the bytes were, for example ``application/dicom``."""
     spacing_mm: tuple[float, float] | None = None
+    """Distance between (rows, columns); like all geometry None when unknown."""
     orientation: Orientation | None = None
     positions_mm: NDArray[np.float64] | None = None
+    """Patient position of each slice's first pixel, shape (Z, 3). Slices may be missing, and a
+    tilted gantry shears the stack."""
     white: float | None = None
+    """The grey level of white where the encoding fixes it (255, 65535)."""
     notes: tuple[str, ...] = ()
+    """Codes of what a reader had to accept against its better judgement (``not_ct``)."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -80,7 +75,8 @@ class Scan:
         """Vector from one slice to the next, the mean over the stack; None where unknown."""
         if self.positions_mm is None or len(self.positions_mm) < 2:
             return None
-        return (self.positions_mm[-1] - self.positions_mm[0]) / (len(self.positions_mm) - 1)
+        step = (self.positions_mm[-1] - self.positions_mm[0]) / (len(self.positions_mm) - 1)
+        return step if 0 < np.linalg.norm(step) < np.inf else None
 
     @property
     def affine(self) -> NDArray[np.float64] | None:
@@ -101,18 +97,15 @@ class Scan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """The usual view of a scan: axes permuted and flipped, nothing resampled.
-
-    Attributes:
-        order: which axis of the scan each axis of the view is.
-        flipped: which axes of the view run against the scan's.
-        laterality: how it is known that columns run from the patient's right to the left;
-            None where no axis of a slice does (sagittal slices).
-    """
+    """The usual view of a scan: axes permuted and flipped, nothing resampled."""
 
     order: tuple[int, int, int] = (0, 1, 2)
+    """Which axis of the scan each axis of the view is."""
     flipped: tuple[bool, bool, bool] = (False, False, False)
+    """Which axes of the view run against the scan's."""
     laterality: Laterality | None = None
+    """How it is known that columns run from the patient's right to the left; None where no axis
+    of a slice does (sagittal slices)."""
 
     def apply(self, array: NDArray[Element]) -> NDArray[Element]:
         """The view of an array of the scan's shape (Z, Y, X), without a copy."""
@@ -130,34 +123,27 @@ class View:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where slices of the usual view lie on the network's grid: what ``restore`` needs.
-
-    Attributes:
-        source_size: (height, width) of a slice of the view.
-        grid_size: (height, width) of the network's input.
-        offset: (row, column) of the top left corner, of the slice or its part, on the grid.
-        inner_size: (height, width) of the slice, or of its part, on the grid.
-        part: (first row, first column, height, width) of the slice that the grid covers, None
-            for all of it; there is no lung outside it.
-    """
+    """Where slices of the usual view lie on the network's grid; sizes are (height, width)."""
 
     source_size: tuple[int, int]
+    """Of a slice of the view."""
     grid_size: tuple[int, int]
+    """Of the network's input."""
     offset: tuple[int, int]
+    """(row, column) of the slice's top left corner on the grid."""
     inner_size: tuple[int, int]
+    """Of the slice, or of its part, on the grid."""
     part: tuple[int, int, int, int] | None = None
+    """(first row, first column, height, width) of the slice that the grid covers, None for all
+    of it; there is no lung outside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInput:
-    """What the network sees.
-
-    Attributes:
-        grey: float32 in [0, 255], shape (slices of the view, grid height, grid width, 1).
-        placement: how to get back to the slices' own size.
-    """
+    """What the network sees, and how to get back to the slices' own size."""
 
     grey: FloatArray
+    """float32 in [0, 255], shape (slices of the view, grid height, grid width, 1)."""
     placement: Placement
 
 
@@ -171,24 +157,20 @@ class Confidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segmentation:
-    """The lungs of a scan, on its own grid; made once and read by everything that follows.
-
-    Attributes:
-        labels: uint8, shape (Z, Y, X): 0, or ``RIGHT``, ``LEFT``, ``UNSIDED``.
-        threshold: lung is where the probability is at least this.
-        laterality: how sides are known, None where the scan shows none.
-        components: 8-connected regions (in all, right, left) of a single slice.
-        confidence: of the network.
-        probability: float32 in [0, 1], shape (1, Y, X), of a single slice; a volume's would
-            be larger than the volume itself and is not kept: shape (0, Y, X).
-    """
+    """The lungs of a scan, on its own grid; made once and read by everything that follows."""
 
     labels: LabelArray
+    """uint8, shape (Z, Y, X): 0, or ``RIGHT``, ``LEFT``, ``UNSIDED``."""
     threshold: float
+    """Lung is where the probability is at least this."""
     laterality: Laterality | None
+    """How sides are known, None where the scan shows none."""
     components: tuple[int, int, int] | None
+    """8-connected regions (in all, right, left) of a single slice."""
     confidence: Confidence
     probability: FloatArray
+    """float32 in [0, 1], shape (1, Y, X), of a single slice; a volume's would be larger than the
+    volume itself and is not kept: shape (0, Y, X)."""
 
     @property
     def mask(self) -> BoolArray:

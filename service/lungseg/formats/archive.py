@@ -1,10 +1,10 @@
-"""Zip archives of slices: listed and unpacked in memory, never to a path."""
+"""Zip archives of slices: read and written in memory, never at a path."""
 
 from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
@@ -32,15 +32,12 @@ _FOLDERS_OF_OTHERS = ("__MACOSX",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A file of a batch.
-
-    Attributes:
-        filename: what the client calls it: repeated in answers, never opened.
-        read: gives the content; raises a ``LungsegError`` where this one can't be had.
-    """
+    """A file of a batch."""
 
     filename: str
+    """What the client calls it: repeated in answers, never opened."""
     read: Callable[[], bytes]
+    """Gives the content; raises a ``LungsegError`` where this one can't be had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +77,15 @@ def open_archive(content: bytes, limits: ArchiveLimits) -> list[Member]:
         raise TooManyItems(f"expected at most {limits.max_items} files, received {len(files)}")
     _check_sizes(files, limits)
     return [Member(filename=entry.filename, read=partial(_read, archive, entry)) for entry in files]
+
+
+def write_archive(files: Mapping[str, bytes]) -> bytes:
+    """A zip archive of files by name; the same files give the same bytes."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+    return stream.getvalue()
 
 
 def _check_name(name: str) -> None:

@@ -20,13 +20,7 @@ from pydicom.pixels.processing import apply_modality_lut
 
 from lungseg.core.errors import LungsegError, MultiFrame, NotCT, UndecodableImage
 from lungseg.core.types import AIR_HU, FloatArray, Orientation, Scan, Unit
-from lungseg.formats.dicom_pixels import (
-    Layout,
-    decode_plane,
-    inflate,
-    read_layout,
-    used_bits,
-)
+from lungseg.formats.dicom_pixels import Layout, decode_plane, inflate, read_layout, used_bits
 from lungseg.formats.image import check_pixels, checked
 from lungseg.formats.quiet import silence_decoders
 
@@ -49,32 +43,13 @@ HU_RESCALE_TYPES = ("HU", "HU_MOD", "US")
 """Rescale Types of Hounsfield units; US, unspecified, is what many scanners write for them."""
 
 _ATTRIBUTES = [
-    "SpecificCharacterSet",
-    "ImageType",
-    "SOPClassUID",
-    "Modality",
-    "ImageOrientationPatient",
-    "ImagePositionPatient",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "PlanarConfiguration",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "PixelSpacing",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "PixelPaddingValue",
-    "PixelPaddingRangeLimit",
-    "RescaleIntercept",
-    "RescaleSlope",
-    "RescaleType",
-    "ModalityLUTSequence",
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-    "PixelData",
+    *("SOPClassUID", "Modality", "ImageType", "NumberOfFrames", "SpecificCharacterSet"),
+    *("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing"),
+    *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration"),
+    *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit", "PixelData"),
+    *("RescaleIntercept", "RescaleSlope", "RescaleType", "ModalityLUTSequence"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 ]
 
 
@@ -91,15 +66,10 @@ def looks_like_dicom(content: bytes) -> bool:
 
 
 def read_dicom(content: bytes, max_pixels: int, *, allow_non_ct: bool) -> Scan:
-    """Decodes a CT slice into HU.
+    """Decodes a CT slice into HU; another modality, where it is allowed, with a note.
 
     Stored values go through the Modality LUT (PS3.3 C.11.1) or the Pixel Value Transformation
     of an enhanced image; padding (PS3.3 C.7.5.1.1.2) is air.
-
-    Args:
-        content: the file.
-        max_pixels: more rows × columns are refused from the header alone.
-        allow_non_ct: accept other modalities, with the note ``not_ct``.
 
     Raises:
         ImageTooLarge, MultiFrame, NotCT, NotGrey, UndecodableImage: as their names say.
@@ -135,14 +105,13 @@ def _read(content: bytes, max_pixels: int, *, allow_non_ct: bool) -> Scan:
     )
 
 
-def parse(content: bytes, attributes: Sequence[str] | None = None) -> FileDataset:
+def parse(content: bytes, attributes: list[str] | None = None) -> FileDataset:
     """Parses a file, all of it or some attributes only, without checking values.
 
     Checks would warn with the offending text, which may name a patient.
     """
     config.settings.reading_validation_mode = config.IGNORE
-    tags = None if attributes is None else list(attributes)
-    return pydicom.dcmread(io.BytesIO(content), force=True, specific_tags=tags)
+    return pydicom.dcmread(io.BytesIO(content), force=True, specific_tags=attributes)
 
 
 def _check_kind(dataset: FileDataset, *, allow_non_ct: bool) -> tuple[str, ...]:
@@ -204,16 +173,15 @@ def _rescaled(dataset: FileDataset, stored: NDArray[np.integer]) -> tuple[FloatA
         kind = str(table[0].get("ModalityLUTType") or "")
         looked_up = np.asarray(apply_modality_lut(stored, dataset))
         return looked_up.astype(np.float32), kind.strip().upper() == "HU"
-    slope, intercept = (
-        _floats(functional(dataset, "PixelValueTransformationSequence", keyword), 1)
-        for keyword in ("RescaleSlope", "RescaleIntercept")
-    )
+    macro = "PixelValueTransformationSequence"
+    slope = _floats(dataset, macro, "RescaleSlope", 1)
+    intercept = _floats(dataset, macro, "RescaleIntercept", 1)
     values = stored.astype(np.float32)
     if slope is None or slope[0] == 0 or intercept is None:
         return values, False
     values *= np.float32(slope[0])
     values += np.float32(intercept[0])
-    kind = functional(dataset, "PixelValueTransformationSequence", "RescaleType")
+    kind = functional(dataset, macro, "RescaleType")
     modality = str(dataset.get("Modality") or "CT").strip().upper()
     return values, modality == "CT" and str(kind or "HU").strip().upper() in HU_RESCALE_TYPES
 
@@ -241,7 +209,7 @@ def _padding(
 
 
 def _spacing(dataset: FileDataset) -> tuple[float, float] | None:
-    values = _floats(functional(dataset, "PixelMeasuresSequence", "PixelSpacing"), 2)
+    values = _floats(dataset, "PixelMeasuresSequence", "PixelSpacing", 2)
     low, high = PLAUSIBLE_SPACING_MM
     if values is None or not low <= min(values) <= max(values) <= high:
         return None
@@ -250,8 +218,7 @@ def _spacing(dataset: FileDataset) -> tuple[float, float] | None:
 
 def _orientation(dataset: FileDataset) -> Orientation | None:
     """Direction cosines, None when they are missing or not two orthogonal unit vectors."""
-    given = functional(dataset, "PlaneOrientationSequence", "ImageOrientationPatient")
-    values = _floats(given, 6)
+    values = _floats(dataset, "PlaneOrientationSequence", "ImageOrientationPatient", 6)
     if values is None:
         return None
     row, column = np.array(values[:3]), np.array(values[3:])
@@ -266,8 +233,7 @@ def _orientation(dataset: FileDataset) -> Orientation | None:
 
 def _position(dataset: FileDataset) -> NDArray[np.float64] | None:
     """Patient position of the slice's first pixel, shape (1, 3); None when it is missing."""
-    given = functional(dataset, "PlanePositionSequence", "ImagePositionPatient")
-    values = _floats(given, 3)
+    values = _floats(dataset, "PlanePositionSequence", "ImagePositionPatient", 3)
     return None if values is None else np.array([values])
 
 
@@ -283,15 +249,13 @@ def functional(dataset: FileDataset, macro: str, keyword: str) -> Any:
         return None
 
 
-def _floats(value: object, count: int) -> list[float] | None:
-    """``count`` finite numbers of a multi-valued attribute, None when it has none such."""
+def _floats(dataset: FileDataset, macro: str, keyword: str, count: int) -> list[float] | None:
+    """``count`` finite numbers of an attribute that ``functional`` finds, None if it has others."""
     try:
-        numbers = [float(str(item)) for item in _sequence(value)]
+        numbers = [float(str(item)) for item in _sequence(functional(dataset, macro, keyword))]
     except ValueError:
         return None
-    if len(numbers) != count or not all(math.isfinite(number) for number in numbers):
-        return None
-    return numbers
+    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
 
 
 def _sequence(value: object) -> Sequence[object]:

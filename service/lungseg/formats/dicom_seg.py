@@ -36,20 +36,20 @@ _NEEDED_PLANE = {
     "ImageOrientationPatient": "PlaneOrientationSequence",
     "PixelSpacing": "PixelMeasuresSequence",
 }
-_MAY_BE_EMPTY = (
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "AccessionNumber",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "ReferringPhysicianName",
-)
+_LATERALITY = {
+    "Right lung": ("24028007", "SCT", "Right"),
+    "Left lung": ("7771000", "SCT", "Left"),
+}
 _DATE, _TIME = re.compile(r"\d{8}"), re.compile(r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?")
 _NO_DATE, _NO_TIME = "19000101", "000000"
-_SEX = ("M", "F", "O")
+_MAY_BE_EMPTY = ("PatientID", "PatientName", "AccessionNumber", "StudyID", "ReferringPhysicianName")
+_EMPTY_UNLESS = {
+    "PatientBirthDate": _DATE,
+    "PatientSex": re.compile("[MFO]"),
+    "StudyDate": _DATE,
+    "StudyTime": _TIME,
+}
+"""Attributes that become empty where they are not of this form."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +67,8 @@ def dicom_seg(
     """Writes a mask as a BINARY segmentation: right and left lung, or one lung segment.
 
     Args:
-        content: the DICOM file of the slice.
-        scan: what was read of it.
+        content: the DICOM file that was read and segmented.
+        scan: the slice read.
         segmentation: its lungs.
         algorithm: recorded with every segment.
 
@@ -94,11 +94,8 @@ def dicom_seg(
 
 def _check(source: FileDataset) -> None:
     missing = [keyword for keyword in (*_NEEDED, "FrameOfReferenceUID") if not source.get(keyword)]
-    missing += [
-        keyword
-        for keyword, macro in _NEEDED_PLANE.items()
-        if not functional(source, macro, keyword)
-    ]
+    plane = _NEEDED_PLANE.items()
+    missing += [keyword for keyword, macro in plane if not functional(source, macro, keyword)]
     if missing:
         raise InvalidParameter(
             f"dicom-seg needs attributes that this file lacks: {', '.join(missing)}"
@@ -181,35 +178,23 @@ def _description(
         tracking_id=f"{MANUFACTURER} {name}",
         tracking_uid=_uid(entropy, name),
     )
-    laterality = {
-        "Right lung": CodedConcept("24028007", "SCT", "Right"),
-        "Left lung": CodedConcept("7771000", "SCT", "Left"),
-    }
-    if name in laterality:
+    if name in _LATERALITY:
         kind = description.SegmentedPropertyTypeCodeSequence[0]
-        kind.SegmentedPropertyTypeModifierCodeSequence = [laterality[name]]
+        kind.SegmentedPropertyTypeModifierCodeSequence = [CodedConcept(*_LATERALITY[name])]
     return description
 
 
 def _clean(source: FileDataset) -> FileDataset:
     """The source without pixels, and without values that its type 2 attributes may not have."""
     for keyword in ("PixelData", "FailedAttributesSequence"):
-        if keyword in source:
-            delattr(source, keyword)
+        source.pop(keyword, None)
     for frame in source.get("PerFrameFunctionalGroupsSequence") or ():
         if "PlanePositionSequence" not in frame:  # highdicom looks for it there alone
             shared = source.SharedFunctionalGroupsSequence[0]
             frame.PlanePositionSequence = shared.PlanePositionSequence
     for keyword in _MAY_BE_EMPTY:
-        if keyword not in source:
-            setattr(source, keyword, "")
-    if str(source.PatientSex or "") not in _SEX:
-        source.PatientSex = ""
-    for keyword, pattern in (
-        ("PatientBirthDate", _DATE),
-        ("StudyDate", _DATE),
-        ("StudyTime", _TIME),
-    ):
+        source.setdefault(keyword, "")
+    for keyword, pattern in _EMPTY_UNLESS.items():
         if not pattern.fullmatch(str(source.get(keyword) or "")):
             setattr(source, keyword, "")
     return source

@@ -9,23 +9,14 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.ExifTags import Base as Tag
 
-from lungseg.core.errors import (
-    ImageTooLarge,
-    LungsegError,
-    MultiFrame,
-    NotGrey,
-    UndecodableImage,
-)
+from lungseg.core.errors import ImageTooLarge, LungsegError, MultiFrame, NotGrey, UndecodableImage
 from lungseg.core.types import FloatArray, Scan
 from lungseg.formats.quiet import silence_decoders
 
-PICTURE_FORMATS = {
-    "image/png": "PNG",
-    "image/jpeg": "JPEG",
-    "image/tiff": "TIFF",
-    "image/bmp": "BMP",
-}
+PICTURE_FORMATS = {f"image/{name.lower()}": name for name in ("PNG", "JPEG", "TIFF", "BMP")}
+"""Pillow's names by media type."""
 COLOUR_TOLERANCE = 24
 """Spread between channels, in 8-bit levels, that JPEG's chroma coding may leave in grey."""
 COLOUR_FRACTION = 0.001
@@ -47,8 +38,6 @@ SMALL_TILE_PIXELS = 1 << 20
 """Tiles up to this are accepted with the smallest of pictures."""
 MM_PER_RESOLUTION_UNIT = {2: 25.4, 3: 10.0}
 """TIFF 6.0 ResolutionUnit: 2 = inch, 3 = centimetre."""
-_TIFF_X_RESOLUTION, _TIFF_Y_RESOLUTION, _TIFF_RESOLUTION_UNIT = 282, 283, 296
-_TIFF_PHOTOMETRIC, _TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH, _EXIF_ORIENTATION = 262, 322, 323, 274
 _WHITE_IS_ZERO = 0
 _ON_ITS_SIDE = (5, 6, 7, 8)
 """EXIF orientations that exchange rows and columns."""
@@ -59,12 +48,7 @@ def read_picture(content: bytes, format_name: str, max_pixels: int) -> Scan:
     """Decodes a PNG, JPEG, TIFF or BMP into grey levels.
 
     Colour is accepted when the channels are equal or nearly so; transparency lies on black;
-    an EXIF orientation is applied.
-
-    Args:
-        content: the file.
-        format_name: Pillow's name of the only format to try.
-        max_pixels: more rows × columns are refused from the header alone.
+    an EXIF orientation is applied. Pillow tries the format of that name alone.
 
     Raises:
         ImageTooLarge, MultiFrame, NotGrey, UndecodableImage: as their names say.
@@ -81,7 +65,7 @@ def read_picture(content: bytes, format_name: str, max_pixels: int) -> Scan:
                 raise MultiFrame("expected one picture in the file, received several")
             _check_hidden_sizes(content, picture)
             spacing_mm = _tiff_spacing(picture) if format_name == "TIFF" else None
-            orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
+            orientation = picture.getexif().get(Tag.Orientation, 1)
             if orientation in _ON_ITS_SIDE and spacing_mm is not None:
                 spacing_mm = (spacing_mm[1], spacing_mm[0])
             turned = picture if orientation == 1 else ImageOps.exif_transpose(picture)
@@ -114,7 +98,7 @@ def _check_hidden_sizes(content: bytes, picture: Image.Image) -> None:
             raise UndecodableImage(f"expected at most {MAX_TEXT_CHUNKS} text chunks in a PNG")
     elif picture.format == "TIFF":
         tags = picture.getexif()
-        tile = int(tags.get(_TIFF_TILE_WIDTH, 1)) * int(tags.get(_TIFF_TILE_LENGTH, 1))
+        tile = int(tags.get(Tag.TileWidth, 1)) * int(tags.get(Tag.TileLength, 1))
         if tile > max(SMALL_TILE_PIXELS, MAX_TILE_EXCESS * picture.width * picture.height):
             raise ImageTooLarge("expected tiles of about the picture's size, received larger ones")
 
@@ -124,7 +108,7 @@ def _is_inverted(picture: Image.Image) -> bool:
     return (
         picture.format == "TIFF"
         and picture.mode.startswith("I;16")
-        and picture.getexif().get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
+        and picture.getexif().get(Tag.PhotometricInterpretation) == _WHITE_IS_ZERO
     )
 
 
@@ -154,10 +138,7 @@ def read_npy(content: bytes, max_pixels: int) -> Scan:
     array = npy.read_array(stream, allow_pickle=False)
     white = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}.get(array.dtype)
     return Scan(
-        values=checked(array)[None],
-        unit="grey level",
-        media_type="application/x-npy",
-        white=white,
+        values=checked(array)[None], unit="grey level", media_type="application/x-npy", white=white
     )
 
 
@@ -221,14 +202,12 @@ def checked(values: NDArray[np.generic]) -> FloatArray:
 def _tiff_spacing(picture: Image.Image) -> tuple[float, float] | None:
     """(row, column) spacing in mm from the TIFF's resolution, None where it isn't plausible."""
     tags = picture.getexif()
-    unit_mm = MM_PER_RESOLUTION_UNIT.get(int(tags.get(_TIFF_RESOLUTION_UNIT, 2)))
-    per_unit = (float(tags.get(_TIFF_Y_RESOLUTION, 0)), float(tags.get(_TIFF_X_RESOLUTION, 0)))
+    unit_mm = MM_PER_RESOLUTION_UNIT.get(int(tags.get(Tag.ResolutionUnit, 2)))
+    per_unit = (float(tags.get(Tag.YResolution, 0)), float(tags.get(Tag.XResolution, 0)))
     if unit_mm is None or not all(np.isfinite(value) and value > 0 for value in per_unit):
         return None
     spacing = (unit_mm / per_unit[0], unit_mm / per_unit[1])
     low, high = PLAUSIBLE_SPACING_MM
-    if not all(low <= value <= high for value in spacing):
-        return None
-    if any(abs(25.4 / value - dpi) < 0.5 for value in spacing for dpi in PRINT_RESOLUTIONS_DPI):
-        return None
-    return spacing
+    plausible = all(low <= value <= high for value in spacing)
+    of_print = any(abs(25.4 / mm - dpi) < 0.5 for mm in spacing for dpi in PRINT_RESOLUTIONS_DPI)
+    return spacing if plausible and not of_print else None

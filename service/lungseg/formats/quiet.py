@@ -6,6 +6,7 @@ import logging
 import warnings
 
 _LIBRARIES = ("pydicom", "highdicom", "PIL")
+_MODULES = "|".join(_LIBRARIES)
 _SILENT = logging.CRITICAL + 1
 
 
@@ -20,6 +21,3 @@ def silence_decoders() -> None:
         if action == "ignore" and getattr(module, "pattern", None) == _MODULES:
             return
     warnings.filterwarnings("ignore", module=_MODULES)
-
-
-_MODULES = r"pydicom|highdicom|PIL"

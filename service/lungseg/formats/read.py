@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from lungseg.core.errors import InvalidParameter, MalformedRequest, UnsupportedMediaType
@@ -29,13 +28,17 @@ def read_scan(
     Args:
         content: a whole file: PNG, JPEG, TIFF, BMP, NPY or single-frame DICOM.
         max_pixels: rows × columns accepted; more is refused before decoding.
-        spacing_mm: (row, column) spacing of a file that carries none.
-        window_hu: HU that black and white of an 8/16-bit picture stand for.
-        unit: of the values of an array, or of a signed or floating-point picture.
-        allow_non_ct: accept a DICOM whose Modality is missing or not CT.
+        spacing_mm: (row, column) spacing of a file that carries none; ignored where it does.
+        window_hu: HU that black and white of an 8/16-bit picture stand for; ignored for DICOM.
+        unit: of the values of an array, or of a signed or floating-point picture; ignored for
+            DICOM.
+        allow_non_ct: accept DICOM images that are no CT slices: another Modality, localizers,
+            secondary captures, and neither a Modality nor a storage class of CT. A CT storage
+            class without a Modality is always accepted.
 
     Returns:
-        The slice with Z = 1. Of DICOM the header alone says window and unit.
+        The slice with Z = 1. Of DICOM the header alone says what its values are; what it does
+        not call a CT slice carries the note ``not_ct``.
 
     Raises:
         MalformedRequest: there are no bytes at all.
@@ -69,10 +72,10 @@ def read_scan(
 
 def sniff(content: bytes) -> str | None:
     """Names the media type of the content by its first bytes, None when it is unknown."""
-    for media_type, recognises in _SIGNATURES:
-        if recognises(content):
+    for media_type, signatures in _SIGNATURES.items():
+        if content.startswith(signatures):
             return media_type
-    return None
+    return DICOM if looks_like_dicom(content) else None
 
 
 def _as_hu(scan: Scan) -> Scan:
@@ -85,11 +88,7 @@ def _as_hu(scan: Scan) -> Scan:
 
 
 def calibrate(scan: Scan, window_hu: tuple[float, float]) -> Scan:
-    """Turns the grey levels of an integer picture into the HU that its window showed.
-
-    Args:
-        scan: a picture in grey levels with a known number of them.
-        window_hu: HU of black and of white.
+    """Turns the grey levels of an integer picture into HU, given those of black and of white.
 
     Raises:
         InvalidParameter: the picture's black and white are unknown (floating point, 32 bit).
@@ -102,15 +101,11 @@ def calibrate(scan: Scan, window_hu: tuple[float, float]) -> Scan:
     return replace(scan, values=low + scan.values * ((high - low) / scan.white), unit="HU")
 
 
-def _starts(*signatures: bytes) -> Callable[[bytes], bool]:
-    return lambda content: content.startswith(signatures)
-
-
-_SIGNATURES: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
-    ("image/png", _starts(b"\x89PNG\r\n\x1a\n")),
-    ("image/jpeg", _starts(b"\xff\xd8\xff")),
-    ("image/tiff", _starts(b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")),
-    ("image/bmp", _starts(b"BM")),
-    (NPY, _starts(b"\x93NUMPY")),
-    (DICOM, looks_like_dicom),
-)
+_SIGNATURES = {
+    "image/png": (b"\x89PNG\r\n\x1a\n",),
+    "image/jpeg": (b"\xff\xd8\xff",),
+    "image/tiff": (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
+    "image/bmp": (b"BM",),
+    NPY: (b"\x93NUMPY",),
+}
+"""First bytes; DICOM has its own rule."""

@@ -38,12 +38,7 @@ _FAST_COMPRESSION = 3
 
 
 def encode_mask(plane: BoolArray, encoding: str) -> dict[str, Any]:
-    """The ``mask`` member of the JSON answer.
-
-    Args:
-        plane: bool, shape (Y, X).
-        encoding: one of ``ENCODINGS``.
-    """
+    """The ``mask`` member of the JSON answer: a plane, bool (Y, X), in one of ``ENCODINGS``."""
     height, width = plane.shape
     return {"encoding": encoding, "size": [height, width], **_ENCODERS[encoding](plane)}
 
@@ -70,12 +65,8 @@ def overlay_png(values: IntensityArray, unit: Unit, labels: LabelArray) -> bytes
 
     Right and left have a colour each. The outline is a bright line within the lung beside a
     black one around it, so that it shows on dark lung and on bright tissue alike, in colour and
-    in a grey print.
-
-    Args:
-        values: intensities, shape (Y, X).
-        unit: HU are shown in a fixed window, grey levels between two percentiles.
-        labels: of the lungs, uint8, same shape.
+    in a grey print. Values and labels have one shape (Y, X); HU are shown in a fixed window,
+    grey levels between two percentiles.
     """
     low, high = OVERLAY_WINDOW_HU
     if unit != "HU":

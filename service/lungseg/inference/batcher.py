@@ -22,43 +22,33 @@ Run = Callable[[FloatArray], FloatArray]
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Pending:
-    """An array on its way through the batcher.
-
-    Attributes:
-        result: becomes the N output rows; cancelling it takes the array out of the queue.
-        started_s: when its batch began to run, on the clock of ``time.perf_counter``.
-    """
+    """An array on its way through the batcher."""
 
     key: Hashable
     run: Run
     rows: FloatArray
     result: Future[FloatArray] = field(default_factory=Future[FloatArray])
+    """Becomes the N output rows; cancelling it takes the array out of the queue."""
     started_s: float = 0.0
+    """When its batch began to run, on the clock of ``time.perf_counter``."""
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class Batcher:
-    """One thread that takes what waits, at most ``max_size`` rows of one key, and runs it."""
+    """One thread, started at once, that takes what waits and runs it."""
 
-    def __init__(
-        self,
-        *,
-        max_size: int,
-        window_s: float = 0.0,
-        on_batch: Callable[[int], None] = lambda _size: None,
-    ) -> None:
-        """Starts the thread.
+    max_size: int
+    """Most rows in one run, all of one key; a single larger item still runs, alone."""
+    window_s: float = 0.0
+    """How long a batch that isn't full waits for more; 0 = not at all."""
+    on_batch: Callable[[int], None] = lambda _size: None
+    """Hears the number of rows of each run."""
+    _waiting: deque[Pending] = field(init=False, default_factory=deque[Pending])
+    _changed: threading.Condition = field(init=False, default_factory=threading.Condition)
+    _closed: bool = field(init=False, default=False)
+    _thread: threading.Thread = field(init=False)
 
-        Args:
-            max_size: most rows in one run; a single larger item still runs, alone.
-            window_s: how long a batch that isn't full waits for more; 0 = not at all.
-            on_batch: hears the number of rows of each run.
-        """
-        self._max_size = max_size
-        self._window_s = window_s
-        self._on_batch = on_batch
-        self._waiting: deque[Pending] = deque()
-        self._changed = threading.Condition()
-        self._closed = False
+    def __post_init__(self) -> None:
         self._thread = threading.Thread(target=self._serve, name="lungseg-batcher", daemon=True)
         self._thread.start()
 
@@ -68,15 +58,9 @@ class Batcher:
         return len(self._waiting)
 
     def submit(self, key: Hashable, run: Run, rows: FloatArray) -> Pending:
-        """Puts an array into the next batch of its key.
+        """Puts rows, float32 of shape (N, …), into the next batch of their key.
 
-        Args:
-            key: arrays of equal keys may be joined along axis 0.
-            run: computes a batch, row for row.
-            rows: float32, shape (N, …).
-
-        Returns:
-            The array's way, with the future of its output rows.
+        Arrays of equal keys may be joined along axis 0; ``run`` computes a batch, row for row.
 
         Raises:
             RuntimeError: the batcher is closed.
@@ -98,7 +82,7 @@ class Batcher:
 
     def _serve(self) -> None:
         while batch := self._next_batch():
-            _execute(batch, self._on_batch)
+            _execute(batch, self.on_batch)
             # Callers' arrays must not live until the next request comes.
             del batch
 
@@ -111,8 +95,8 @@ class Batcher:
                 if not self._waiting:
                     return []
                 self._take(batch)
-            until = time.monotonic() + self._window_s
-            while not self._closed and _rows(batch) < self._max_size:
+            until = time.monotonic() + self.window_s
+            while not self._closed and _rows(batch) < self.max_size:
                 # Other keys wait too: their turn must not depend on this window.
                 if any(item.key != batch[0].key for item in self._waiting):
                     break
@@ -127,7 +111,7 @@ class Batcher:
         while self._waiting:
             item = self._waiting.popleft()
             fits = not batch or (
-                item.key == batch[0].key and _rows(batch) + len(item.rows) <= self._max_size
+                item.key == batch[0].key and _rows(batch) + len(item.rows) <= self.max_size
             )
             if not fits:
                 passed.append(item)

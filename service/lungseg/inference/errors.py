@@ -5,39 +5,25 @@ from __future__ import annotations
 from lungseg.core.errors import LungsegError
 
 
-class UnknownModel(LungsegError):
+class UnknownModel(LungsegError, code="unknown_model"):
     """No model of that name or version is loaded."""
 
-    code = "unknown_model"
 
-
-class ModelNotReady(LungsegError):
+class ModelNotReady(LungsegError, code="model_not_ready"):
     """The model is known, but cannot serve (yet)."""
 
-    code = "model_not_ready"
 
-
-class BundleError(LungsegError):
+class BundleError(LungsegError, code="model_not_ready"):
     """A model folder disagrees with itself: hash, names, shapes or golden output."""
 
-    code = "model_not_ready"
 
-
-class Overloaded(LungsegError):
-    """The queue is full.
-
-    Attributes:
-        retry_after_s: when a retry has a chance, in seconds.
-    """
-
-    code = "overloaded"
+class Overloaded(LungsegError, code="overloaded"):
+    """The queue is full; a retry has a chance after ``retry_after_s`` seconds."""
 
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
 
 
-class DeadlineExceeded(LungsegError):
+class DeadlineExceeded(LungsegError, code="deadline_exceeded"):
     """The time since the request's arrival is used up."""
-
-    code = "deadline_exceeded"

@@ -59,34 +59,27 @@ class Family:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What is loaded without being asked for.
-
-    Attributes:
-        model: the name that serves where a request names none; it is loaded first.
-        pin: its version, None for the newest that can be loaded.
-        keep: how many of the newest versions of each name are loaded.
-    """
+    """What is loaded without being asked for."""
 
     model: str
+    """The name that serves where a request names none; it is loaded first."""
     pin: int | None = None
+    """Its version, None for the newest that can be loaded."""
     keep: int = 2
+    """How many of the newest versions of each name are loaded."""
 
 
 @dataclass(slots=True)
 class Registry:
-    """The models of one folder.
-
-    Attributes:
-        root: folder of ``<name>/<version>/`` bundles.
-        policy: what is loaded.
-        open_bundle: how a bundle becomes a model; raises ``BundleError`` or ``ProviderMissing``.
-        on_failure: hears name and version of each bundle that is refused.
-    """
+    """The models of one folder."""
 
     root: Path
+    """Folder of ``<name>/<version>/`` bundles."""
     policy: Policy
     open_bundle: Callable[[Path], Model]
+    """How a bundle becomes a model; raises ``BundleError`` or ``ProviderMissing``."""
     on_failure: Callable[[str, str], None] = lambda _name, _version: None
+    """Hears name and version of each bundle that is refused."""
     _families: Mapping[str, Family] = field(default_factory=dict[str, Family])
     _writing: threading.Lock = field(default_factory=threading.Lock)
 
@@ -95,11 +88,7 @@ class Registry:
         return self._families
 
     def get(self, name: str | None = None, version: str | None = None) -> Model:
-        """The model for a request.
-
-        Args:
-            name: None for the configured one.
-            version: a number; None for the one that serves.
+        """The model for a request: the configured name and its serving version where it says none.
 
         Raises:
             UnknownModel: there is no such name or version.
@@ -147,9 +136,7 @@ class Registry:
                 raise UnknownModel("expected a model in the models folder, received another name")
             family = self._families.get(name, Family())
             if version is None:
-                pin = self.policy.pin if name == self.policy.model else None
-                self._publish(name, replace(family, pin=pin, unloaded=False))
-                self._update(name, on_disk)
+                self._publish(name, replace(family, pin=self._pin(name), unloaded=False))
             elif not _VERSION.fullmatch(version) or int(version) not in on_disk:
                 raise UnknownModel("expected a version in the models folder, received another")
             else:
@@ -160,7 +147,7 @@ class Registry:
                     raise BundleError(opened.reason)
                 versions = {**family.versions, number: opened}
                 self._publish(name, Family(versions=versions, pin=number))
-                self._update(name, on_disk)
+            self._update(name, on_disk)
         return self.get(name)
 
     def unload(self, name: str) -> None:
@@ -172,21 +159,16 @@ class Registry:
         with self._writing:
             if name not in self._families:
                 raise UnknownModel("expected a model listed under /models, received another name")
-            family = self._families[name]
-            versions = {
-                number: Version(number=number, reason="unloaded by request")
-                for number in family.versions
-            }
+            family, reason = self._families[name], "unloaded by request"
+            versions = {number: Version(number=number, reason=reason) for number in family.versions}
             self._publish(name, replace(family, versions=versions, unloaded=True))
 
     def _update(self, name: str, on_disk: Mapping[int, Fingerprint]) -> None:
         """Brings one family in step with the folder, newest version first."""
-        family = self._families.get(name)
-        if family is None:
-            pin = self.policy.pin if name == self.policy.model else None
-            self._publish(name, family := Family(pin=pin))
+        family = self._families.get(name, Family(pin=self._pin(name)))
         if family.unloaded:
             return
+        self._publish(name, family)
         loaded = 0
         for number in sorted(on_disk, reverse=True):
             if number != family.pin and loaded >= self.policy.keep:
@@ -195,8 +177,7 @@ class Registry:
                 continue
             known = self._families[name].versions.get(number)
             if known is None or known.fingerprint != on_disk[number]:
-                waiting = known or Version(number=number, state="LOADING", reason="loading")
-                self._put(name, waiting)
+                self._put(name, known or Version(number=number, state="LOADING", reason="loading"))
                 known = self._kept(name, self._open(name, number, on_disk[number]))
                 self._put(name, known)
             loaded += known.model is not None
@@ -233,6 +214,9 @@ class Registry:
             return replace(before, fingerprint=opened.fingerprint, reason=reason, refused=True)
         return opened
 
+    def _pin(self, name: str) -> int | None:
+        return self.policy.pin if name == self.policy.model else None
+
     def _put(self, name: str, version: Version) -> None:
         family = self._families.get(name, Family())
         versions = {**family.versions, version.number: version}
@@ -243,23 +227,16 @@ class Registry:
 
     def _scan(self) -> dict[str, dict[int, Fingerprint]]:
         """Names, versions and file states on disk; other folders are none of ours."""
-        found: dict[str, dict[int, Fingerprint]] = {}
-        for folder in _folders(self.root):
-            if not _NAME.fullmatch(folder.name):
-                continue
-            versions = {
-                int(version.name): _fingerprint(version)
-                for version in _folders(folder)
-                if _VERSION.fullmatch(version.name)
-            }
-            if versions:
-                found[folder.name] = versions
-        return found
+        found = {
+            folder.name: {int(v.name): _fingerprint(v) for v in _folders(folder, _VERSION)}
+            for folder in _folders(self.root, _NAME)
+        }
+        return {name: versions for name, versions in found.items() if versions}
 
 
-def _folders(parent: Path) -> list[Path]:
+def _folders(parent: Path, named: re.Pattern[str]) -> list[Path]:
     try:
-        return [entry for entry in parent.iterdir() if entry.is_dir()]
+        return [at for at in parent.iterdir() if named.fullmatch(at.name) and at.is_dir()]
     except OSError:
         return []
 

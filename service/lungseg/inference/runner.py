@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from dataclasses import dataclass
 
 from lungseg.core.types import FloatArray
 from lungseg.inference.batcher import Batcher
@@ -13,22 +14,14 @@ from lungseg.inference.model import Model
 from lungseg.inference.timing import Stopwatch
 
 
+@dataclass(frozen=True, slots=True)
 class Runner:
     """Runs arrays through models, from any thread."""
 
-    def __init__(
-        self,
-        batcher: Batcher | None = None,
-        on_batch: Callable[[int], None] = lambda _size: None,
-    ) -> None:
-        """Takes what joins arrays and who hears of it.
-
-        Args:
-            batcher: None runs each array by itself.
-            on_batch: hears the number of slices of each run outside the batcher.
-        """
-        self._batcher = batcher
-        self._on_batch = on_batch
+    batcher: Batcher | None = None
+    """What joins arrays; None runs each by itself."""
+    on_batch: Callable[[int], None] = lambda _size: None
+    """Hears the number of slices of each run outside the batcher."""
 
     def infer(self, model: Model, grey: FloatArray, watch: Stopwatch) -> FloatArray:
         """Computes probabilities on the network's grid.
@@ -44,12 +37,12 @@ class Runner:
         Raises:
             DeadlineExceeded: the time is used up.
         """
-        if self._batcher is None:
-            self._on_batch(len(grey))
+        if self.batcher is None:
+            self.on_batch(len(grey))
             with watch.stage("inference"):
                 return model.session.run(grey)
         begun = time.perf_counter()
-        pending = self._batcher.submit((model, grey.shape[1:]), model.session.run, grey)
+        pending = self.batcher.submit((model, grey.shape[1:]), model.session.run, grey)
         try:
             output = pending.result.result(watch.deadline.remaining_s if watch.deadline else None)
         except (TimeoutError, CancelledError):

@@ -30,15 +30,12 @@ class ProviderMissing(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """How sessions are opened.
-
-    Attributes:
-        providers: ONNX Runtime's names, first choice first.
-        intra_op_threads: threads of one run, at least 1.
-    """
+    """How sessions are opened."""
 
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    """ONNX Runtime's names, first choice first."""
     intra_op_threads: int = 1
+    """Threads of one run, at least 1."""
 
     def check(self) -> None:
         """Makes sure that what is asked for is there, so that nothing falls back in silence.
@@ -105,14 +102,7 @@ class Session:
         self.output = _tensor(outputs[0])
 
     def run(self, grey: FloatArray) -> FloatArray:
-        """Computes the output of a batch.
-
-        Args:
-            grey: float32, shape (N, height, width, 1).
-
-        Returns:
-            float32, shape (N, output height, output width, 1).
-        """
+        """From (N, height, width, 1) to (N, output height, output width, 1), both float32."""
         (output,) = self._session.run([self.output.name], {self.input.name: grey})
         return np.asarray(output, dtype=np.float32)
 

@@ -13,13 +13,10 @@ from lungseg.inference.errors import DeadlineExceeded
 
 @dataclass(slots=True)
 class Deadline:
-    """The moment by which an answer must be ready; can be brought forward to now.
-
-    Attributes:
-        at_s: on the clock of ``time.monotonic``.
-    """
+    """The moment by which an answer must be ready; can be brought forward to now."""
 
     at_s: float
+    """On the clock of ``time.monotonic``."""
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
@@ -47,13 +44,10 @@ class Deadline:
 
 @dataclass(slots=True)
 class Stopwatch:
-    """Milliseconds spent in each stage of one piece of work, which ends at a deadline.
-
-    Attributes:
-        deadline: looked at before each stage; None = there is as much time as it takes.
-    """
+    """Milliseconds spent in each stage of one piece of work, which ends at a deadline."""
 
     deadline: Deadline | None = None
+    """Looked at before each stage; None = there is as much time as it takes."""
     spent_ms: dict[str, float] = field(default_factory=dict[str, float])
 
     @contextmanager

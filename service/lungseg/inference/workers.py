@@ -26,15 +26,12 @@ class ClientGone(Exception):
 
 @dataclass(slots=True)
 class Workers:
-    """A bounded pool of threads behind a bounded queue.
-
-    Attributes:
-        threads: how many jobs compute at a time.
-        queue_size: how many more may wait; the next one is refused at once.
-    """
+    """A bounded pool of threads behind a bounded queue."""
 
     threads: int
+    """How many jobs compute at a time."""
     queue_size: int
+    """How many more may wait; the next one is refused at once."""
     _pool: ThreadPoolExecutor = field(init=False)
     _large_pool: ThreadPoolExecutor = field(init=False)
     _admitted: int = 0
@@ -66,10 +63,7 @@ class Workers:
         return max(0, ahead) * self._job_s / self.threads
 
     def admit(self, size_bytes: int = 0) -> None:
-        """Checks that one more job may come.
-
-        Args:
-            size_bytes: of the request's body, as far as it is known.
+        """Checks that one more job, with a body of that size, may come.
 
         Raises:
             Overloaded: the queue is full, or half full of large bodies and this is one more.
@@ -77,9 +71,8 @@ class Workers:
         places = self.threads + self.queue_size
         too_large = size_bytes > LARGE_BODY_BYTES and self._large >= max(1, places // 2)
         if too_large or self._admitted >= places:
-            raise Overloaded(
-                "the queue is full, try again later", retry_after_s=self.expected_wait_s
-            )
+            wait_s = self.expected_wait_s
+            raise Overloaded("the queue is full, try again later", retry_after_s=wait_s)
 
     async def run(
         self,
@@ -89,13 +82,7 @@ class Workers:
         gone: Callable[[], Coroutine[Any, Any, None]] | None = None,
         size_bytes: int = 0,
     ) -> T:
-        """Runs a job in the pool.
-
-        Args:
-            job: computes; it should call ``deadline.check`` between its stages.
-            deadline: when the answer is too late.
-            gone: waits until the client has left.
-            size_bytes: of the request's body.
+        """Runs a job in the pool, until its deadline, or until ``gone`` says that the client left.
 
         Raises:
             Overloaded: the queue is full.

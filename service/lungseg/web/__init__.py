@@ -1,1 +1,1 @@
-"""HTTP: the only package that knows requests, responses and status codes."""
+"""HTTP as a server: what computes knows neither requests nor responses nor status codes."""

@@ -10,33 +10,23 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
-from lungseg.core.errors import (
-    BodyTooLarge,
-    MalformedRequest,
-    TooManyItems,
-    UnsupportedMediaType,
-)
+from lungseg.core.errors import BodyTooLarge, MalformedRequest, TooManyItems, UnsupportedMediaType
 from lungseg.formats.deflate import unpack
 from lungseg.inference.errors import DeadlineExceeded
+from lungseg.inference.timing import Stopwatch
 from lungseg.inference.workers import ClientGone
 from lungseg.web.state import exchange_of, state_of
 
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
-
 T = TypeVar("T")
-_WINDOW_BITS = {
-    "gzip": 16 + zlib.MAX_WBITS,
-    "x-gzip": 16 + zlib.MAX_WBITS,
-    "deflate": zlib.MAX_WBITS,
-}
+_GZIP = 16 + zlib.MAX_WBITS
+_WINDOW_BITS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": zlib.MAX_WBITS}
 MAX_FORM_FIELDS = 16
 """Parts of a form that are no files: more than any client of ours sends."""
 
@@ -46,16 +36,12 @@ class Part:
     """One part of a multipart form; ``filename`` is the client's word, never a path to open."""
 
     name: str = ""
-    filename: str | None = None
+    filename: str = ""
     content: bytes = b""
 
 
 async def compute(request: Request, work: Callable[[bytes], T]) -> T:
-    """Receives the body, and works on it in a worker thread, unpacked.
-
-    Args:
-        request: with a body of at most what its surface allows, as sent and unpacked.
-        work: what to do with the body, which it alone holds.
+    """Receives the body, and works on it in a worker thread; ``work`` alone holds it, unpacked.
 
     Raises:
         LungsegError, ClientGone: see ``read_body``, ``Workers.run`` and ``work``.
@@ -64,18 +50,23 @@ async def compute(request: Request, work: Callable[[bytes], T]) -> T:
     limit = exchange.surface.body_limit(state.settings)
     encoding = request.headers.get("content-encoding", "")
     pieces = [await read_body(request)]
-    submitted = time.perf_counter()
-
-    def job() -> T:
-        exchange.watch.add("queue", (time.perf_counter() - submitted) * 1000)
-        return work(unpacked_body(pieces.pop(), encoding, limit))
-
     return await state.workers.run(
-        job,
+        queued(lambda: work(unpacked_body(pieces.pop(), encoding, limit)), exchange.watch),
         deadline=exchange.deadline,
         gone=lambda: disconnected(request),
         size_bytes=exchange.bytes_in,
     )
+
+
+def queued(work: Callable[[], T], watch: Stopwatch) -> Callable[[], T]:
+    """A job that adds the time from now until it is begun to the stage ``queue``."""
+    submitted = time.perf_counter()
+
+    def job() -> T:
+        watch.add("queue", (time.perf_counter() - submitted) * 1000)
+        return work()
+
+    return job
 
 
 async def read_body(request: Request) -> bytes:
@@ -86,16 +77,13 @@ async def read_body(request: Request) -> bytes:
         DeadlineExceeded: the client sends too slowly.
         ClientGone: the connection broke.
     """
-    chunks: list[bytes] = []
     try:
         async with asyncio.timeout(max(0.0, exchange_of(request.scope).deadline.remaining_s)):
-            async for chunk in request.stream():
-                chunks.append(chunk)  # noqa: PERF401 - chunks read so far stay countable
+            return b"".join([chunk async for chunk in request.stream()])
     except TimeoutError:
         raise DeadlineExceeded("the body did not arrive in time") from None
     except ClientDisconnect:
         raise ClientGone from None
-    return b"".join(chunks)
 
 
 async def disconnected(request: Request) -> None:
@@ -105,16 +93,11 @@ async def disconnected(request: Request) -> None:
 
 
 def unpacked_body(body: bytes, encoding: str, limit: int) -> bytes:
-    """Undoes ``Content-Encoding``.
-
-    Args:
-        body: what was sent.
-        encoding: the header's value; empty or ``identity`` leaves the body as it is.
-        limit: most bytes to unpack.
+    """Undoes ``Content-Encoding``; empty or ``identity`` leaves the body as it is.
 
     Raises:
         UnsupportedMediaType: an encoding that is not known.
-        BodyTooLarge: it unpacks to more.
+        BodyTooLarge: it unpacks to more than the limit.
         MalformedRequest: it is damaged.
     """
     name = encoding.strip().lower()
@@ -133,17 +116,17 @@ def unpacked_body(body: bytes, encoding: str, limit: int) -> bytes:
     return unpacked
 
 
-def single_file(body: bytes, content_type: str, name: str = "file") -> bytes:
-    """The one file of a body: the part of that name, or the body itself if it is no form.
+def single_file(body: bytes, content_type: str) -> bytes:
+    """The one file of a body: the part ``file``, or the body itself if it is no form.
 
     Raises:
-        MalformedRequest: a form that is damaged or has not exactly one part of that name.
+        MalformedRequest: a form that is damaged or has not exactly one such part.
     """
     if not content_type.lower().startswith("multipart/"):
         return body
-    found = [part for part in split_form(body, content_type, 1) if part.name == name]
+    found = [part for part in split_form(body, content_type, 1) if part.name == "file"]
     if len(found) != 1:
-        raise MalformedRequest(f"expected one form part named {name}, received {len(found)}")
+        raise MalformedRequest(f"expected one form part named file, received {len(found)}")
     return found[0].content
 
 
@@ -160,7 +143,17 @@ def split_form(body: bytes, content_type: str, max_files: int) -> list[Part]:
         raise MalformedRequest("expected multipart/form-data with a boundary")
     parts = _Parts(max_files + MAX_FORM_FIELDS)
     try:
-        parser = MultipartParser(boundary, parts.callbacks())
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": parts.begin,
+                "on_header_field": parts.take_field,
+                "on_header_value": parts.take_value,
+                "on_header_end": parts.end_header,
+                "on_part_data": parts.take_content,
+                "on_end": parts.end,
+            },
+        )
         parser.write(body)
         parser.finalize()
     except FormParserError:
@@ -180,40 +173,29 @@ class _Parts:
         self._field = bytearray()
         self._value = bytearray()
 
-    def callbacks(self) -> MultipartCallbacks:
-        return {
-            "on_part_begin": self._begin,
-            "on_header_field": self._take_field,
-            "on_header_value": self._take_value,
-            "on_header_end": self._header,
-            "on_part_data": self._take_content,
-            "on_end": self._finish,
-        }
-
-    def _begin(self) -> None:
+    def begin(self) -> None:
         if len(self.found) >= self._limit:
             raise TooManyItems(f"expected at most {self._limit} form parts, received more")
         self.found.append(Part())
 
-    def _take_field(self, data: bytes, start: int, end: int) -> None:
+    def take_field(self, data: bytes, start: int, end: int) -> None:
         self._field += data[start:end]
 
-    def _take_value(self, data: bytes, start: int, end: int) -> None:
+    def take_value(self, data: bytes, start: int, end: int) -> None:
         self._value += data[start:end]
 
-    def _take_content(self, data: bytes, start: int, end: int) -> None:
+    def take_content(self, data: bytes, start: int, end: int) -> None:
         # The whole body is parsed at once, so this comes once a part and nothing is joined.
         self.found[-1].content += data[start:end]
 
-    def _header(self) -> None:
+    def end_header(self) -> None:
         if bytes(self._field).lower() == b"content-disposition":
             _, options = parse_options_header(bytes(self._value))
             part = self.found[-1]
             part.name = options.get(b"name", b"").decode("utf-8", "replace")
-            if b"filename" in options:
-                part.filename = options[b"filename"].decode("utf-8", "replace")
+            part.filename = options.get(b"filename", b"").decode("utf-8", "replace")
         self._field.clear()
         self._value.clear()
 
-    def _finish(self) -> None:
+    def end(self) -> None:
         self.ended = True

@@ -34,22 +34,16 @@ PROBLEMS: dict[str, tuple[int, str]] = {
 }
 
 
-class Unauthorized(LungsegError):
+class Unauthorized(LungsegError, code="unauthorized"):
     """API keys are configured and the request carries none that is known."""
 
-    code = "unauthorized"
 
-
-class Forbidden(LungsegError):
+class Forbidden(LungsegError, code="forbidden"):
     """The operator has switched this off."""
 
-    code = "forbidden"
 
-
-class Draining(LungsegError):
+class Draining(LungsegError, code="draining"):
     """The service is shutting down and takes no new work."""
-
-    code = "draining"
 
 
 def problem_document(code: str, detail: str, request_id: str) -> dict[str, str | int]:

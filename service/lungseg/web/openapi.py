@@ -5,29 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 
+from lungseg.web.errors import PROBLEMS
 from lungseg.web.schemas import Problem
 
 BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
-WORK_PROBLEMS = (
-    "malformed_request",
-    "unauthorized",
-    "unknown_model",
-    "body_too_large",
-    "image_too_large",
-    "unsupported_media_type",
-    "undecodable_image",
-    "multi_frame",
-    "not_ct",
-    "not_grey",
-    "invalid_parameter",
-    "internal_error",
-    "overloaded",
-    "model_not_ready",
-    "draining",
-    "deadline_exceeded",
-)
+_NO_WORK = ("forbidden", "not_found", "method_not_allowed", "too_many_items")
+WORK_PROBLEMS = tuple(code for code in PROBLEMS if code not in _NO_WORK)
+"""What can be wrong where a slice is segmented."""
 
 
 def form_body(part: str, schema: dict[str, Any], *raw_types: str) -> dict[str, Any]:
@@ -39,35 +24,27 @@ def form_body(part: str, schema: dict[str, Any], *raw_types: str) -> dict[str, A
 
 def describe_api(app: FastAPI) -> None:
     """Gives the application its OpenAPI document: problems instead of FastAPI's own errors."""
+    make = app.openapi
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            made = get_openapi(
-                title=app.title,
-                version=app.version,
-                summary=app.summary,
-                description=app.description,
-                routes=app.routes,
-            )
-            schemas = made["components"]["schemas"]
-            schemas["Problem"] = Problem.model_json_schema()
-            for name in ("HTTPValidationError", "ValidationError"):
-                schemas.pop(name, None)
-            _drop_validation_errors(made)
-            made["components"]["securitySchemes"] = {
-                "bearer": {"type": "http", "scheme": "bearer"},
-                "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-            }
-            made["security"] = [{}, {"bearer": []}, {"api_key": []}]
-            app.openapi_schema = made
-        return app.openapi_schema
+            _complete(make())
+        return make()
 
     app.openapi = document
 
 
-def _drop_validation_errors(document: dict[str, Any]) -> None:
-    """Leaves out FastAPI's own form of a 422: no surface answers so."""
-    for path in document["paths"].values():
+def _complete(document: dict[str, Any]) -> None:
+    components = document["components"]
+    components["schemas"]["Problem"] = Problem.model_json_schema()
+    components["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    document["security"] = [{}, {"bearer": []}, {"api_key": []}]
+    for name in ("HTTPValidationError", "ValidationError"):
+        components["schemas"].pop(name, None)
+    for path in document["paths"].values():  # no surface answers a 422 as FastAPI would
         for operation in path.values():
             answer = operation["responses"].get("422", {})
             if "application/json" in answer.get("content", {}):

@@ -16,15 +16,12 @@ from lungseg.web.errors import PROBLEM, PROBLEMS, problem_document
 EXAMPLE_ID = "6f1c0f5e9d3b4b6c8d5e2a7f90c1d2e3"
 
 
-Format = Annotated[str, OneOf.of(FORMS)]
-
-
 class SliceQuery(SegmentQuery):
     """Query parameters of ``/segment``."""
 
-    format: Format | None = Field(
+    format: Annotated[str, OneOf(tuple(FORMS))] | None = Field(
         default=None,
-        description="Form of the answer; by default after `Accept`, else `json`.",
+        description="The answer has this form; by default that which `Accept` names, else `json`.",
     )
 
 
@@ -109,18 +106,8 @@ def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
     responses: dict[int | str, dict[str, Any]] = {}
     for code in codes:
         status, title = PROBLEMS[code]
-        entry = responses.setdefault(
-            status,
-            {
-                "description": title,
-                "content": {
-                    PROBLEM: {
-                        "schema": {"$ref": "#/components/schemas/Problem"},
-                        "examples": {},
-                    }
-                },
-            },
-        )
+        content = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}
+        entry = responses.setdefault(status, {"description": title, "content": {PROBLEM: content}})
         example = problem_document(code, f"{title}.", EXAMPLE_ID)
         entry["content"][PROBLEM]["examples"][code] = {"value": example}
     return responses

@@ -73,6 +73,7 @@ class Exchange:
     version: str = ""
     code: str = "ok"
     status: int = 500
+    answered: bool = False
     bytes_in: int = 0
     bytes_out: int = 0
     seconds: float = 0.0

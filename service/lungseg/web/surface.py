@@ -16,10 +16,6 @@ Render = Callable[[str, str, str], Response]
 """Writes an error: its code, its sentence, the request id."""
 
 
-def _one_slice(settings: Settings) -> int:
-    return settings.max_body_bytes
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surface:
     """One API, or a part of one with rules of its own.
@@ -37,7 +33,7 @@ class Surface:
     prefixes: tuple[str, ...]
     router: APIRouter | None = None
     render: Render = problem
-    body_limit: Callable[[Settings], int] = _one_slice
+    body_limit: Callable[[Settings], int] = lambda settings: settings.max_body_bytes
     needs_key: bool = True
     takes_work: bool = False
     quiet: bool = False
@@ -49,7 +45,7 @@ class Surface:
 
     def claim(self, path: str) -> int:
         """Length of the prefix that a path lies below; 0 = it is not this surface's."""
-        own = (p for p in self.prefixes if path == p or path.startswith(f"{p}/"))
+        own = (p for p in self.prefixes if path == p or (p != "/" and path.startswith(f"{p}/")))
         return max(map(len, own), default=0)
 
 
@@ -59,19 +55,20 @@ ELSEWHERE = Surface(prefixes=())
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surfaces:
-    """All APIs of an application.
-
-    Attributes:
-        members: in any order.
-        root_path: what a gateway may have left in front of a path.
-    """
+    """All APIs of an application; ``root_path`` may be left in front of a path by a gateway."""
 
     members: tuple[Surface, ...]
     root_path: str = ""
 
+    def full_path(self, path: str) -> str:
+        """The path with ``root_path`` before it, whether or not a gateway has taken that off."""
+        if path == self.root_path:
+            return f"{path}/"
+        return path if path.startswith(f"{self.root_path}/") else self.root_path + path
+
     def owner(self, scope: Scope) -> Surface:
         """The surface that a request is for: the one with the longest prefix."""
-        path = scope["path"].removeprefix(self.root_path) or "/"
+        path = self.full_path(scope["path"])[len(self.root_path) :]  # what routes see, too
         best = max(self.members, key=lambda surface: surface.claim(path), default=ELSEWHERE)
         return best if best.claim(path) else ELSEWHERE
 

@@ -1,1 +1,1 @@
-"""What every request passes, whichever API it is for (pure ASGI)."""
+"""What every request passes, whichever API it is for."""

@@ -19,7 +19,6 @@ class LimitsLayer:
     """Refuses early and cheaply what would be refused later, and counts bytes as they come."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """Takes what to wrap."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -17,6 +19,7 @@ from lungseg.web.state import Exchange, exchange_of
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that left; it is logged and counted, never received."""
+REFUSALS = (LungsegError, RequestValidationError, HTTPException, ClientGone)
 _CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed", 400: "malformed_request"}
 
 
@@ -32,29 +35,33 @@ def respond(error: LungsegError, exchange: Exchange) -> Response:
     return _answer(error.code, str(error), exchange, headers)
 
 
-def add_error_handlers(app: FastAPI) -> None:
-    """Teaches an application how errors are answered."""
-    for kind in (LungsegError, RequestValidationError, HTTPException, ClientGone):
-        app.add_exception_handler(kind, _refuse)
-
-
-async def _refuse(request: Request, error: Exception) -> Response:
+async def refuse(request: Request, error: Exception) -> Response:
+    """The answer to an exception of ``REFUSALS``."""
     exchange = exchange_of(request.scope)
     match error:
         case LungsegError():
             return respond(error, exchange)
         case RequestValidationError():
-            # The message says what is wrong; the offending value stays out: it is the client's.
-            found = [f"{item['loc'][-1]}: {item['msg']}" for item in error.errors()]
+            found = dict.fromkeys(_sentence(item) for item in error.errors())  # each once
             in_body = any(item["loc"][0] == "body" for item in error.errors())
             kind = MalformedRequest if in_body else InvalidParameter
             return respond(kind("; ".join(found)), exchange)
         case HTTPException():
             code = _CODE_OF_STATUS.get(error.status_code, LungsegError.code)
-            return _answer(code, f"{PROBLEMS[code][1]}.", exchange, dict(error.headers or {}))
+            headers = dict(error.headers or {})
+            if headers.get("Allow") == "GET":
+                headers["Allow"] = "GET, HEAD"
+            return _answer(code, f"{PROBLEMS[code][1]}.", exchange, headers)
         case _:
             exchange.code = "client_gone"
             return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+def _sentence(item: Mapping[str, Any]) -> str:
+    """What is wrong with a parameter, without its value and any name that the client made up."""
+    if item["type"] == "extra_forbidden":
+        return "expected only the parameters of this endpoint, received another"
+    return f"{item['loc'][-1]}: {item['msg']}"
 
 
 def _answer(code: str, detail: str, exchange: Exchange, headers: dict[str, str]) -> Response:

@@ -31,12 +31,11 @@ class TelemetryLayer:
     """Wraps the whole application; nothing that happens inside goes unseen or unanswered."""
 
     def __init__(self, app: ASGIApp, surfaces: Surfaces) -> None:
-        """Takes what to wrap, and whose requests may come."""
         self._app = app
         self._surfaces = surfaces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
+        """Answers one request or hands it on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -44,17 +43,19 @@ class TelemetryLayer:
         state, method = state_of(scope), scope["method"]
         exchange = _exchange(scope, state, self._surfaces.owner(scope))
         scope = {**scope, "state": {**scope["state"], "exchange": exchange}}
+        scope["path"] = self._surfaces.full_path(scope["path"])
+        scope["root_path"] = self._surfaces.root_path
         if method == "HEAD":  # whatever GET answers, without its body
             scope["method"] = "GET"
-        answer = _Answer(exchange, send, bodiless=method == "HEAD")
+        answer = _answering(exchange, send, bodiless=method == "HEAD")
         counted = not exchange.surface.quiet
         state.lifecycle.in_flight += counted
         try:
-            await self._app(scope, receive, answer.send)
+            await self._app(scope, receive, answer)
         except Exception as error:  # noqa: BLE001 - the outermost boundary: nothing gets past it
             log_bug(exchange, error)
-            if not answer.started:
-                await respond(LungsegError(SEE_LOG), exchange)(scope, receive, answer.send)
+            if not exchange.answered:
+                await respond(LungsegError(SEE_LOG), exchange)(scope, receive, answer)
         finally:
             state.lifecycle.in_flight -= counted
             exchange.seconds = time.monotonic() - begun
@@ -74,30 +75,25 @@ def _exchange(scope: Scope, state: State, surface: Surface) -> Exchange:
     )
 
 
-class _Answer:
+def _answering(exchange: Exchange, send: Send, *, bodiless: bool) -> Send:
     """Sends messages on, adds headers and counts."""
 
-    def __init__(self, exchange: Exchange, send: Send, *, bodiless: bool) -> None:
-        self.started = False
-        self._exchange = exchange
-        self._send = send
-        self._bodiless = bodiless
-
-    async def send(self, message: Message) -> None:
+    async def answer(message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.started = True
-            self._exchange.status = message["status"]
+            exchange.answered, exchange.status = True, message["status"]
             headers = MutableHeaders(scope=message)
-            headers["X-Request-ID"] = self._exchange.request_id
+            headers["X-Request-ID"] = exchange.request_id
             headers["X-Content-Type-Options"] = "nosniff"
             headers.setdefault("Cache-Control", "no-store")
         elif message["type"] == "http.response.body":
-            if self._bodiless:
+            if bodiless:
                 message = {**message, "body": b""}
-            self._exchange.bytes_out += len(message.get("body", b""))
+            exchange.bytes_out += len(message.get("body", b""))
             if not message.get("more_body"):
-                _describe_span(self._exchange)
-        await self._send(message)
+                _describe_span(exchange)
+        await send(message)
+
+    return answer
 
 
 def _describe_span(exchange: Exchange) -> None:

@@ -24,13 +24,11 @@ class _Discreet(Sampler):
         self._inner = inner
 
     def should_sample(self, *arguments: Any, **named: Any) -> SamplingResult:
-        """See ``Sampler``."""
         found = self._inner.should_sample(*arguments, **named)
         said = {name: value for name, value in found.attributes.items() if name in SAID}
         return SamplingResult(found.decision, said, found.trace_state)
 
     def get_description(self) -> str:
-        """See ``Sampler``."""
         return self._inner.get_description()
 
 

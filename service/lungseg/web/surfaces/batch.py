@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import json
 import re
-import time
-import zipfile
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -18,20 +15,22 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
 
 from lungseg.core.errors import (
+    BodyTooLarge,
     LungsegError,
     MalformedRequest,
     TooManyItems,
     UnsupportedMediaType,
 )
-from lungseg.formats.archive import ArchiveLimits, Member, is_zip, open_archive
+from lungseg.formats.archive import ArchiveLimits, Member, is_zip, open_archive, write_archive
 from lungseg.formats.table import statistics_csv
-from lungseg.forms import FORMS
+from lungseg.forms import FORMS, compact
 from lungseg.inference.errors import Overloaded
 from lungseg.inference.model import Model
 from lungseg.inference.timing import Deadline, Stopwatch
 from lungseg.inference.workers import ClientGone
 from lungseg.query import SegmentQuery
-from lungseg.web.body import compute, disconnected, split_form
+from lungseg.settings import Settings
+from lungseg.web.body import Part, compute, disconnected, queued, split_form
 from lungseg.web.errors import problem_document
 from lungseg.web.layers.telemetry import SEE_LOG, log_bug
 from lungseg.web.openapi import BINARY, WORK_PROBLEMS, form_body
@@ -69,7 +68,7 @@ class BatchQuery(SegmentQuery):
 
     format: Literal["json", "ndjson", "zip"] | None = Field(
         default=None,
-        description="Form of the answer; by default after `Accept`, else `json`.",
+        description="The answer has this form; by default that which `Accept` names, else `json`.",
     )
 
 
@@ -98,11 +97,6 @@ class Done:
 
     document: dict[str, Any]
     png: bytes = b""
-
-    @property
-    def text(self) -> str:
-        """The item as compact JSON."""
-        return json.dumps(self.document, separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,12 +128,7 @@ class Batch:
         """One item; whatever is wrong with it is its own error."""
         deadline = Deadline(self.exchange.deadline.at_s)
         watch = Stopwatch(deadline)
-        submitted = time.perf_counter()
-
-        def work() -> Done:
-            watch.add("queue", (time.perf_counter() - submitted) * 1000)
-            return self._work(member, watch)
-
+        work = queued(partial(self._work, member, watch), watch)
         while True:
             try:
                 result = await self.state.workers.run(work, deadline=deadline)
@@ -161,8 +150,8 @@ class Batch:
 
     def _work(self, member: Member, watch: Stopwatch) -> Done:
         outcome = self.state.pipeline.segment(member.read(), self.model, self.query, watch)
-        described = describe(outcome, self.query, self.exchange.request_id, watch)
-        png = FORMS["png"].encode(outcome, "") if self.query.format == "zip" else b""
+        described = describe(outcome, self.exchange.request_id, watch)
+        png = FORMS["png"].encode(outcome) if self.query.format == "zip" else b""
         return Done(document={"filename": member.filename, **described}, png=png)
 
 
@@ -180,26 +169,26 @@ async def segment_batch(request: Request, query: Annotated[BatchQuery, Query()])
     query = query.model_copy(update={"format": form})
     model = chosen_model(request, query)
     content_type = request.headers.get("content-type", "")
-    members = await compute(request, lambda body: _members(body, content_type, state))
+    members = await compute(request, lambda body: _members(body, content_type, state.settings))
     batch = Batch(state=state, exchange=exchange, model=model, query=query)
     if form == "ndjson":
-        return StreamingResponse(_lines(batch, members), media_type=NDJSON)
-    results = await _unless_gone(request, _collect(batch, members))
+        lines = (compact(done.document) + "\n" async for done in batch.results(members))
+        return StreamingResponse(lines, media_type=NDJSON)
+    results = await _all_unless_gone(request, batch.results(members))
     if form == "json":
-        content = f'{{"items":[{",".join(result.text for result in results)}]}}'
+        content = compact({"items": [result.document for result in results]})
         return Response(content, media_type="application/json")
     packed = await asyncio.to_thread(_zip, results)
     return Response(packed, media_type=ZIP)
 
 
-def _members(body: bytes, content_type: str, state: State) -> list[Member]:
+def _members(body: bytes, content_type: str, limits: Settings) -> list[Member]:
     """The files of a form's parts, of a zip that is the body, or of a form's only part."""
-    limits = state.settings
     if content_type.lower().startswith("multipart/"):
         parts = split_form(body, content_type, limits.max_batch_items)
         parts = [part for part in parts if part.name == PART]
         if len(parts) != 1 or not is_zip(parts[0].content):
-            members = [_member(part.filename or "", part.content) for part in parts]
+            members = [_member(part, limits.max_body_bytes) for part in parts]
             return _counted(members, limits.max_batch_items)
         body = parts[0].content
     if not is_zip(body):
@@ -214,8 +203,13 @@ def _members(body: bytes, content_type: str, state: State) -> list[Member]:
     return _counted(open_archive(body, archive_limits), limits.max_batch_items)
 
 
-def _member(filename: str, content: bytes) -> Member:
-    return Member(filename=filename, read=lambda: content)
+def _member(part: Part, limit: int) -> Member:
+    def read() -> bytes:
+        if len(part.content) > limit:
+            raise BodyTooLarge(f"expected at most {limit} bytes a file, received more")
+        return part.content
+
+    return Member(filename=part.filename, read=read)
 
 
 def _counted(members: list[Member], limit: int) -> list[Member]:
@@ -226,19 +220,13 @@ def _counted(members: list[Member], limit: int) -> list[Member]:
     return members
 
 
-async def _collect(batch: Batch, members: list[Member]) -> list[Done]:
-    return [result async for result in batch.results(members)]
-
-
-async def _lines(batch: Batch, members: list[Member]) -> AsyncGenerator[str]:
-    async for result in batch.results(members):
-        yield result.text + "\n"
-
-
-async def _unless_gone(request: Request, work: Any) -> list[Done]:
+async def _all_unless_gone(request: Request, results: AsyncGenerator[Done]) -> list[Done]:
     """Awaits the results, or stops them when the client leaves."""
-    task = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(disconnected(request))
+
+    async def collect() -> list[Done]:
+        return [result async for result in results]
+
+    task, leaving = asyncio.create_task(collect()), asyncio.create_task(disconnected(request))
     try:
         await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -250,17 +238,15 @@ async def _unless_gone(request: Request, work: Any) -> list[Done]:
 
 
 def _zip(results: list[Done]) -> bytes:
-    """A mask per slice that has one, and ``statistics.csv`` of all; the same input, same bytes."""
-    stream = io.BytesIO()
+    """A mask per slice that has one, and ``statistics.csv`` of all."""
     documents = [result.document for result in results]
     table = statistics_csv((document["filename"], document) for document in documents)
-    with zipfile.ZipFile(stream, "w") as archive:
-        for index, result in enumerate(results):
-            if result.png:
-                name = _safe_name(index, result.document["filename"])
-                archive.writestr(zipfile.ZipInfo(name), result.png)
-        archive.writestr(zipfile.ZipInfo("statistics.csv"), table, zipfile.ZIP_DEFLATED)
-    return stream.getvalue()
+    masks = {
+        _safe_name(index, result.document["filename"]): result.png
+        for index, result in enumerate(results)
+        if result.png
+    }
+    return write_archive({**masks, "statistics.csv": table.encode()})
 
 
 def _safe_name(index: int, filename: str) -> str:

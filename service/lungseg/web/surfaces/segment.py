@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
+from python_multipart.multipart import parse_options_header
 
 from lungseg.formats.image import PICTURE_FORMATS
 from lungseg.formats.read import DICOM
@@ -25,6 +26,13 @@ ACCEPTED = {form.media_type: name for name, form in reversed(FORMS.items())}
 """What ``Accept`` may name; of forms with one media type the first."""
 RAW_TYPES = (*PICTURE_FORMATS, DICOM, "application/octet-stream")
 """What a body that is no form may be called; what it is, its content says."""
+_PARTS = {
+    "decode": ("decode", "fit"),
+    "queue": ("queue",),
+    "inference": ("inference",),
+    "postprocess": ("restore", "label", "measure"),
+    "encode": ("encode",),
+}
 _HEADERS = {
     "X-Request-ID": "Echoed or made.",
     "Server-Timing": "The parts of `timings_ms`.",
@@ -62,17 +70,13 @@ async def segment_slice(request: Request, query: Annotated[SliceQuery, Query()])
     def work(body: bytes) -> Response:
         content = single_file(body, headers.get("content-type", ""))
         outcome = state.pipeline.segment(content, model, query, exchange.watch)
-        return respond(outcome, form, query, exchange)
+        return respond(outcome, form, exchange)
 
     return await compute(request, work)
 
 
 def chosen_model(request: Request, query: SegmentQuery) -> Model:
-    """The model that answers, whatever is loaded meanwhile.
-
-    Raises:
-        UnknownModel, ModelNotReady: see ``Registry.get``.
-    """
+    """The model that answers, whatever is loaded meanwhile; errors are ``Registry.get``'s."""
     state, exchange = state_of(request.scope), exchange_of(request.scope)
     model = state.registry.get(query.model, query.version)
     exchange.model, exchange.version = model.contract.name, model.contract.version
@@ -80,47 +84,38 @@ def chosen_model(request: Request, query: SegmentQuery) -> Model:
 
 
 def preferred(accept: str, forms: Mapping[str, str]) -> str:
-    """The form that an ``Accept`` header wants most; of equal ones the first, else JSON.
-
-    Args:
-        accept: the header's value.
-        forms: the form of each media type that can be had.
-    """
+    """The form of the media type that ``Accept`` wants most; of equals the first, else JSON."""
     best, best_weight = "json", 0.0
     for entry in accept.split(","):
-        media_type, *parameters = (part.strip().lower() for part in entry.split(";"))
-        weight = 1.0
-        for parameter in parameters:
-            if parameter.startswith("q="):
-                try:
-                    weight = float(parameter[2:])
-                except ValueError:
-                    weight = 0.0
-        if media_type in forms and weight > best_weight:
-            best, best_weight = forms[media_type], weight
+        kind, parameters = parse_options_header(entry)
+        form = forms.get(kind.decode("latin-1"))
+        try:
+            weight = float(parameters.get(b"q", 1))
+        except ValueError:
+            weight = 0.0
+        if form and weight > best_weight:
+            best, best_weight = form, weight
     return best
 
 
-def respond(outcome: Outcome, form: str, query: SegmentQuery, exchange: Exchange) -> Response:
+def respond(outcome: Outcome, form: str, exchange: Exchange) -> Response:
     """Encodes an outcome; called in a worker thread."""
-    watch = exchange.watch
+    watch, headers = exchange.watch, dict[str, str]()
     if form == "json":
-        document = describe(outcome, query, exchange.request_id, watch)
-        headers = {"Server-Timing": server_timing(watch)}
-        return Response(compact(document), 200, headers, FORMS[form].media_type)
-    with watch.stage("encode"):
-        content = FORMS[form].encode(outcome, query.encoding)
-        header = summary(outcome)
-    headers = {"Server-Timing": server_timing(watch), "X-Segmentation": header}
-    return Response(content, 200, headers, FORMS[form].media_type)
+        content = compact(describe(outcome, exchange.request_id, watch))
+    else:
+        with watch.stage("encode"):
+            content = FORMS[form].encode(outcome)
+            headers["X-Segmentation"] = summary(outcome)
+    times = timings(watch).items()
+    headers["Server-Timing"] = ", ".join(f"{part};dur={spent_ms}" for part, spent_ms in times)
+    return Response(content, headers=headers, media_type=FORMS[form].media_type)
 
 
-def describe(
-    outcome: Outcome, query: SegmentQuery, request_id: str, watch: Stopwatch
-) -> dict[str, Any]:
+def describe(outcome: Outcome, request_id: str, watch: Stopwatch) -> dict[str, Any]:
     """The JSON answer."""
     with watch.stage("encode"):
-        document = answer(outcome, query.encoding)
+        document = answer(outcome)
     return {"request_id": request_id, **document, "timings_ms": timings(watch)}
 
 
@@ -131,17 +126,3 @@ def timings(watch: Stopwatch) -> dict[str, float]:
         part: round(sum(spent.get(stage, 0.0) for stage in stages), 3)
         for part, stages in _PARTS.items()
     }
-
-
-def server_timing(watch: Stopwatch) -> str:
-    """The same as a ``Server-Timing`` header."""
-    return ", ".join(f"{part};dur={spent}" for part, spent in timings(watch).items())
-
-
-_PARTS = {
-    "decode": ("decode", "fit"),
-    "queue": ("queue",),
-    "inference": ("inference",),
-    "postprocess": ("restore", "label", "measure"),
-    "encode": ("encode",),
-}

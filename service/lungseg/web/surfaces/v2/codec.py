@@ -12,7 +12,7 @@ import binascii
 import json
 import struct
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -41,14 +41,7 @@ class InferRequest:
 def parse(
     body: bytes, header_length: str, input_name: str, output_name: str, max_items: int
 ) -> InferRequest:
-    """Reads a request.
-
-    Args:
-        body: JSON, perhaps with tensors behind it.
-        header_length: bytes of the JSON part; empty = all.
-        input_name: the only input there is.
-        output_name: the only output there is.
-        max_items: most images.
+    """Reads a request: JSON of ``header_length`` bytes (empty = all), perhaps tensors behind it.
 
     Raises:
         MalformedRequest: it is not of the protocol's form.
@@ -57,11 +50,8 @@ def parse(
     if header_length and not (header_length.isdecimal() and int(header_length) <= len(body)):
         raise MalformedRequest(f"expected {HEADER_LENGTH} within the body")
     split = int(header_length) if header_length else len(body)
-    document = _object(_json(body[:split]), "request")
-    inputs = document.get("inputs")
-    if not isinstance(inputs, list) or len(cast("list[Any]", inputs)) != 1:
-        raise InvalidParameter("expected one input")
-    tensor = _object(inputs[0], "input")
+    document = _loaded(body[:split], "request")
+    tensor = _object(_only(document.get("inputs"), "expected one input"), "input")
     if tensor.get("name") != input_name:
         raise InvalidParameter(f"expected an input named {input_name}, received another")
     request_id = document.get("id")
@@ -77,16 +67,13 @@ def parse(
 def render(
     request: InferRequest, head: dict[str, Any], output_name: str, mask: FloatArray
 ) -> tuple[bytes, str]:
-    """Writes a response.
+    """Writes a response: the body, and the length of its JSON part, empty when that is all.
 
     Args:
         request: what is answered.
         head: ``model_name`` and ``model_version``.
         output_name: of the tensor.
         mask: float32, shape (N, height, width, 1).
-
-    Returns:
-        The body, and the length of its JSON part, empty when that is all.
     """
     if request.id is not None:
         head = {**head, "id": request.id}
@@ -101,16 +88,15 @@ def render(
 
 
 def _images(tensor: dict[str, Any], binary: bytes, max_items: int) -> FloatArray | list[bytes]:
-    parameters = _object(tensor.get("parameters") or {}, "parameters")
+    parameters = _parameters(tensor)
     if any(name.startswith("shared_memory") for name in parameters):
         raise InvalidParameter("shared memory is not supported")
-    shape = tensor.get("shape")
+    shape: Any = tensor.get("shape")
     if not isinstance(shape, list) or not all(
-        type(size) is int and 0 < size < 2**31 for size in cast("list[Any]", shape)
+        type(size) is int and 0 < size < 2**31 for size in shape
     ):
         raise InvalidParameter("expected shape as a list of positive integers")
-    sizes = cast("list[int]", shape)
-    if not sizes or sizes[0] > max_items:
+    if not shape or shape[0] > max_items:
         raise InvalidParameter(f"expected from 1 to {max_items} images in a request")
     announced = parameters.get("binary_data_size")
     if announced is None:
@@ -123,9 +109,9 @@ def _images(tensor: dict[str, Any], binary: bytes, max_items: int) -> FloatArray
         data = binary
     datatype = tensor.get("datatype")
     if datatype == "FP32":
-        return _floats(data, sizes)
-    if datatype == "BYTES" and len(sizes) == 1:
-        return _encoded(data, sizes[0])
+        return _floats(data, shape)
+    if datatype == "BYTES" and len(shape) == 1:
+        return _encoded(data, shape[0])
     raise InvalidParameter("expected datatype FP32, or BYTES of shape [N] with encoded images")
 
 
@@ -163,25 +149,22 @@ def _encoded(data: Any, count: int) -> list[bytes]:
 
 
 def _wants_binary(document: dict[str, Any], output_name: str) -> bool:
-    parameters = _object(document.get("parameters") or {}, "parameters")
-    default = parameters.get("binary_data_output") is True
+    default = _parameters(document).get("binary_data_output") is True
     outputs = document.get("outputs")
     if not outputs:
         return default
-    if not isinstance(outputs, list) or len(cast("list[Any]", outputs)) != 1:
-        raise InvalidParameter("expected at most one output")
-    output = _object(outputs[0], "output")
+    output = _object(_only(outputs, "expected at most one output"), "output")
     if output.get("name") != output_name:
         raise InvalidParameter(f"expected an output named {output_name}, received another")
-    wanted = _object(output.get("parameters") or {}, "parameters")
+    wanted = _parameters(output)
     if "shared_memory_region" in wanted or "classification" in wanted:
         raise InvalidParameter("shared memory and classification are not supported")
     return wanted.get("binary_data", default) is True
 
 
-def _json(text: bytes) -> Any:
+def _loaded(text: bytes, what: str) -> dict[str, Any]:
     try:
-        return json.loads(text)
+        return _object(json.loads(text), what)
     except (ValueError, RecursionError):
         raise MalformedRequest("expected JSON, received other bytes") from None
 
@@ -189,7 +172,17 @@ def _json(text: bytes) -> Any:
 def _object(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise MalformedRequest(f"expected {what} as a JSON object")
-    return cast("dict[str, Any]", value)
+    return value
+
+
+def _parameters(document: dict[str, Any]) -> dict[str, Any]:
+    return _object(document.get("parameters") or {}, "parameters")
+
+
+def _only(value: Any, refusal: str) -> Any:
+    if not isinstance(value, list) or len(value) != 1:
+        raise InvalidParameter(refusal)
+    return value[0]
 
 
 def load_version(body: bytes) -> str | None:
@@ -201,22 +194,18 @@ def load_version(body: bytes) -> str | None:
     Raises:
         MalformedRequest, InvalidParameter: it asks for something else.
     """
-    parameters = _object(
-        _object(_json(body or b"{}"), "request").get("parameters") or {}, "parameters"
-    )
+    parameters = _parameters(_loaded(body or b"{}", "request"))
     if any(name.startswith("file:") for name in parameters):
         raise InvalidParameter("models are not taken from clients, only from the models folder")
     version = parameters.get("version")
     if version is None and isinstance(parameters.get("config"), str):
-        config = _object(_json(parameters["config"].encode()), "config")
+        config = _loaded(parameters["config"].encode(), "config")
         policy = _object(config.get("version_policy", {}), "version_policy")
-        versions: Any = _object(policy.get("specific", {}), "specific").get("versions", [None])
-        if not isinstance(versions, list) or len(cast("list[Any]", versions)) != 1:
-            raise InvalidParameter("expected one specific version")
-        version = cast("list[Any]", versions)[0]
+        specific = _object(policy.get("specific", {}), "specific")
+        version = _only(specific.get("versions", [None]), "expected one specific version")
     return None if version is None else str(version)
 
 
 def wants_ready(body: bytes) -> bool:
     """Whether an index request asks for loaded versions only."""
-    return _object(_json(body or b"{}"), "request").get("ready") is True
+    return _loaded(body or b"{}", "request").get("ready") is True

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from lungseg.core.errors import InvalidParameter
+from lungseg.inference.contract import TensorSpec
 from lungseg.inference.errors import BundleError
 from lungseg.inference.model import Model
 from lungseg.query import SegmentQuery
@@ -88,13 +89,12 @@ async def metadata(request: Request, model: str, version: str | None = None) -> 
     registry = state_of(request.scope).registry
     contract = registry.get(model, version).contract
     versions = registry.families()[model].versions
-    source, target = contract.input, contract.output
     return {
         "name": contract.name,
         "versions": [str(number) for number in sorted(versions) if versions[number].model],
         "platform": PLATFORM,
-        "inputs": [_tensor(source.name, source.height, source.width)],
-        "outputs": [_tensor(target.name, target.height, target.width)],
+        "inputs": [_tensor(contract.input)],
+        "outputs": [_tensor(contract.output)],
         "parameters": {"sha256": contract.sha256},
     }
 
@@ -129,12 +129,12 @@ async def index(request: Request) -> list[dict[str, str]]:
         {
             "name": name,
             "version": str(number),
-            "state": family.versions[number].state,
-            "reason": family.versions[number].reason,
+            "state": version.state,
+            "reason": version.reason,
         }
         for name, family in sorted(state_of(request.scope).registry.families().items())
-        for number in sorted(family.versions)
-        if family.versions[number].state == "READY" or not only_ready
+        for number, version in sorted(family.versions.items())
+        if version.state == "READY" or not only_ready
     ]
 
 
@@ -200,5 +200,5 @@ def _answer(
     return Response(content, headers=headers, media_type="application/octet-stream")
 
 
-def _tensor(name: str, height: int, width: int) -> dict[str, Any]:
-    return {"name": name, "datatype": "FP32", "shape": [-1, height, width, 1]}
+def _tensor(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": "FP32", "shape": [-1, spec.height, spec.width, 1]}

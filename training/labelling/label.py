@@ -1,0 +1,148 @@
+"""Proposes, applies decisions, and writes masks, contact sheets and the table."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from training.errors import DataError
+from training.labelling.decisions import (
+    NUMBER_KEYS,
+    POLYGON_KEYS,
+    Decision,
+    read_decisions,
+    undecided,
+    write_decisions,
+)
+from training.labelling.masks import IGNORE, LUNG, SliceMask, make_masks
+from training.labelling.pictures import View, sheets
+from training.labelling.propose import Proposal, propose
+from training.labelling.stacks import read_stacks
+
+TABLE = "table.csv"
+COLUMNS = (
+    "image", "mask", "airway", "patient", "source", "position_mm", "dimensions", "proposed",
+    "proposed_cm2", "verdict", "decided", "lung_cm2", "ignored_cm2", "airway_cm2", "note",
+)  # fmt: skip
+"""Of the table, whose first ones ``--pairs`` reads."""
+
+
+def label(series: Sequence[Path], out: Path, decided: Path | None = None) -> None:
+    """Makes the masks of some folders of slices.
+
+    Args:
+        series: folders of DICOM files, of different names.
+        out: folder for ``masks`` with their table, ``airways``, ``sheets`` and, of what nothing
+            is decided yet, ``decisions`` to fill in.
+        decided: folder of decisions, ``NAME.toml`` for the folder ``NAME``.
+
+    Raises:
+        DataError: a folder can't be read, or decisions that don't fit what is there.
+    """
+    names = [folder.resolve().name for folder in series]
+    if len(set(names)) < len(names):
+        raise DataError(f"expected folders of different names, received {', '.join(names)}")
+    masks = out / "masks"
+    masks.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, object]] = []
+    for name, folder in zip(names, series, strict=True):
+        proposals = [propose(stack) for stack in read_stacks(folder)]
+        decisions = _decisions(decided, out, name, proposals)
+        views = list(_views(proposals, decisions))
+        rows += [_write(view, name, out) for view in views]
+        _write_sheets(views, out / "sheets" / name)
+        counts = ", ".join(
+            f"{verdict} {sum(view.decision.verdict == verdict for view in views)}"
+            for verdict in sorted({view.decision.verdict for view in views})
+        )
+        print(f"{name}: {len(views)} slices; {counts}")
+    with (masks / TABLE).open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list[str](COLUMNS))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _decisions(
+    decided: Path | None, out: Path, name: str, proposals: Sequence[Proposal]
+) -> dict[str, Decision]:
+    """What is decided of a folder; where nothing is, a file to fill in is written."""
+    given = decided / f"{name}.toml" if decided else None
+    if given is not None and given.exists():
+        return read_decisions(given, proposals)
+    blank = undecided(proposals)
+    file = out / "decisions" / f"{name}.toml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_decisions(file, blank)
+    return blank
+
+
+def _views(proposals: Sequence[Proposal], decisions: dict[str, Decision]) -> Iterator[View]:
+    for proposal in proposals:
+        said = [decisions[item.name] for item in proposal.stack.slices]
+        for index, result in enumerate(make_masks(proposal, said)):
+            yield View(proposal=proposal, index=index, decision=said[index], result=result)
+
+
+def _write(view: View, series: str, out: Path) -> dict[str, object]:
+    """Writes the masks of a slice; returns its row of the table."""
+    stack = view.proposal.stack
+    item = stack.slices[view.index]
+    files = {role: out / role / series / f"{item.name}.png" for role in ("masks", "airways")}
+    airway = np.where(view.result.airway, LUNG, 0).astype(np.uint8)
+    for role, plane in (("masks", view.result.mask), ("airways", airway)):
+        files[role].parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(plane).save(files[role])
+    table = out / "masks"
+    lung = view.proposal.proposed_lung()
+    shown = view.proposal.on_slice(view.index)
+    return {
+        "image": os.path.relpath(item.path, table),
+        "mask": os.path.relpath(files["masks"], table),
+        "airway": os.path.relpath(files["airways"], table),
+        "patient": f"{series}-{item.patient}" if item.patient else series,
+        "source": series,
+        "position_mm": f"{item.position_mm:.2f}",
+        "dimensions": 3 if stack.is_volume else 2,
+        "proposed": " ".join(f"{component.number}:{component.kind}" for component in shown),
+        "verdict": view.decision.verdict,
+        "decided": _describe(view.decision),
+        "note": view.decision.note,
+    } | _areas(view, np.isin(view.proposal.numbers[view.index], sorted(lung)))
+
+
+def _areas(view: View, proposed: np.ndarray[Any, Any]) -> dict[str, object]:
+    spacing = view.proposal.stack.spacing_mm
+    result: SliceMask = view.result
+    planes = {
+        "proposed_cm2": proposed,
+        "lung_cm2": result.mask == LUNG,
+        "ignored_cm2": result.mask == IGNORE,
+        "airway_cm2": result.airway,
+    }
+    pixel_cm2 = spacing[1] * spacing[2] / 100
+    return {name: f"{plane.sum() * pixel_cm2:.2f}" for name, plane in planes.items()}
+
+
+def _describe(decision: Decision) -> str:
+    """The changes of a decision in short: numbers, and how many polygons of each kind."""
+    parts = [
+        f"{key} {' '.join(map(str, numbers))}"
+        for key in NUMBER_KEYS
+        if (numbers := getattr(decision, key))
+    ]
+    parts += [
+        f"{key} × {len(polygons)}" for key in POLYGON_KEYS if (polygons := getattr(decision, key))
+    ]
+    return "; ".join(parts)
+
+
+def _write_sheets(views: Sequence[View], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, sheet in enumerate(sheets(views), 1):
+        sheet.save(folder / f"{number:03d}.png")
