@@ -80,7 +80,7 @@ def test_evaluate_groups_the_listed_patients_of_known_spacing(
     assert "cm²" not in capsys.readouterr().out
     write_phantom_set(tmp_path / "ct", count=4, patients=4, side=64, file_format="dicom")
     listed = tmp_path / "held-out.csv"
-    listed.write_text("source,patient\nct,patient-0001\nct,patient-0002\n")
+    listed.write_text("source,patient\nct,PHANTOM-0001\nct,PHANTOM-0002\n")
     command = ("evaluate", "--model", bundle, "--data", tmp_path / "ct", "--held-out", listed)
     assert _run(*command) == 0
     assert "| lung, 10 cm² or more | 2 / 2 |" in capsys.readouterr().out

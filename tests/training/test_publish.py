@@ -129,6 +129,38 @@ def test_a_worse_version_is_refused_unless_forced(trained: Trained, tmp_path: Pa
     assert "| as stored | 2 |" in card
 
 
+def test_a_new_name_needs_a_floor(trained: Trained, tmp_path: Path) -> None:
+    """There is no version to be worse than; the card says what force overruled."""
+    with pytest.raises(DataError, match=r"the mean Dice of 0\.\d+ is below 0\.9 \(--minimum-dice"):
+        publish(trained, Release(models=tmp_path, name="tiny", minimum_dice=0.9))
+    assert not (tmp_path / "tiny").exists()
+    folder = publish(trained, Release(models=tmp_path, name="tiny", minimum_dice=0.9, force=True))
+    assert "Published by force although the mean Dice" in (folder / "CARD.md").read_text()
+
+
+def test_versions_are_compared_on_what_neither_has_learnt(
+    trained: Trained, pairs: tuple[Pair, ...], tmp_path: Path
+) -> None:
+    """Slices moved to the other side since: the version in place knows those by heart."""
+    release = Release(models=tmp_path, name="tiny")
+    publish(trained, release)
+
+    def moved(*validation: Pair) -> Trained:
+        material = replace(trained.material, training=pairs[:1], validation=validation)
+        return replace(trained, material=material)
+
+    with pytest.raises(DataError, match="version 1 has learnt from all patients that validate"):
+        publish(moved(*pairs[2:4]), release)
+    card = (publish(moved(*pairs[2:]), release) / "CARD.md").read_text()
+    assert "B may replace A on 2 slices of 2 patients" in card
+    assert "2 validation slices that one of both has learnt from are left out" in card
+    assert "| validation | 4 |" in card
+    (tmp_path / "tiny" / "2" / "provenance.json").unlink()
+    card = (publish(moved(*pairs[2:]), release) / "CARD.md").read_text()
+    assert "on 4 slices of 4 patients" in card
+    assert "Version 2 keeps no record of what it learnt from" in card
+
+
 def test_int8_agrees_or_is_refused(trained: Trained, tmp_path: Path) -> None:
     """The quantised sibling has int8 weights and its loss stands in the card."""
     folder = publish(_biased(trained, 30.0), Release(models=tmp_path, name="tiny8", int8=True))

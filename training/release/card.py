@@ -58,7 +58,9 @@ class CardFacts:
         parameters: weights of the network.
         stress: results of the stressed validation slices.
         comparison: with the version in place before, None for the first.
-        forced: whether a failed comparison was overruled.
+        remark: which validation slices the comparison left out, or why there is none.
+        change: what fine-tuning changed, as Markdown; empty for a training from scratch.
+        overruled: what spoke against publishing and was overruled, each a clause.
     """
 
     contract: Contract
@@ -73,7 +75,9 @@ class CardFacts:
     parameters: int
     stress: Sequence[StressResult] = ()
     comparison: Comparison | None = None
-    forced: bool = False
+    remark: str = ""
+    change: str = ""
+    overruled: Sequence[str] = ()
 
 
 def write_card(facts: CardFacts, folder: Path) -> None:
@@ -129,8 +133,12 @@ def _quality(facts: CardFacts) -> str:
     ) + format_table(groups)
     if facts.comparison is not None:
         text += "\n\nAgainst the version before (A), this one is B: " + facts.comparison.describe()
-        if facts.forced and not facts.comparison.may_replace:
-            text += "\n\n**Published by force although the version before is better.**"
+    if facts.remark:
+        text += f"\n\n{facts.remark[0].upper()}{facts.remark[1:].rstrip('.')}."
+    if facts.change:
+        text += f"\n\n{facts.change}"
+    for objection in facts.overruled:
+        text += f"\n\n**Published by force although {objection}.**"
     return text
 
 

@@ -25,22 +25,21 @@ from lungseg.inference.model import Model
 from lungseg.inference.session import Engine, Session
 from training.config import TrainConfig
 from training.data.dataset import Pair, read_sample
-from training.data.material import PROVENANCE, Material
+from training.data.learnt import LEARNT, PROVENANCE, Learnt, learnt_record
+from training.data.material import Material
 from training.errors import DataError
-from training.evaluation.compare import Comparison, compare_models, group_setbacks, setbacks
 from training.evaluation.evaluate import SliceResult, evaluate, predict, summarise
 from training.evaluation.metrics import dice_of
-from training.evaluation.stress import stress
 from training.networks.convert import OPSET, parity, to_onnx, write_triton_config
 from training.release.card import CardFacts, write_card
+from training.release.change import Start, describe_change
+from training.release.gate import judge
 from training.release.quantize import CALIBRATION_SLICES, GOLDEN_DIFFERENCE, Int8Cost, quantize_int8
 from training.release.target import Release, latest, next_version
 from training.synthetic.phantom import make_phantom
 from training.synthetic.views import STANDARD_WINDOWS_HU, through_window
 
 PARITY_SLICES = 16
-STRESS_SLICES = 64
-"""Of the validation slices, as many are stressed at most: each in some forty ways."""
 GOLDEN_SEED = 1
 WEIGHTS = "model.keras"
 
@@ -55,6 +54,8 @@ class Trained:
         material: pairs it was fitted to, pairs it was not, and what was left out.
         provenance: data hash, versions and the like, as JSON values.
         external: other data sets to measure on, never trained on.
+        seen: what the network that it started from has learnt, None for none.
+        start: the model that it was fine-tuned from, to say what changed; None for none.
     """
 
     network: keras.Model
@@ -62,6 +63,8 @@ class Trained:
     material: Material
     provenance: dict[str, Any]
     external: tuple[Pair, ...] = ()
+    seen: Learnt | None = None
+    start: Start | None = None
 
 
 def publish(trained: Trained, release: Release) -> Path:
@@ -101,18 +104,22 @@ def publish(trained: Trained, release: Release) -> Path:
 
 
 def _measured(folder: Path, trained: Trained, release: Release) -> CardFacts:
-    """Fills a bundle, then measures it beside the version in place and asks the gate."""
+    """Fills a bundle, says what fine-tuning changed, and asks the gate."""
     facts = _fill(folder, trained, release)
+    change = ""
+    if trained.start is not None:
+        change = describe_change(trained.start, folder, facts.results)
+        print(change)  # a version that the gate refuses is measured too
     before = latest(release.models / release.name)
-    models = [Model.load(place, Engine()) for place in (folder, before) if place is not None]
-    stressed = stress(models, trained.material.validation, limit=STRESS_SLICES)
-    comparison = None
-    if before is not None:
-        reference = list(evaluate(models[1], trained.material.validation))
-        harm = setbacks(stressed[1], stressed[0]) + group_setbacks(reference, facts.results)
-        comparison = replace(compare_models(reference, facts.results), setbacks=harm)
-        _gate(comparison, before.name, release)
-    return replace(facts, stress=stressed[0], comparison=comparison, forced=release.force)
+    judgement = judge(folder, before, facts.results, release, seen=trained.seen)
+    return replace(
+        facts,
+        stress=judgement.stressed,
+        comparison=judgement.comparison,
+        remark=judgement.remark,
+        change=change,
+        overruled=judgement.overruled,
+    )
 
 
 def _fill(folder: Path, trained: Trained, release: Release) -> CardFacts:
@@ -203,15 +210,6 @@ def _greys(pairs: Sequence[Pair], config: TrainConfig) -> Iterator[NDArray[np.fl
         yield fit(scan, size, config.intensity, covers=config.covers).grey
 
 
-def _gate(comparison: Comparison, version: str, release: Release) -> None:
-    """Refuses what is worse than the version in place, unless forced."""
-    if not comparison.may_replace and not release.force:
-        raise DataError(
-            f"not published, version {version} is better on the validation slices "
-            f"(--force publishes anyway):\n{comparison.describe()}"
-        )
-
-
 def _int8_cost(
     float_model: Model | None, model: Model, results: Sequence[SliceResult]
 ) -> Int8Cost | None:
@@ -222,8 +220,9 @@ def _int8_cost(
     for result in results:
         sample = read_sample(result.pair)
         as_float, as_int8 = (predict(one, sample.scan).mask[0] for one in (float_model, model))
-        losses.append(dice_of(as_float, sample.mask) - result.metrics.dice)
-        agreement.append(dice_of(as_int8, as_float))
+        known = ~sample.ignored
+        losses.append(dice_of(as_float & known, sample.mask) - result.metrics.dice)
+        agreement.append(dice_of(as_int8 & known, as_float & known))
     cost = Int8Cost(
         dice_loss=float(np.mean(losses)),
         agreement=float(np.mean(agreement)),
@@ -234,8 +233,11 @@ def _int8_cost(
 
 
 def _provenance(trained: Trained) -> dict[str, Any]:
-    names = [f"{pair.source}/{pair.name}" for pair in trained.material.validation]
-    return trained.provenance | {"config": asdict(trained.config), "validation": sorted(names)}
+    material = trained.material
+    names = [f"{pair.source}/{pair.name}" for pair in material.validation]
+    facts = {"config": asdict(trained.config), "validation": sorted(names)}
+    facts[LEARNT] = learnt_record(material.training, material.validation, trained.seen)
+    return trained.provenance | facts
 
 
 def _metrics(results: Sequence[SliceResult], external: Sequence[SliceResult]) -> dict[str, float]:
