@@ -25,7 +25,12 @@ from training.evaluation.evaluate import evaluate, summarise
 from training.networks.convert import to_onnx
 from training.networks.unet import build_unet
 from training.release.publish import Trained, publish
-from training.release.quantize import GOLDEN_DIFFERENCE, Int8Cost, quantize_int8
+from training.release.quantize import (
+    GOLDEN_DIFFERENCE,
+    Int8Cost,
+    calibration_views,
+    quantize_int8,
+)
 from training.release.target import Release
 from training.synthetic.phantom import make_phantom, write_png
 
@@ -220,6 +225,33 @@ def test_int8_means_the_same_on_every_processor(trained: Trained) -> None:
     ]
     assert weights
     assert max(int(np.abs(weight.astype(int)).max()) for weight in weights) <= 64
+
+
+@pytest.mark.parametrize("network", ["classic", "light"])
+def test_int8_has_as_many_probabilities_as_a_caller_may_want(network: str) -> None:
+    """Logits and sigmoid are computed in float: a threshold does not move in steps."""
+    config = TrainConfig(network=network, grid=64, width=2, depth=2)
+    random = np.random.default_rng(0)
+    images = [random.uniform(0, 255, (1, 64, 64, 1)).astype(np.float32) for _ in range(3)]
+    content = quantize_int8(to_onnx(build_unet(config), {}), images)
+    assert len(np.unique(Session(content, Engine()).run(images[0]))) > 1000
+    graph = onnx.load_from_string(content).graph
+    makers = {name: node for node in graph.node for name in node.output}
+    node, passed = makers["mask"], []
+    while node.op_type not in ("Conv", "ConvTranspose"):
+        passed.append(node.op_type)
+        node = makers[node.input[0]]
+    assert "Sigmoid" in passed
+    assert "QuantizeLinear" not in passed
+
+
+def test_int8_is_calibrated_on_every_view_of_training_slices(pairs: tuple[Pair, ...]) -> None:
+    """As stored, as HU and through three windows; they differ, and there are no more."""
+    views = list(calibration_views(pairs[:2], CONFIG))
+    assert len(views) == 2 * 5
+    assert len({view.tobytes() for view in views}) == len(views)
+    many = list(calibration_views(pairs[:1] * 200, CONFIG))
+    assert 5 * 64 <= len(many) <= 5 * 128
 
 
 def test_a_full_disk_leaves_nothing_half_written(trained: Trained, tmp_path: Path) -> None:

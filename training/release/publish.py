@@ -28,13 +28,17 @@ from training.data.dataset import Pair, read_sample
 from training.data.learnt import LEARNT, PROVENANCE, Learnt, learnt_record
 from training.data.material import Material
 from training.errors import DataError
-from training.evaluation.evaluate import SliceResult, evaluate, predict, summarise
-from training.evaluation.metrics import dice_of
+from training.evaluation.evaluate import SliceResult, evaluate, summarise
 from training.networks.convert import OPSET, parity, to_onnx, write_triton_config
 from training.release.card import CardFacts, write_card
 from training.release.change import Start, describe_change
 from training.release.gate import judge
-from training.release.quantize import CALIBRATION_SLICES, GOLDEN_DIFFERENCE, Int8Cost, quantize_int8
+from training.release.quantize import (
+    GOLDEN_DIFFERENCE,
+    calibration_views,
+    int8_cost,
+    quantize_int8,
+)
 from training.release.target import Release, latest, next_version
 from training.synthetic.phantom import make_phantom
 from training.synthetic.views import STANDARD_WINDOWS_HU, through_window
@@ -133,12 +137,11 @@ def _fill(folder: Path, trained: Trained, release: Release) -> CardFacts:
         _write_graph(folder, content, config, golden)
         golden = Golden(max_abs_difference=GOLDEN_DIFFERENCE)
         float_model = Model.load(folder, Engine())
-        chosen = material.training[:: max(1, len(material.training) // CALIBRATION_SLICES)]
-        content = quantize_int8(content, list(_greys(chosen, config)))
+        content = quantize_int8(content, list(calibration_views(material.training, config)))
     _write_graph(folder, content, config, golden)
     model = Model.load(folder, Engine())
     results = list(evaluate(model, material.validation))
-    int8 = _int8_cost(float_model, model, results)
+    int8 = int8_cost(float_model, model, results)
     external = list(evaluate(model, trained.external))
     windows = {
         window: list(evaluate(model, material.validation, vary=through_window(*window)))
@@ -208,28 +211,6 @@ def _greys(pairs: Sequence[Pair], config: TrainConfig) -> Iterator[NDArray[np.fl
     for pair in pairs:
         scan, size = read_sample(pair).scan, (config.grid, config.grid)
         yield fit(scan, size, config.intensity, covers=config.covers).grey
-
-
-def _int8_cost(
-    float_model: Model | None, model: Model, results: Sequence[SliceResult]
-) -> Int8Cost | None:
-    """Compares a quantised model with the float model that it was made from, if it was."""
-    if float_model is None:
-        return None
-    losses, agreement = [], []
-    for result in results:
-        sample = read_sample(result.pair)
-        as_float, as_int8 = (predict(one, sample.scan).mask[0] for one in (float_model, model))
-        known = ~sample.ignored
-        losses.append(dice_of(as_float & known, sample.mask) - result.metrics.dice)
-        agreement.append(dice_of(as_int8 & known, as_float & known))
-    cost = Int8Cost(
-        dice_loss=float(np.mean(losses)),
-        agreement=float(np.mean(agreement)),
-        least_agreement=min(agreement),
-    )
-    cost.expect_small()
-    return cost
 
 
 def _provenance(trained: Trained) -> dict[str, Any]:
