@@ -16,7 +16,7 @@ from training.config import PATIENT_PATTERN
 from training.data.dataset import Pair
 from training.data.learnt import PROVENANCE, read_learnt
 from training.data.sources import list_sources
-from training.data.split import read_patients
+from training.data.split import in_groups
 from training.errors import DataError
 from training.evaluation.compare import compare_models, group_setbacks
 from training.evaluation.evaluate import (
@@ -169,8 +169,7 @@ def _pairs(arguments: argparse.Namespace, model: Path) -> list[Pair]:
     listings = list_sources(given_sources(arguments), patient_pattern=pattern)
     pairs = [pair for listing in listings for pair in listing.pairs]
     if arguments.held_out:
-        patients = read_patients(arguments.held_out)
-        pairs = [pair for pair in pairs if (pair.source, pair.patient) in patients]
+        pairs = in_groups(pairs, arguments.held_out)
         if not pairs:
             raise DataError(f"{arguments.held_out}: names no patient that is in the data")
     if arguments.subset == "all":

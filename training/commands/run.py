@@ -95,7 +95,9 @@ def finetune(arguments: argparse.Namespace) -> None:
     known = [parse_source(text) for text in arguments.old_data]
     old = list_sources(known, patient_pattern=config.patient_pattern) if known else []
     from training.fitting.train import train
+    from training.fitting.transfer import find_network
 
+    find_network(start)  # a model without its Keras file is known now, before slices are read
     if train(sources, out, config):
         from training.release.export import export
 

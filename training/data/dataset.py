@@ -36,6 +36,7 @@ class Pair:
         airway: path of a mask of trachea and main bronchi, None where nobody drew them.
         patient: slices of one patient never stand on both sides of a split.
         source: name of the data set.
+        group: what it is an example of (a disease, a posture), to report it by; empty for none.
         index: of the axial slice in a volume, None for a file of one slice.
     """
 
@@ -48,6 +49,7 @@ class Pair:
     airway: Path | None = None
     hu_slope: float | None = None
     weight: float = 1.0
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from training.data.dataset import Pair, data_hash, write_pairs
 from training.data.learnt import LEARNT, PROVENANCE, Learnt, learnt_record
 from training.data.sides import choose_sides, without_copies
 from training.data.sources import Source, list_sources
-from training.data.split import patient_key, split_hash
+from training.data.split import in_groups, patient_key, split_hash
 from training.data.usable import usable_pairs
 from training.errors import DataError
 
@@ -84,6 +84,8 @@ def prepare(
     )
     training, validation = choose_sides(kept, alike, config, seen)
     training, copies = without_copies(training, validation, alike)
+    if config.held_out:
+        validation = in_groups(validation, Path(config.held_out))
     return Material(
         training=tuple(training),
         validation=tuple(validation),

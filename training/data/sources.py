@@ -15,7 +15,7 @@ from training.data.patients import expect_match, patient_of
 from training.data.volumes import is_volume
 from training.errors import DataError
 
-COLUMNS = ("image", "mask", "patient", "source", "airway", "hu_slope", "weight")
+COLUMNS = ("image", "mask", "patient", "source", "airway", "hu_slope", "weight", "group")
 """Of a table of pairs; all but the first two may be missing or empty."""
 DELIMITERS = ",;\t"
 """Between the cells of a table; spreadsheets of some languages write semicolons."""
@@ -92,7 +92,8 @@ def read_table(path: Path, *, source: str, patient_pattern: str = PATIENT_PATTER
     Args:
         path: a table with the columns ``image`` and ``mask``, and perhaps ``patient``,
             ``source``, ``airway`` (a mask of trachea and main bronchi), ``hu_slope`` (of an
-            uncalibrated image: HU = slope · value) and ``weight`` (how often a slice is drawn).
+            uncalibrated image: HU = slope · value), ``weight`` (how often a slice is drawn) and
+            ``group`` (what it is an example of).
         source: name of the rows that give none.
         patient_pattern: names the patient of the rows that give none.
 
@@ -120,6 +121,7 @@ def read_table(path: Path, *, source: str, patient_pattern: str = PATIENT_PATTER
             airway=_file(path, line, row, "airway") if row.get("airway") else None,
             hu_slope=_number(path, line, row, "hu_slope"),
             weight=_number(path, line, row, "weight") or 1.0,
+            group=row.get("group") or "",
         )
         first = lines.setdefault((pair.source, pair.name), line)
         if first != line:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def split_by_list(pairs: Sequence[Pair], path: Path) -> tuple[list[Pair], list[P
     Raises:
         DataError: the table can't be read, or none or all of its patients are in the data.
     """
-    held_out = read_patients(path)
+    held_out = set(read_patients(path))
     training, validation = _hold_out(pairs, held_out)
     if not training or not validation:
         raise DataError(
@@ -60,19 +61,31 @@ def split_by_list(pairs: Sequence[Pair], path: Path) -> tuple[list[Pair], list[P
     return training, validation
 
 
-def read_patients(path: Path) -> set[Patient]:
-    """The (source, patient) rows of a table.
+def read_patients(path: Path) -> dict[Patient, str]:
+    """The (source, patient) rows of a table, each with its ``group``, empty where it has none.
 
     Raises:
         DataError: no readable table, or it lacks one of the columns.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            return {(row["source"], row["patient"]) for row in csv.DictReader(stream)}
+            rows = list(csv.DictReader(stream))
+            return {(row["source"], row["patient"]): row.get("group") or "" for row in rows}
     except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
         raise DataError(
             f"{path}: expected a CSV table with the columns source and patient ({error})"
         ) from error
+
+
+def in_groups(pairs: Iterable[Pair], path: Path) -> list[Pair]:
+    """The pairs of the patients that a table lists, in the groups that it names.
+
+    Raises:
+        DataError: as for ``read_patients``.
+    """
+    listed = read_patients(path)
+    chosen = [pair for pair in pairs if patient_key(pair) in listed]
+    return [replace(pair, group=listed[patient_key(pair)] or pair.group) for pair in chosen]
 
 
 def split_fold(

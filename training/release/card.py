@@ -13,6 +13,7 @@ from training.config import TrainConfig, toml_line
 from training.data.material import Material
 from training.evaluation.compare import Comparison
 from training.evaluation.evaluate import (
+    DISTANCE_NOTE,
     SliceResult,
     format_table,
     markdown_table,
@@ -129,7 +130,7 @@ def _quality(facts: CardFacts) -> str:
     groups += summarise_by(facts.external, lambda result: f"{result.pair.source} (external)")
     text = (
         "Measured on the exported model through the service's own pipeline, at the input's own "
-        "size; HD95 and ASSD in mm where the spacing is known, else in pixels.\n\n"
+        f"size. {DISTANCE_NOTE}\n\n"
     ) + format_table(groups)
     if facts.comparison is not None:
         text += "\n\nAgainst the version before (A), this one is B: " + facts.comparison.describe()
