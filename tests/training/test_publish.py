@@ -20,7 +20,7 @@ from training.config import TrainConfig
 from training.data.dataset import Pair, list_pairs
 from training.data.material import Material
 from training.errors import DataError
-from training.evaluation.compare import compare_models
+from training.evaluation.compare import Comparison, compare_models
 from training.evaluation.evaluate import evaluate, summarise
 from training.networks.convert import to_onnx
 from training.networks.unet import build_unet
@@ -227,6 +227,35 @@ def test_int8_means_the_same_on_every_processor(trained: Trained) -> None:
     assert max(int(np.abs(weight.astype(int)).max()) for weight in weights) <= 64
 
 
+def test_a_network_that_quantisation_changes_is_not_published(
+    trained: Trained, tmp_path: Path
+) -> None:
+    """One whose probabilities all lie about the threshold: its masks follow the last bit."""
+    grey = next(calibration_views(trained.material.validation[:1], CONFIG))
+    probability = np.asarray(trained.network(grey))
+    middle = float(np.median(np.log(probability / (1 - probability))))
+    with pytest.raises(DataError, match=r"not published: quanti"):
+        publish(_biased(trained, -middle), Release(models=tmp_path, name="tiny8", int8=True))
+    assert not (tmp_path / "tiny8").exists()
+
+
+def test_int8_is_calibrated_on_training_slices_alone(trained: Trained, tmp_path: Path) -> None:
+    """One of them that can't be read stops it; those that validate are only measured."""
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    pair = replace(trained.material.training[0], image=bad)
+    material = replace(trained.material, training=(pair,))
+    with pytest.raises(DataError, match=r"bad\.png"):
+        publish(
+            replace(_biased(trained, 30.0), material=material),
+            Release(models=tmp_path / "models", name="tiny8", int8=True),
+        )
+    published = publish(
+        replace(_biased(trained, 30.0), material=material), Release(models=tmp_path, name="tiny")
+    )
+    assert published.name == "1"
+
+
 @pytest.mark.parametrize("network", ["classic", "light"])
 def test_int8_has_as_many_probabilities_as_a_caller_may_want(network: str) -> None:
     """Logits and sigmoid are computed in float: a threshold does not move in steps."""
@@ -301,3 +330,30 @@ def test_compare_names_the_greatest_losses(trained: Trained, tmp_path: Path) -> 
         min(y.metrics.dice - x.metrics.dice for x, y in zip(before, after, strict=True))
     )
     assert compare_models(after, before).may_replace
+
+
+@pytest.mark.parametrize(
+    ("difference", "tail", "replaces"),
+    [
+        (-0.0004, -0.004, True),
+        (-0.0006, 0.1, False),
+        (0.1, -0.006, False),
+        (0.1, 0.1, True),
+    ],
+)
+def test_a_version_may_lose_what_another_seed_loses_too(
+    difference: float, tail: float, replaces: bool
+) -> None:
+    """On average and in the tail, each by itself."""
+    comparison = Comparison(
+        slices=9,
+        patients=9,
+        reference=0.9,
+        candidate=0.9 + difference,
+        difference=difference,
+        interval=(-1.0, 1.0),
+        tail_difference=tail,
+        changes=(),
+    )
+    assert comparison.may_replace == replaces
+    assert not replace(comparison, setbacks=("base: worse",)).may_replace

@@ -217,7 +217,8 @@ def _provenance(trained: Trained) -> dict[str, Any]:
     material = trained.material
     names = [f"{pair.source}/{pair.name}" for pair in material.validation]
     facts = {"config": asdict(trained.config), "validation": sorted(names)}
-    facts[LEARNT] = learnt_record(material.training, material.validation, trained.seen)
+    if LEARNT not in trained.provenance:  # of a run that an earlier version began
+        facts[LEARNT] = learnt_record(material.training, material.validation, trained.seen)
     return trained.provenance | facts
 
 
