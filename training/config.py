@@ -84,6 +84,10 @@ class TrainConfig:
     )
     warmup_epochs: float = _choice(0.0, "epochs over which the rate rises from 0")
     loss: str = _choice("bce", "objective", "bce", "dice", "bce_dice", "focal")
+    average_momentum: float = _choice(
+        0.0,
+        "of the moving average of the weights that is validated and published, below 1; 0 = none",
+    )
     early_stopping: int = _choice(0, "epochs without a better validation Dice to end after, 0 = no")
     kept_epoch: str = _choice(
         "best",
@@ -150,6 +154,10 @@ class TrainConfig:
         self._check_network()
         if not 0 < self.validation_fraction < 1:
             raise DataError("validation_fraction: expected a number between 0 and 1")
+        if not 0 <= self.average_momentum < 1:
+            raise DataError(
+                f"average_momentum: expected 0 or more, below 1, got {self.average_momentum}"
+            )
         if not self.window_low_hu < self.window_high_hu:
             raise DataError("window_high_hu: expected more than window_low_hu")
         if not BLACK_PERCENTILE < self.white_percentile <= 100:
