@@ -61,6 +61,7 @@ def _add_release_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", type=Path, default=Path("models"), help="folder of models")
     parser.add_argument("--name", help="of the model; by default the run folder's name")
     parser.add_argument("--external", type=Path, nargs="*", default=[], help="data to measure on")
+    parser.add_argument("--foreword", type=Path, help="Markdown file that the card begins with")
     parser.add_argument("--quantize", choices=("int8",), help="publish a quantised model")
     parser.add_argument("--force", action="store_true", help="publish even a worse version")
 
@@ -72,4 +73,5 @@ def _given_release(arguments: argparse.Namespace, run: Path) -> Release:
         external=tuple(arguments.external),
         force=arguments.force,
         int8=arguments.quantize == "int8",
+        foreword=arguments.foreword,
     )

@@ -59,6 +59,7 @@ class CardFacts:
         stress: results of the stressed validation slices.
         comparison: with the version in place before, None for the first.
         forced: whether a failed comparison was overruled.
+        foreword: Markdown that the card begins with, empty for none.
     """
 
     contract: Contract
@@ -74,6 +75,7 @@ class CardFacts:
     stress: Sequence[StressResult] = ()
     comparison: Comparison | None = None
     forced: bool = False
+    foreword: str = ""
 
 
 def write_card(facts: CardFacts, folder: Path) -> None:
@@ -82,6 +84,7 @@ def write_card(facts: CardFacts, folder: Path) -> None:
     sections = [
         f"# {contract.name} version {contract.version}",
         f"Exported {contract.created}; {contract.license}.",
+        *([facts.foreword] if facts.foreword else []),
         "## Intended use and limits",
         INTENDED_USE,
         "## Data",

@@ -112,7 +112,13 @@ def _measured(folder: Path, trained: Trained, release: Release) -> CardFacts:
         harm = setbacks(stressed[1], stressed[0]) + group_setbacks(reference, facts.results)
         comparison = replace(compare_models(reference, facts.results), setbacks=harm)
         _gate(comparison, before.name, release)
-    return replace(facts, stress=stressed[0], comparison=comparison, forced=release.force)
+    return replace(
+        facts,
+        stress=stressed[0],
+        comparison=comparison,
+        forced=release.force,
+        foreword=release.foreword.read_text(encoding="utf-8") if release.foreword else "",
+    )
 
 
 def _fill(folder: Path, trained: Trained, release: Release) -> CardFacts:

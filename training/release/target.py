@@ -25,6 +25,8 @@ class Release:
         external: folders or tables of slices to measure on, never trained on.
         force: publish although the version in place is better; the card says so.
         int8: quantise, and refuse when that costs too much.
+        foreword: Markdown file that the card begins with: where this version is worse than the
+            one before, whom to cite.
     """
 
     models: Path
@@ -32,19 +34,22 @@ class Release:
     external: tuple[Path, ...] = ()
     force: bool = False
     int8: bool = False
+    foreword: Path | None = None
 
 
 def expect_publishable(release: Release, config: TrainConfig) -> tuple[Pair, ...]:
     """Refuses what could only fail after the training; returns the external pairs.
 
     Raises:
-        DataError: the name can't be a model's, or external slices are missing.
+        DataError: the name can't be a model's, or external slices or the foreword are missing.
     """
     if not NAME.fullmatch(release.name):
         raise DataError(
             f"{release.name!r} can't be a model's name: expected at most 64 of a-z, 0-9, '.', '_' "
             "and '-', a letter or digit first; choose one with --name"
         )
+    if release.foreword is not None and not release.foreword.is_file():
+        raise DataError(f"{release.foreword}: expected a Markdown file to begin the card with")
     sources = [parse_source(str(path)) for path in release.external]
     listings = list_sources(sources, patient_pattern=config.patient_pattern)
     return tuple(pair for listing in listings for pair in listing.pairs)
