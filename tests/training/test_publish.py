@@ -180,6 +180,13 @@ def test_a_quantised_model_that_is_another_one_is_refused(
         Int8Cost(dice_loss=loss, agreement=agreement, least_agreement=0.5).expect_small()
 
 
+def test_int8_leaves_probabilities_fine(trained: Trained) -> None:
+    """A threshold moves in more steps than a byte has: the head stays in float."""
+    image = np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 1)).astype(np.float32)
+    content = quantize_int8(to_onnx(trained.network, {}), [image])
+    assert len(np.unique(Session(content, Engine()).run(image))) > 512
+
+
 def test_int8_means_the_same_on_every_processor(trained: Trained) -> None:
     """Weights keep to seven bits: two products of eight overflow where a processor adds in 16."""
     image = np.zeros((1, 32, 32, 1), np.float32)
