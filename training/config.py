@@ -84,6 +84,10 @@ class TrainConfig:
     )
     warmup_epochs: float = _choice(0.0, "epochs over which the rate rises from 0")
     loss: str = _choice("bce", "objective", "bce", "dice", "bce_dice", "focal")
+    average_momentum: float = _choice(
+        0.0,
+        "of the moving average of the weights that is validated and published, below 1; 0 = none",
+    )
     early_stopping: int = _choice(0, "epochs without a better validation Dice to end after, 0 = no")
     kept_epoch: str = _choice(
         "best",
@@ -118,10 +122,12 @@ class TrainConfig:
     background_probability: float = _choice(0.1, "another grey outside the body, table removed")
     opacity_probability: float = _choice(0.1, "a dense opacity inside the lungs, still lung")
     effusion_probability: float = _choice(0.05, "fluid at the back of the lungs, still lung")
+    mass_probability: float = _choice(0.0, "tumours in the lungs, still lung")
     no_lung_probability: float = _choice(0.03, "lungs painted out: the truth is empty")
     base_probability: float = _choice(0.05, "organs risen into the lungs, no lung there")
     apex_probability: float = _choice(0.05, "lungs shrunk about their centres")
     gas_probability: float = _choice(0.05, "gas in the body that is no lung")
+    limb_probability: float = _choice(0.0, "arms or a head beside the body")
     streak_probability: float = _choice(0.03, "metal and its streaks")
     mark_probability: float = _choice(0.1, "bars as of burnt-in text on an 8-bit picture")
     # grey levels, here and in serving
@@ -148,8 +154,11 @@ class TrainConfig:
             if getattr(self, name) <= 0:
                 raise DataError(f"{name}: expected a positive number, got {getattr(self, name)}")
         self._check_network()
-        if not 0 < self.validation_fraction < 1:
-            raise DataError("validation_fraction: expected a number between 0 and 1")
+        if not (0 < self.validation_fraction < 1 and 0 <= self.average_momentum < 1):
+            raise DataError(
+                "validation_fraction, average_momentum: expected numbers between 0 and 1, got "
+                f"{self.validation_fraction} and {self.average_momentum}"
+            )
         if not self.window_low_hu < self.window_high_hu:
             raise DataError("window_high_hu: expected more than window_low_hu")
         if not BLACK_PERCENTILE < self.white_percentile <= 100:

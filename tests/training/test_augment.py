@@ -10,6 +10,7 @@ import pytest
 from training.config import TrainConfig
 from training.data.pieces import Piece
 from training.synthetic.augment import SMALL_FIELD_SHIFT, augment, render
+from training.synthetic.lumps import MOST_SOLID
 
 STILL = TrainConfig(
     rotation_degrees=0,
@@ -136,6 +137,37 @@ def test_sharp_kernels_enhance_edges_and_nothing_else(piece: Piece) -> None:
         reaches.append(hu.max() - 40)
         assert np.array_equal(lung, piece.lung)
     assert max(reaches) > 4 * min(reaches)  # from gentle to violent
+
+
+def test_tumours_stay_lung_and_leave_most_of_it(piece: Piece) -> None:
+    """Soft tissue in the lungs, at most a third of them; nothing changes elsewhere."""
+    config = replace(STILL, mass_probability=1, window_low_hu=-2000, window_high_hu=2000)
+    shares = []
+    for seed in range(30):
+        grey, lung = varied(piece, config, seed)
+        hu = grey / 255 * 4000 - 2000
+        inside = piece.lung > 0.5
+        assert np.array_equal(lung, piece.lung)
+        assert np.allclose(hu[piece.lung == 0], piece.hu[piece.lung == 0], atol=1)
+        shares.append(
+            ((hu > -100) & inside).sum() / inside.sum() - (piece.hu[inside] > -100).mean()
+        )
+    assert 0 < min(shares) < max(shares) < MOST_SOLID + 0.02
+
+
+def test_limbs_lie_beside_the_body_and_are_no_lung(piece: Piece) -> None:
+    """Soft tissue where air was, none of it lung; the body and the truth stay as they were."""
+    config = replace(STILL, limb_probability=1, window_low_hu=-2000, window_high_hu=2000)
+    for seed in range(30):
+        grey, lung = varied(piece, config, seed)
+        hu = grey / 255 * 4000 - 2000
+        body = piece.body == 1
+        assert np.array_equal(lung, piece.lung)
+        assert np.allclose(hu[body], piece.hu[body], atol=1)
+        added = ((hu > -200) & (piece.body == 0)).sum() - (
+            (piece.hu > -200) & (piece.body == 0)
+        ).sum()
+        assert added > 0.001 * hu.size
 
 
 def test_a_small_circle_cuts_the_lungs(piece: Piece) -> None:

@@ -46,13 +46,20 @@ def history(run: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def unbroken(phantoms: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole run of three epochs, with dropout and a schedule."""
+    """A whole run of three epochs, with dropout, a schedule and averaged weights."""
     out = tmp_path_factory.mktemp("runs") / "unbroken"
     train([phantoms], out, REPEATED, cache=cache)
     return out
 
 
-REPEATED = tiny(epochs=3, dropout=0.3, schedule="cosine", warmup_epochs=1.0, loss="bce_dice")
+REPEATED = tiny(
+    epochs=3,
+    dropout=0.3,
+    schedule="cosine",
+    warmup_epochs=1.0,
+    loss="bce_dice",
+    average_momentum=0.6,
+)
 
 
 def test_same_seed_gives_the_same_weights(
@@ -94,6 +101,37 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     train([phantoms], out, REPEATED, cache=cache)
     assert [row["epoch"] for row in history(out)] == ["1", "2", "3"]
     assert same(weights_of(unbroken), weights_of(out))
+
+
+def test_what_is_validated_and_saved_is_the_average_of_the_weights() -> None:
+    """As by hand from the weights after each step, in each of two epochs."""
+    from training.fitting.average import AveragedWeights
+
+    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    network.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.7), "mse")
+    steps: list[float] = []
+    kept: list[float] = []
+
+    def note(into: list[float]) -> None:
+        into.append(float(network.get_weights()[0][0, 0]))
+
+    x = np.linspace(-1, 1, 6)[:, None]
+    network.fit(
+        x,
+        3 * x,
+        batch_size=2,
+        epochs=2,
+        verbose=0,
+        callbacks=[
+            keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: note(steps)),
+            AveragedWeights(resumed=False),
+            keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: note(kept)),
+        ],
+    )
+    averages = [steps[0]]
+    for step in steps[1:]:
+        averages.append(0.7 * averages[-1] + 0.3 * step)
+    assert kept == pytest.approx([averages[2], averages[5]], rel=1e-4)
 
 
 def _heed_interrupts() -> None:

@@ -21,6 +21,7 @@ from tests.training.labelling_phantom import (
     write_slice,
 )
 from training.__main__ import main
+from training.labelling.masks import SliceMask, without_hila
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,37 @@ def test_the_dome_of_the_diaphragm_is_no_vessel(chest: Chest, proposed: Path) ->
     assert not mask[DIAPHRAGM + 3, 60, 45]
     vessels = chest.lung & ~chest.consolidation & (chest.hu > 0)
     assert mask[vessels].mean() > 0.95
+
+
+def test_hila_can_be_left_to_other_sources(
+    chest: Chest, series: Path, proposed: Path, tmp_path: Path
+) -> None:
+    """What a wide closing adds is ignored; lung and airways stay what they are."""
+    assert main(["label", str(series), "--out", str(tmp_path), "--ignore-hila"]) == 0
+    before, after = planes(proposed, "masks"), planes(tmp_path, "masks")
+    assert np.array_equal(before == 255, after == 255)
+    assert np.array_equal(planes(proposed, "airways"), planes(tmp_path, "airways"))
+    assert (after == 128).any()
+    assert not ((after == 128) & (planes(proposed, "airways") > 0)).any()
+
+
+def test_a_hilum_is_a_bay_of_a_large_lung() -> None:
+    """A bay of 2 × 2 cm is ignored but for its bronchus; one of 4 cm and small lungs are not."""
+    lung = np.zeros((120, 120), bool)
+    lung[10:110, 10:70] = True
+    lung[20:40, 50:70] = lung[60:100, 50:70] = False
+    airway = np.zeros_like(lung)
+    airway[26:34, 56:64] = True
+    before = SliceMask(mask=np.where(lung, 255, 0).astype(np.uint8), airway=airway)
+    after = without_hila(before, (1.0, 1.0))
+    assert np.array_equal(after.mask == 255, lung)
+    ignored = after.mask == 128
+    bay = np.zeros_like(lung)
+    bay[20:40, 50:62] = True
+    assert ignored[bay & ~airway].mean() > 0.7
+    assert not ignored[airway].any()
+    assert not ignored[75:85, 55:].any()
+    assert np.array_equal(without_hila(before, (0.5, 0.5)).mask, before.mask)
 
 
 def test_sheets_show_each_slice_large(proposed: Path) -> None:

@@ -103,8 +103,11 @@ def test_a_bundle_is_whole_and_the_service_loads_it(trained: Trained, tmp_path: 
 
 def test_the_card_says_what_was_measured(trained: Trained, tmp_path: Path) -> None:
     """Figures of the card are those of an evaluation of the published file."""
-    folder = publish(trained, Release(models=tmp_path, name="tiny"))
+    foreword = tmp_path / "foreword.md"
+    foreword.write_text("Worse than the one before where nobody looks.")
+    folder = publish(trained, Release(models=tmp_path, name="tiny", foreword=foreword))
     card = (folder / "CARD.md").read_text()
+    assert card.split("\n\n")[2] == "Worse than the one before where nobody looks."
     again = summarise(
         "v", list(evaluate(Model.load(folder, Engine()), trained.material.validation))
     )

@@ -17,8 +17,13 @@ def register(commands: Any) -> None:
     label.add_argument(
         "--decisions", type=Path, metavar="DIR", help="folder of NAME.toml, one a folder of slices"
     )
+    label.add_argument(
+        "--ignore-hila",
+        action="store_true",
+        help="masks to learn from beside sources whose lungs end elsewhere at the hila",
+    )
     label.set_defaults(command=_label)
 
 
 def _label(options: argparse.Namespace) -> None:
-    write_labels(options.series, options.out, options.decisions)
+    write_labels(options.series, options.out, options.decisions, ignore_hila=options.ignore_hila)

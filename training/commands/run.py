@@ -114,6 +114,7 @@ def _add_release_flags(parser: argparse.ArgumentParser, default_name: str) -> No
     parser.add_argument("--models", type=Path, default=Path("models"), help="folder of models")
     parser.add_argument("--name", help=f"of the model; by default {default_name}")
     parser.add_argument("--external", type=Path, nargs="*", default=[], help="data to measure on")
+    parser.add_argument("--foreword", type=Path, help="Markdown file that the card begins with")
     parser.add_argument("--quantize", choices=("int8",), help="publish a quantised model")
     parser.add_argument(
         "--minimum-dice",
@@ -132,4 +133,5 @@ def _given_release(arguments: argparse.Namespace, name: str) -> Release:
         force=arguments.force,
         int8=arguments.quantize == "int8",
         minimum_dice=arguments.minimum_dice,
+        foreword=arguments.foreword,
     )

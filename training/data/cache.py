@@ -24,7 +24,7 @@ from training.data.dataset import Pair, Sample, file_hash, read_sample
 from training.data.likeness import fingerprint
 from training.data.pieces import Piece, as_piece
 
-CACHE_FORMAT = "4"
+CACHE_FORMAT = "5"
 """Part of each key of a piece: raise it when what is cached changes."""
 RULES_FORMAT = "4"
 """Part of each key of a verdict: raise it when ``training.data.clean`` changes."""

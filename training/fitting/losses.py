@@ -19,7 +19,7 @@ mask scores 1, and a false area of some such shares is still felt. With a single
 hardly is."""
 
 
-AIRWAY_WEIGHT = 10.0
+AIRWAY_WEIGHT = 20.0
 """Of a pixel in trachea or main bronchi: they fill a thousandth of a field, and a network that
 never hears of them calls most of them lung."""
 

@@ -13,6 +13,7 @@ from training.config import TrainConfig, write_config
 from training.data.cache import cache_pieces
 from training.data.material import prepare, write_material
 from training.data.sources import Source
+from training.fitting.average import AveragedWeights
 from training.fitting.batches import Batches
 from training.fitting.checkpoints import Keeper, load_network
 from training.fitting.losses import Dice, make_loss
@@ -90,6 +91,7 @@ def train_network(
             model = _network(config, run, done, batches.num_batches)
             if done:
                 print(f"resumes after epoch {done}")
+            averaged = [AveragedWeights(resumed=done > 0)] if config.average_momentum else []
             lines = EpochReport(config.epochs, shown=place.chief)
             lines.start_from(keeper.state.best_dice)
             model.fit(
@@ -99,7 +101,7 @@ def train_network(
                 initial_epoch=done,
                 shuffle=False,  # the batches know their order
                 verbose=cast("Any", 0),  # annotated as text, documented as either
-                callbacks=[_Reseed(config.seed), InputWait(batches), keeper, lines],
+                callbacks=[_Reseed(config.seed), InputWait(batches), *averaged, keeper, lines],
             )
 
 
@@ -115,7 +117,11 @@ def _network(config: TrainConfig, run: Path, done: int, steps: int) -> keras.Mod
             freeze_encoder(model)
         rate: Any = learning_rate(config, steps)
         model.compile(
-            optimizer=keras.optimizers.Adam(rate),
+            optimizer=keras.optimizers.Adam(
+                rate,
+                use_ema=config.average_momentum > 0,
+                ema_momentum=config.average_momentum,
+            ),
             loss=make_loss(config.loss),
             metrics=[Dice()],
         )

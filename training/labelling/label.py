@@ -20,7 +20,7 @@ from training.labelling.decisions import (
     undecided,
     write_decisions,
 )
-from training.labelling.masks import IGNORE, LUNG, SliceMask, make_masks
+from training.labelling.masks import IGNORE, LUNG, SliceMask, make_masks, without_hila
 from training.labelling.pictures import View, sheets
 from training.labelling.propose import Proposal, propose
 from training.labelling.stacks import read_stacks
@@ -33,7 +33,9 @@ COLUMNS = (
 """Of the table, whose first ones ``--pairs`` reads."""
 
 
-def label(series: Sequence[Path], out: Path, decided: Path | None = None) -> None:
+def label(
+    series: Sequence[Path], out: Path, decided: Path | None = None, *, ignore_hila: bool = False
+) -> None:
     """Makes the masks of some folders of slices.
 
     Args:
@@ -41,6 +43,7 @@ def label(series: Sequence[Path], out: Path, decided: Path | None = None) -> Non
         out: folder for ``masks`` with their table, ``airways``, ``sheets`` and, of what nothing
             is decided yet, ``decisions`` to fill in.
         decided: folder of decisions, ``NAME.toml`` for the folder ``NAME``.
+        ignore_hila: for learning beside sources whose lungs end elsewhere at the hila.
 
     Raises:
         DataError: a folder can't be read, or decisions that don't fit what is there.
@@ -54,7 +57,7 @@ def label(series: Sequence[Path], out: Path, decided: Path | None = None) -> Non
     for name, folder in zip(names, series, strict=True):
         proposals = [propose(stack) for stack in read_stacks(folder)]
         decisions = _decisions(decided, out, name, proposals)
-        views = list(_views(proposals, decisions))
+        views = list(_views(proposals, decisions, ignore_hila=ignore_hila))
         rows += [_write(view, name, out) for view in views]
         _write_sheets(views, out / "sheets" / name)
         counts = ", ".join(
@@ -82,10 +85,15 @@ def _decisions(
     return blank
 
 
-def _views(proposals: Sequence[Proposal], decisions: dict[str, Decision]) -> Iterator[View]:
+def _views(
+    proposals: Sequence[Proposal], decisions: dict[str, Decision], *, ignore_hila: bool
+) -> Iterator[View]:
     for proposal in proposals:
         said = [decisions[item.name] for item in proposal.stack.slices]
-        for index, result in enumerate(make_masks(proposal, said)):
+        results = make_masks(proposal, said)
+        if ignore_hila:
+            results = [without_hila(one, proposal.stack.spacing_mm[1:]) for one in results]
+        for index, result in enumerate(results):
             yield View(proposal=proposal, index=index, decision=said[index], result=result)
 
 

@@ -21,6 +21,8 @@ VESSEL_MM = 4.0
 """Half the width of crevices that are closed however long they are: vessels and fissures."""
 HILUM_MM, BAY_MM2 = 8.0, 200.0
 """Half the width and the area of bays that are closed; larger ones are mediastinum or tumour."""
+HILA_MM, LEAST_LUNG_MM2 = 15.0, 2000.0
+"""Half the width of bays that another convention might call lung, in lungs of that area."""
 DOME_SHARE = 0.75
 """Share of a hole and its rim that lies on what isn't lung one slice below, where it is a dome:
 domes grow wider by more than the step between slices, vessels and tumours don't."""
@@ -63,6 +65,27 @@ def make_masks(proposal: Proposal, decisions: Sequence[Decision]) -> list[SliceM
         results.append(SliceMask(mask=mask, airway=airway & ~lung))
         below = lung
     return results
+
+
+def without_hila(result: SliceMask, spacing_mm: Spacing) -> SliceMask:
+    """Ignores what a wide closing adds to a lung: where hila end is a convention.
+
+    Args:
+        result: masks of a slice.
+        spacing_mm: of its pixels.
+
+    Returns:
+        The masks with the bays of large lungs ignored, but for airways and what lies by them.
+    """
+    labels, sizes = regions(result.mask == LUNG)
+    bays = np.zeros_like(result.airway)
+    large = np.flatnonzero(sizes * spacing_mm[0] * spacing_mm[1] >= LEAST_LUNG_MM2)
+    for number in np.setdiff1d(large, [0]).tolist():
+        bays |= closed(labels == number, HILA_MM, spacing_mm)
+    bays &= (result.mask == NOT_LUNG) & ~dilated(result.airway, max(spacing_mm), spacing_mm)
+    return SliceMask(
+        mask=np.where(bays, np.uint8(IGNORE), result.mask).astype(np.uint8), airway=result.airway
+    )
 
 
 def _aerated(proposal: Proposal, index: int, decision: Decision) -> tuple[Mask, Mask]:

@@ -62,6 +62,7 @@ class CardFacts:
         remark: which validation slices the comparison left out, or why there is none.
         change: what fine-tuning changed, as Markdown; empty for a training from scratch.
         overruled: what spoke against publishing and was overruled, each a clause.
+        foreword: Markdown that the card begins with, empty for none.
     """
 
     contract: Contract
@@ -79,6 +80,7 @@ class CardFacts:
     remark: str = ""
     change: str = ""
     overruled: Sequence[str] = ()
+    foreword: str = ""
 
 
 def write_card(facts: CardFacts, folder: Path) -> None:
@@ -87,6 +89,7 @@ def write_card(facts: CardFacts, folder: Path) -> None:
     sections = [
         f"# {contract.name} version {contract.version}",
         f"Exported {contract.created}; {contract.license}.",
+        *([facts.foreword] if facts.foreword else []),
         "## Intended use and limits",
         INTENDED_USE,
         "## Data",

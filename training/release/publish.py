@@ -123,6 +123,7 @@ def _measured(folder: Path, trained: Trained, release: Release) -> CardFacts:
         remark=judgement.remark,
         change=change,
         overruled=judgement.overruled,
+        foreword=release.foreword.read_text(encoding="utf-8") if release.foreword else "",
     )
 
 

@@ -26,6 +26,8 @@ class Release:
         force: publish although the version in place is better; the card says so.
         int8: quantise, and refuse when that costs too much.
         minimum_dice: mean Dice on the validation slices below which nothing is published.
+        foreword: Markdown file that the card begins with: where this version is worse than the
+            one before, whom to cite.
     """
 
     models: Path
@@ -34,13 +36,14 @@ class Release:
     force: bool = False
     int8: bool = False
     minimum_dice: float = 0.0
+    foreword: Path | None = None
 
 
 def expect_publishable(release: Release, config: TrainConfig) -> tuple[Pair, ...]:
     """Refuses what could only fail after the training; returns the external pairs.
 
     Raises:
-        DataError: the name can't be a model's, or external slices are missing.
+        DataError: the name can't be a model's, or external slices or the foreword are missing.
     """
     if not NAME.fullmatch(release.name):
         raise DataError(
@@ -49,6 +52,8 @@ def expect_publishable(release: Release, config: TrainConfig) -> tuple[Pair, ...
         )
     if not 0 <= release.minimum_dice <= 1:
         raise DataError(f"--minimum-dice: expected 0 to 1, got {release.minimum_dice:g}")
+    if release.foreword is not None and not release.foreword.is_file():
+        raise DataError(f"{release.foreword}: expected a Markdown file to begin the card with")
     sources = [parse_source(str(path)) for path in release.external]
     listings = list_sources(sources, patient_pattern=config.patient_pattern)
     return tuple(pair for listing in listings for pair in listing.pairs)

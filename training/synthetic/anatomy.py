@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
-from lungseg.core.preprocess import resample
 from training.data.pieces import Piece, Plane
+from training.synthetic.brushes import blend, blurred, cloud, ellipse, grown, noise
 
 FAT_HU = -100.0
 METAL_HU = 3000.0
@@ -29,8 +28,6 @@ FLUID_HU = (-5.0, 25.0)
 that nobody could see in the slice would teach chance."""
 SOFT_HU = 30.0
 """Of the walls between airspaces: what a lung without air would be."""
-NOISE_HU = 15.0
-"""Standard deviation of the noise of painted tissue."""
 MOST_BUBBLES = 5  # of gas in one slice
 SECTORS = 180
 """Directions in which the distance of the skin is taken."""
@@ -41,13 +38,13 @@ UNDER_SKIN = 0.96
 def without_lungs(piece: Piece, random: np.random.Generator) -> Piece:
     """Paints the lungs out, and half of the time all that lies between them: an abdomen."""
     side = piece.hu.shape[0]
-    cover = _grown(piece.lung, 0.012 * side)
+    cover = grown(piece.lung, 0.012 * side)
     if random.random() < 0.5:
-        hull = _blurred(piece.lung, 0.12 * side) > 0.12
-        cover = np.maximum(cover, _grown(hull.astype(np.float32), 0.012 * side))
+        hull = blurred(piece.lung, 0.12 * side) > 0.12
+        cover = np.maximum(cover, grown(hull.astype(np.float32), 0.012 * side))
     return replace(
         piece,
-        hu=_blend(piece.hu, _tissue(piece.hu.shape, random), cover * piece.body),
+        hu=blend(piece.hu, _tissue(piece.hu.shape, random), cover * piece.body),
         lung=np.zeros_like(piece.lung),
         airway=piece.airway * (1 - cover),
     )
@@ -98,29 +95,29 @@ def with_domes(piece: Piece, random: np.random.Generator) -> Piece:
         centre = np.array([rows.mean(), columns.mean()])
         centre += random.uniform(-0.3, 0.3, 2) * (height, width)
         radii = random.uniform(0.25, 0.65, 2) * (height, width)
-        dome = _ellipse(piece.hu.shape, centre, radii, random) * one
-        texture = density + _cloud(hu.shape, random) * 12 + _noise(hu.shape, random)
-        hu, lung = _blend(hu, texture, dome), lung - dome
+        dome = ellipse(piece.hu.shape, centre, radii, random) * one
+        texture = density + cloud(hu.shape, random) * 12 + noise(hu.shape, random)
+        hu, lung = blend(hu, texture, dome), lung - dome
     return replace(piece, hu=hu, lung=np.clip(lung, 0, 1).astype(np.float32))
 
 
 def with_gas(piece: Piece, random: np.random.Generator) -> Piece:
     """Blows gas into bowel and stomach, anywhere in the body but in the lungs."""
     side = piece.hu.shape[0]
-    room = piece.body * (1 - _grown(piece.lung, 0.02 * side))
+    room = piece.body * (1 - grown(piece.lung, 0.02 * side))
     places = np.argwhere(room[::4, ::4] > 0.9) * 4
     hu = piece.hu
     for _ in range(int(random.integers(1, MOST_BUBBLES + 1)) if len(places) else 0):
         centre = places[random.integers(len(places))].astype(float)
         radii = side * random.uniform(0.015, 0.09) * random.uniform(0.5, 1.0, 2)
-        bubble = _ellipse(hu.shape, centre, radii, random) * room
+        bubble = ellipse(hu.shape, centre, radii, random) * room
         if random.random() < 0.4:  # fluid below, with a level
             level = centre[0] + random.uniform(-0.4, 0.6) * radii[0]
             bubble = bubble * (np.arange(side) < level)[:, None]
         content = np.full(hu.shape, random.uniform(-1000, -800))
         if random.random() < 0.3:  # faeces
-            content = random.uniform(-700, -100) + 150 * _cloud(hu.shape, random, cells=40)
-        hu = _blend(hu, content, bubble)
+            content = random.uniform(-700, -100) + 150 * cloud(hu.shape, random, cells=40)
+        hu = blend(hu, content, bubble)
     return replace(piece, hu=hu)
 
 
@@ -134,7 +131,7 @@ def expired(piece: Piece, random: np.random.Generator) -> Piece:
         return piece
     depth = np.clip((np.arange(len(piece.lung)) - rows[0]) / max(1, np.ptp(rows)), 0, 1)
     loss = random.uniform(0.05, 0.4) + random.uniform(0, 0.27) * depth[:, None]
-    return replace(piece, hu=_blend(piece.hu, np.full_like(piece.hu, SOFT_HU), loss * piece.lung))
+    return replace(piece, hu=blend(piece.hu, np.full_like(piece.hu, SOFT_HU), loss * piece.lung))
 
 
 def consolidated(piece: Piece, random: np.random.Generator) -> Piece:
@@ -146,11 +143,11 @@ def consolidated(piece: Piece, random: np.random.Generator) -> Piece:
     # A cloud's values are standard normal: above 0.4 lies a third of it, above -0.5 two thirds.
     dense = random.random() < 0.5
     levels, densities = ((0.4, 1.2), CONSOLIDATION_HU) if dense else ((-0.5, 1.0), GROUND_GLASS_HU)
-    cloud = _cloud(piece.hu.shape, random)
-    amount = np.clip((cloud - random.uniform(*levels)) * 3, 0, 1) * piece.lung
-    amount *= 1 - np.clip(_cloud(piece.hu.shape, random, cells=48) - 0.8, 0, 0.8)
-    paint = np.maximum(piece.hu, random.uniform(*densities) + _noise(piece.hu.shape, random))
-    return replace(piece, hu=_blend(piece.hu, paint, amount))
+    clouds = cloud(piece.hu.shape, random)
+    amount = np.clip((clouds - random.uniform(*levels)) * 3, 0, 1) * piece.lung
+    amount *= 1 - np.clip(cloud(piece.hu.shape, random, cells=48) - 0.8, 0, 0.8)
+    paint = np.maximum(piece.hu, random.uniform(*densities) + noise(piece.hu.shape, random))
+    return replace(piece, hu=blend(piece.hu, paint, amount))
 
 
 def with_effusion(
@@ -172,7 +169,7 @@ def with_effusion(
         level = tall[-1] - random.uniform(*share) * np.ptp(tall)
         meniscus = 0.12 * np.ptp(tall) * ((columns - wide.mean()) / max(1, np.ptp(wide) / 2)) ** 2
         fluid = np.clip(rows - level + meniscus, 0, 1) * one
-        hu = _blend(hu, random.uniform(*FLUID_HU) + _noise(hu.shape, random), fluid)
+        hu = blend(hu, random.uniform(*FLUID_HU) + noise(hu.shape, random), fluid)
     return replace(piece, hu=hu)
 
 
@@ -195,7 +192,7 @@ def with_streaks(piece: Piece, random: np.random.Generator) -> Piece:
 
 def on_ground(piece: Piece, outside_hu: float) -> Piece:
     """Puts one value everywhere outside the body: no table, no air, a page."""
-    return replace(piece, hu=_blend(np.full_like(piece.hu, outside_hu), piece.hu, piece.body))
+    return replace(piece, hu=blend(np.full_like(piece.hu, outside_hu), piece.hu, piece.body))
 
 
 def _sides(lung: Plane) -> Iterator[Plane]:
@@ -213,47 +210,6 @@ def _sides(lung: Plane) -> Iterator[Plane]:
 
 def _tissue(shape: tuple[int, ...], random: np.random.Generator) -> Plane:
     """Organs of one density with fat between them."""
-    organ = random.uniform(*ORGAN_HU) + 12 * _cloud(shape, random)
-    fat = np.clip((_cloud(shape, random, cells=16) - random.uniform(0.2, 2.5)) * 4, 0, 1)
-    return (organ * (1 - fat) + FAT_HU * fat + _noise(shape, random)).astype(np.float32)
-
-
-def _noise(shape: tuple[int, ...], random: np.random.Generator) -> Plane:
-    return np.float32(NOISE_HU) * random.standard_normal(shape, np.float32)
-
-
-def _ellipse(
-    shape: tuple[int, ...],
-    centre: NDArray[np.float64],
-    radii: NDArray[np.float64],
-    random: np.random.Generator,
-) -> Plane:
-    """A tilted superellipse with an edge of about a pixel."""
-    y = np.arange(shape[0], dtype=np.float32)[:, None] - np.float32(centre[0])
-    x = np.arange(shape[1], dtype=np.float32) - np.float32(centre[1])
-    tilt, power = random.uniform(-0.6, 0.6), random.uniform(1.8, 2.8)
-    v = (np.cos(tilt) * y + np.sin(tilt) * x) / max(1.0, radii[0])
-    u = (-np.sin(tilt) * y + np.cos(tilt) * x) / max(1.0, radii[1])
-    reach = np.abs(v) ** power + np.abs(u) ** power
-    # Near the edge, power · (1 − distance) ≈ 1 − reach: no second power is needed.
-    return np.clip((1 - reach) * (max(1.0, radii.min()) / power) + 0.5, 0, 1).astype(np.float32)
-
-
-def _cloud(shape: tuple[int, ...], random: np.random.Generator, cells: int = 10) -> Plane:
-    """Smooth noise with a standard deviation of about 1 and structures of a cell's size."""
-    return resample(random.standard_normal((cells, cells), np.float32), (shape[0], shape[1]))
-
-
-def _grown(region: Plane, pixels: float) -> Plane:
-    """The region with a soft margin, so that painting leaves no rim where it was drawn tight."""
-    return np.clip(2.5 * _blurred(region, pixels), 0, 1).astype(np.float32)
-
-
-def _blurred(region: Plane, pixels: float) -> Plane:
-    size = max(1, 2 * round(pixels) + 1)
-    once = ndimage.uniform_filter(region, size, mode="nearest")
-    return np.asarray(ndimage.uniform_filter(once, size), np.float32)
-
-
-def _blend(ground: Plane, paint: NDArray[np.floating], amount: NDArray[np.floating]) -> Plane:
-    return (ground + (paint - ground) * amount).astype(np.float32)
+    organ = random.uniform(*ORGAN_HU) + 12 * cloud(shape, random)
+    fat = np.clip((cloud(shape, random, cells=16) - random.uniform(0.2, 2.5)) * 4, 0, 1)
+    return (organ * (1 - fat) + FAT_HU * fat + noise(shape, random)).astype(np.float32)

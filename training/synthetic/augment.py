@@ -28,6 +28,7 @@ from training.synthetic.anatomy import (
     with_streaks,
     without_lungs,
 )
+from training.synthetic.lumps import with_limbs, with_masses
 
 WINDOW_LOW_HU = (-1400.0, 0.0)
 """Black of a random window: from wide lung windows to narrow ones that clip lung and fat."""
@@ -79,6 +80,8 @@ def augment(
         Grey levels in [0, 255] and the target (``Piece.target``), both (height, width) float32.
     """
     piece = _move(_repaint(piece, config, random), config, random)
+    if random.random() < config.limb_probability:
+        piece = with_limbs(piece, random)  # now that a wide field has room for them
     if random.random() < config.background_probability:
         page = random.choice((AIR_HU, WHITE_HU, random.uniform(*OUTSIDE_HU)), p=(0.4, 0.25, 0.35))
         piece = on_ground(piece, page)
@@ -191,6 +194,7 @@ def _repaint(piece: Piece, config: TrainConfig, random: np.random.Generator) -> 
         (config.apex_probability, partial(shrunken, scale=APEX_SCALE)),
         (config.opacity_probability, consolidated),
         (config.effusion_probability, with_effusion),
+        (config.mass_probability, with_masses),
     ):
         if kind < probability:
             # Where lungs give way to an abdomen, gas is the rule.
