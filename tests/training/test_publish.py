@@ -262,11 +262,14 @@ def test_int8_is_calibrated_on_training_slices_alone(trained: Trained, tmp_path:
 @pytest.mark.parametrize("network", ["classic", "light"])
 def test_int8_has_as_many_probabilities_as_a_caller_may_want(network: str) -> None:
     """Logits and sigmoid are computed in float: a threshold does not move in steps."""
-    config = TrainConfig(network=network, grid=64, width=2, depth=2)
+    import keras
+
+    keras.utils.set_random_seed(0)
+    config = TrainConfig(network=network, grid=64, width=8, depth=2)
     random = np.random.default_rng(0)
     images = [random.uniform(0, 255, (1, 64, 64, 1)).astype(np.float32) for _ in range(3)]
     content = quantize_int8(to_onnx(build_unet(config), {}), images)
-    assert len(np.unique(Session(content, Engine()).run(images[0]))) > 1000
+    assert len(np.unique(Session(content, Engine()).run(images[0]))) > 512  # twice a byte's
     graph = onnx.load_from_string(content).graph
     makers = {name: node for node in graph.node for name in node.output}
     node, passed = makers["mask"], []
