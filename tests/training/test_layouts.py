@@ -106,9 +106,10 @@ SOFT = np.asarray(Image.fromarray(LUNG).resize((28, 20), 2).resize((56, 40), 2))
         HALVES,
         SOFT,
         red(LUNG),
+        red(LUNG // 2 + LUNG // 255),
         PHANTOM.lungs[..., None] * np.array([220, 20, 60]),
     ],
-    ids=["grey", "one", "right and left", "soft", "red", "crimson"],
+    ids=["grey", "one", "right and left", "soft", "red", "maroon", "crimson"],
 )
 def test_masks_of_one_meaning_are_read(tmp_path: Path, drawn: np.ndarray) -> None:
     """Whatever value, label or colour the lungs have."""

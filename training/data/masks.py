@@ -72,7 +72,7 @@ def read_one_colour(path: Path) -> NDArray[np.float32]:
         planes = np.asarray(picture.convert("RGB"), np.float32)
     used = planes[..., planes.any(axis=(0, 1))]
     if (used == used[..., :1]).all():  # pure red and the like, perhaps with soft edges
-        return used[..., 0]
+        return used[..., 0] * np.float32(LUNG / max(1.0, float(used.max(initial=0))))
     drawn = planes.any(axis=-1)
     colours = np.unique(planes[drawn], axis=0)
     if len(colours) > 1:
