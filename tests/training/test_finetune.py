@@ -60,7 +60,8 @@ def test_a_published_model_is_taught_new_slices(
     """Its settings are found in it; Dice before and after on both; a floor; published once."""
     command = (
         *("finetune", "--data", place / "new", "--models", models, "--epochs", 1),
-        *("--init-from", models / "first", "--out", tmp_path / "run", "--minimum-dice"),
+        *("--init-from", models / "first" / "1" / "model.keras"),
+        *("--out", tmp_path / "run", "--minimum-dice"),
     )
     assert call(*command, 1) == 2
     answer = capsys.readouterr()
@@ -92,13 +93,20 @@ def test_a_published_model_is_taught_new_slices(
 def test_what_cannot_be_tuned_is_said_before_any_epoch(
     place: Path, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No model, one that says nothing of its settings, and a network of another shape."""
+    """No model, a run instead of one, one without weights, a network of another shape."""
     out = tmp_path / "run"
     command = ("finetune", "--data", place / "new", "--models", models, "--out", out)
     assert call(*command) == 2
-    assert "lung-unet: expected a model's or a run's folder" in capsys.readouterr().err
-    assert call(*command, "--init-from", models / "first", "--width", 4) == 2
+    assert "lung-unet: expected the folder of a published model" in capsys.readouterr().err
+    assert call(*command, "--name", "clinic") == 2  # a new name starts from the shipped model
+    assert "lung-unet: expected the folder of a published model" in capsys.readouterr().err
+    assert call(*command, "--init-from", place / "runs" / "first") == 2
+    assert "or begin from other weights with `run --init-from`" in capsys.readouterr().err
+    assert call(*command, "--name", "first", "--width", 4) == 2
     assert "width: 4 was asked for, but the network of" in capsys.readouterr().err
+    (models / "first" / "1" / "model.keras").unlink()
+    assert call(*command, "--init-from", models / "first") == 2
+    assert "expected a .keras file" in capsys.readouterr().err
     assert not out.exists()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from training.commands.data import add_source_flags, given_sources
 from training.config import add_flags, given_flags, read_config
+from training.data.learnt import PROVENANCE
 from training.data.sources import list_sources, parse_source
 from training.errors import DataError
 from training.fitting.start import read_recipe, tuning_recipe
@@ -78,15 +79,16 @@ def run(arguments: argparse.Namespace) -> None:
 def finetune(arguments: argparse.Namespace) -> None:
     """Trains a published network on, and says what that changed on new and on old slices."""
     sources, flags = given_sources(arguments), given_flags(arguments)
-    name = arguments.name or DEFAULT_NAME
-    start = Path(flags["init_from"]) if "init_from" in flags else arguments.models / name
-    if latest(start):
-        start = latest(start) or start
-    if not arguments.name and start.name.isdigit():
-        name = start.resolve().parent.name
+    start = _given_start(arguments, flags)
+    name = arguments.name or (start.resolve().parent.name if start.name.isdigit() else DEFAULT_NAME)
     out = arguments.out or Path("runs") / f"{name}-finetuned"
     if (out / CONFIG).is_file():  # the same command goes on from where the run began
         start = Path(read_config(out / CONFIG, {}).init_from or start)
+    if not (start / "contract.json").is_file():
+        raise DataError(
+            f"{start}: expected the folder of a published model, with its {PROVENANCE} and .keras "
+            "file; name one with --init-from, or begin from other weights with `run --init-from`"
+        )
     config = tuning_recipe(start, arguments.config, flags | {"init_from": str(start)})
     if config.folds:
         raise DataError("folds: fine-tuning has one split; --init-from of `run` takes folds")
@@ -102,6 +104,20 @@ def finetune(arguments: argparse.Namespace) -> None:
         from training.release.export import export
 
         export(out, release, old=tuple(pair for listing in old for pair in listing.pairs))
+
+
+def _given_start(arguments: argparse.Namespace, flags: dict[str, Any]) -> Path:
+    """The folder of the model to start from: the one that is named, or the newest version.
+
+    Of the name that is published to, or, where that is new, of the shipped model.
+    """
+    if "init_from" in flags:
+        given = Path(flags["init_from"])
+        start = given.parent if given.is_file() else given
+        return latest(start) or start
+    families = (arguments.name, DEFAULT_NAME)
+    newest = (latest(arguments.models / family) for family in families if family)
+    return next((folder for folder in newest if folder), arguments.models / DEFAULT_NAME)
 
 
 def _export(arguments: argparse.Namespace) -> None:
