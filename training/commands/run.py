@@ -17,6 +17,8 @@ from training.release.target import Release, expect_publishable, latest
 
 DEFAULT_NAME = "lung-unet"
 """The shipped model, which fine-tuning starts from."""
+OLD_DATA = Path("../shared/data/kaggle-lungs")
+"""What the shipped model learnt from, where the checkout has it beside it."""
 MINIMUM_DICE = 0.8
 """Mean Dice below which a network has not learnt what a lung is: ``lung-unet`` has 0.93 or more."""
 
@@ -38,9 +40,10 @@ def register(commands: Any) -> None:
     tuned.add_argument(
         "--old-data",
         nargs="+",
-        default=[],
+        default=[str(OLD_DATA)] if OLD_DATA.is_dir() else [],
         metavar="[NAME=]DIR",
-        help="what the model learnt from before: its validation slices are measured, too",
+        help="what the model learnt from before: its validation slices are measured, too "
+        f"[{OLD_DATA} where that is]",
     )
     tuned.add_argument("--out", type=Path, help="folder of the run [runs/NAME-finetuned]")
     tuned.add_argument("--config", type=Path, help="TOML file of settings to change")

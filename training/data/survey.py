@@ -232,7 +232,7 @@ def _near(twins: Twins) -> list[Finding]:
             code="near_duplicate",
             name=_name(later),
             reason=f"looks like {_name(first)} (correlation {likeness:.3f}) of another patient: "
-            "name them as one, or validation measures what was learnt by heart",
+            "both stay on one side of the split; name them as one where they are",
         )
         for first, later, likeness in twins.alike
         if (first.source, first.patient) != (later.source, later.patient)

@@ -44,9 +44,11 @@ def describe_change(start: Start, after: Path, results: Sequence[SliceResult]) -
         results: of the model after, on the run's validation slices.
     """
     seen = read_learnt(start.folder) or Learnt()
-    known = {(pair.image, pair.index) for pair in (result.pair for result in results)}
+    known = {(item.pair.image.resolve(), item.pair.index) for item in results}
     more = [
-        pair for pair in start.old if seen.validated(pair) and (pair.image, pair.index) not in known
+        pair
+        for pair in start.old
+        if seen.validated(pair) and (pair.image.resolve(), pair.index) not in known
     ]
     measured = [item for item in results if not seen.holds(item.pair)]
     measured += evaluate(Model.load(after, Engine()), more)
