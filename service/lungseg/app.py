@@ -21,10 +21,11 @@ from lungseg.inference.batcher import Batcher
 from lungseg.inference.model import Model
 from lungseg.inference.registry import Policy, Registry
 from lungseg.inference.runner import Runner
-from lungseg.inference.session import Engine
+from lungseg.inference.session import Engine, ProviderMissing
 from lungseg.inference.workers import Workers
 from lungseg.pipeline import Pipeline
 from lungseg.settings import Settings
+from lungseg.web.keys import Keys
 from lungseg.web.layers.limits import LimitsLayer
 from lungseg.web.layers.metrics import Metrics
 from lungseg.web.layers.refusals import REFUSALS, refuse
@@ -57,20 +58,22 @@ def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> 
     """Builds the whole service; nothing is opened or started before its lifespan.
 
     Raises:
-        ProviderMissing: a provider that is asked for is not there.
-        ValueError: an API key is malformed, or tracing is asked for but not installed.
-        OSError: the API keys cannot be read.
+        ValueError: a provider is not there, an API key is malformed or the file of them cannot be
+            used, or tracing is asked for but not installed; the sentence names the setting.
     """
     engine = Engine(
         providers=settings.providers, intra_op_threads=settings.intra_op_threads or settings.cores
     )
-    engine.check()
-    key_hashes = settings.key_hashes()
+    try:
+        engine.check()
+    except ProviderMissing as error:
+        raise ValueError(f"LUNGSEG_PROVIDERS: {error}") from None
+    keys = Keys.read(settings)
     spans = _start_tracing() if settings.tracing else None
     owners = Surfaces(members=surfaces, root_path=settings.root_path)
 
     def lifespan(_app: FastAPI) -> AbstractAsyncContextManager[dict[str, State]]:
-        return _running(settings, engine, key_hashes, spans)
+        return _running(settings, engine, keys, spans)
 
     # Hospital networks reach no CDN: the page's scripts come from this server.
     app = FastAPIOffline(
@@ -115,11 +118,11 @@ def _layers(settings: Settings, surfaces: Surfaces) -> list[Middleware]:
 
 @contextlib.asynccontextmanager
 async def _running(
-    settings: Settings, engine: Engine, key_hashes: tuple[bytes, ...], spans: TracerProvider | None
+    settings: Settings, engine: Engine, keys: Keys, spans: TracerProvider | None
 ) -> AsyncGenerator[dict[str, State]]:
-    state, batcher = _build(settings, engine, key_hashes)
+    state, batcher = _build(settings, engine, keys)
     loaded = asyncio.Event()
-    keeper = asyncio.create_task(_keep_models(state.registry, settings.reload_interval_s, loaded))
+    keeper = asyncio.create_task(_keep_current(state, settings.reload_interval_s, loaded))
     try:
         # Who can connect is sent work; until the models are loaded, nobody should be.
         with contextlib.suppress(TimeoutError):
@@ -140,13 +143,14 @@ def _start_tracing() -> TracerProvider:
     try:
         from lungseg.web.layers.tracing import start_tracing
     except ImportError:
-        raise ValueError("tracing needs the extra otel: pip install lungseg[otel]") from None
+        raise ValueError(
+            "LUNGSEG_TRACING: expected the extra otel, it is not installed: "
+            "pip install lungseg[otel]"
+        ) from None
     return start_tracing()
 
 
-def _build(
-    settings: Settings, engine: Engine, key_hashes: tuple[bytes, ...]
-) -> tuple[State, Batcher | None]:
+def _build(settings: Settings, engine: Engine, keys: Keys) -> tuple[State, Batcher | None]:
     metrics = Metrics()
     pin = None if settings.model_version == "latest" else int(settings.model_version)
     registry = Registry(
@@ -166,10 +170,13 @@ def _build(
         workers=Workers(threads=settings.workers or settings.cores, queue_size=settings.queue_size),
         metrics=metrics,
         settings=settings,
-        key_hashes=key_hashes,
+        keys=keys,
         lifecycle=Lifecycle(),
     )
     metrics.watch_models(registry)
+    metrics.watch("api_keys", "API keys known; 0 = everybody may call.", lambda: len(keys))
+    text = "1 while the file of API keys cannot be used, so that older ones count."
+    metrics.watch("api_keys_file_refused", text, lambda: float(bool(keys.problem)))
     metrics.watch("queue_depth", "Requests that wait for a worker.", lambda: state.workers.waiting)
     metrics.watch("busy_workers", "Workers that compute.", lambda: state.workers.running)
     metrics.watch("in_flight", "Requests being answered.", lambda: state.lifecycle.in_flight)
@@ -189,14 +196,16 @@ def _build_batcher(settings: Settings, metrics: Metrics) -> Batcher | None:
     return batcher
 
 
-async def _keep_models(registry: Registry, interval_s: float, done: asyncio.Event) -> None:
-    """Loads the models, then again at each interval and at each SIGHUP; tells when it first did."""
+async def _keep_current(state: State, interval_s: float, done: asyncio.Event) -> None:
+    """Loads models and keys, again at each interval and each SIGHUP; tells when it first did."""
+    registry = state.registry
     told = asyncio.Event()
     # Windows has no such signal, and outside the main thread nobody can listen to one.
     if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, told.set)
     while True:
         told.clear()
+        await asyncio.to_thread(state.keys.reload)
         before = _loaded(registry)
         await asyncio.to_thread(registry.refresh)
         if (now := _loaded(registry)) != before:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
+import os
 import signal
+import socket
 import sys
 import time
 from types import FrameType
+from typing import NoReturn
 
 import uvicorn
 
 from lungseg.app import create_app
-from lungseg.settings import Settings
+from lungseg.settings import Settings, unknown_variables
 from lungseg.web.layers.logs import configure_logging
 
 LOG = logging.getLogger("lungseg.server")
@@ -20,6 +25,19 @@ POLL_S = 0.02
 """How often a draining server looks whether the work is done."""
 SETTLE_S = 0.2
 """How long a request may take to arrive on a connection that was just accepted."""
+
+WRONG_SETTING, NO_ADDRESS = 2, 3
+"""Exit statuses: a setting cannot be used; the address or port cannot be had, or the start failed.
+uvicorn's own is 3 too."""
+_OTHER_PORT = ": take another with LUNGSEG_PORT, --port or make serve PORT="
+_OTHER_HOST = ": LUNGSEG_HOST or --host names an address of this machine, or 0.0.0.0 for all"
+_ADDRESS_TROUBLE = {
+    errno.EADDRINUSE: ("another process uses it", _OTHER_PORT),
+    errno.EACCES: ("ports below 1024 need rights that this process lacks", _OTHER_PORT),
+    errno.EADDRNOTAVAIL: ("this machine has no such address", _OTHER_HOST),
+    errno.EFAULT: ("no such name or address is known", _OTHER_HOST),
+}
+"""Why an address cannot be had, and what to do; EFAULT stands for a name that is not found."""
 
 
 class Server(uvicorn.Server):
@@ -59,12 +77,20 @@ class Server(uvicorn.Server):
 
 
 def serve(settings: Settings) -> None:
-    """Runs the service until a signal ends it."""
+    """Runs the service until a signal ends it.
+
+    Raises:
+        SystemExit: ``WRONG_SETTING`` or ``NO_ADDRESS``, after one line that says which and why.
+    """
     configure_logging(settings.log_format, settings.log_level)
+    for name, nearest in unknown_variables().items():
+        advice = f"; did you mean {nearest}?" if nearest else ""
+        LOG.warning("%s is no setting and changes nothing%s", name, advice)
     try:
         app = create_app(settings)
-    except (ValueError, OSError) as error:
-        sys.exit(f"lungseg: {error}")
+    except ValueError as error:
+        _stop(str(error), WRONG_SETTING)
+    _check_address(settings.host, settings.port)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -77,6 +103,28 @@ def serve(settings: Settings) -> None:
         lifespan="on",
     )
     server = Server(config, settings)
-    server.run()
-    if not server.started:
-        sys.exit(3)
+    with contextlib.suppress(KeyboardInterrupt):  # a person ended it: nothing went wrong
+        server.run()
+        if not server.started:
+            sys.exit(NO_ADDRESS)
+
+
+def _check_address(host: str, port: int) -> None:
+    """Looks whether the address can be had, before anything is loaded for nothing."""
+    try:
+        for family, kind, _, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            with socket.socket(family, kind) as probe:
+                if os.name == "posix":  # as the server will; connections that linger do no harm
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except OSError as error:
+        number = errno.EFAULT if isinstance(error, socket.gaierror) else error.errno
+        reason, advice = _ADDRESS_TROUBLE.get(number or 0, (str(error.strerror), ""))
+        _stop(f"cannot listen on {host} port {port}: {reason}{advice}", NO_ADDRESS)
+
+
+def _stop(sentence: str, status: int) -> NoReturn:
+    sys.stderr.write(f"lungseg: {sentence}\n")
+    sys.exit(status)

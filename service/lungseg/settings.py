@@ -6,25 +6,50 @@ each setting is what ``make docs`` puts into ``docs/settings.md``.
 
 from __future__ import annotations
 
-import hashlib
+import difflib
 import os
+import sys
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from lungseg.packaged import models_folder
 
 MIB = 1024 * 1024
+PREFIX = "LUNGSEG_"
+ENV_FILE = ".env"
+"""In the working folder."""
+OTHERS = ("LUNGSEG_API_KEY", "LUNGSEG_TAG")
+"""Variables with the prefix that are no settings: the client's key, and the composition's tag."""
+PATTERNS = {
+    r"^(latest|[1-9][0-9]{0,8})$": "`latest` or a positive whole number",
+    r"^(/[A-Za-z0-9._~-]+)*$": "a path that begins with `/` and does not end with it",
+}
+"""What the patterns below ask for, in words."""
+KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
+BOUNDS = {"ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "less than {}"}
+
+
+def _log_format() -> Literal["json", "console"]:
+    """Text where a person reads standard error, lines for machines where one collects them."""
+    return "console" if sys.stderr is not None and sys.stderr.isatty() else "json"
 
 
 class Settings(BaseSettings):
     """Everything an operator can set; read once at start and never changed."""
 
     model_config = SettingsConfigDict(
-        env_prefix="LUNGSEG_", env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+        env_prefix=PREFIX,
+        env_file=ENV_FILE,
+        extra="ignore",
+        frozen=True,
+        env_ignore_empty=True,
+        allow_inf_nan=False,
     )
 
     host: str = "127.0.0.1"
@@ -113,14 +138,16 @@ class Settings(BaseSettings):
     """The keys of which every caller must send one, separated by commas, each as it is or as
     `sha256:` and its hash; where no key is set, everybody may call."""
     api_keys_file: Path | None = None
-    """A file of further keys, one a line and in the same two forms; empty lines and lines that
-    begin with # are skipped."""
+    """A file of further keys, one a line and in the same two forms; empty lines are skipped, and so
+    is whatever follows a # at the beginning of a line or behind a blank. The file must hold a key,
+    and it is read again whenever the models folder is looked at."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """The origins of web pages whose scripts may call the service, separated by commas; `*` allows
     all, and none means that only pages of this server may."""
 
-    log_format: Literal["json", "console"] = "json"
-    """Whether the log has JSON lines for machines or short text for a console."""
+    log_format: Literal["json", "console"] = Field(default_factory=_log_format)
+    """Whether the log has JSON lines for machines or short text for people; by default text where
+    standard error is a terminal, else JSON."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The lowest level of which messages are written to the log."""
     tracing: bool = False
@@ -130,9 +157,12 @@ class Settings(BaseSettings):
     @field_validator("providers", "api_keys", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return tuple(item.strip() for item in value.split(",") if item.strip())
-        return value
+        if not isinstance(value, str):
+            return value
+        if not (items := tuple(item.strip() for item in value.split(",") if item.strip())):
+            # Of keys, none would mean that everybody may call.
+            raise ValueError("expected at least one item, received commas and blanks only")
+        return items
 
     @cached_property
     def cores(self) -> int:
@@ -141,24 +171,50 @@ class Settings(BaseSettings):
             return len(os.sched_getaffinity(0))
         return os.cpu_count() or 1
 
-    def key_hashes(self) -> tuple[bytes, ...]:
-        """SHA-256 of each API key, from the environment and the file.
 
-        Raises:
-            OSError: the file cannot be read.
-            ValueError: a ``sha256:`` entry is not followed by 64 hexadecimal digits.
-        """
-        keys = [key.get_secret_value() for key in self.api_keys]
-        if self.api_keys_file is not None:
-            lines = self.api_keys_file.read_text(encoding="utf-8").splitlines()
-            keys += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-        return tuple(_hash(key) for key in keys)
+def expectation(name: str) -> str:
+    """What may be set, in words: the kind or the choices, and the range."""
+    field = Settings.model_fields[name]
+    for item in field.metadata:
+        if pattern := getattr(item, "pattern", None):
+            return PATTERNS[pattern]
+    if choices := get_args(field.annotation):
+        return " or ".join(map(str, choices))
+    limits = [
+        text.format(f"{getattr(item, bound):g}")
+        for item in field.metadata
+        for bound, text in BOUNDS.items()
+        if getattr(item, bound, None) is not None
+    ]
+    kind = next((text for kind, text in KINDS.items() if field.annotation is kind), "text")
+    return f"{kind}, {' and '.join(limits)}" if limits else kind
 
 
-def _hash(key: str) -> bytes:
-    if not key.startswith("sha256:"):
-        return hashlib.sha256(key.encode()).digest()
-    digest = bytes.fromhex(key.removeprefix("sha256:"))
-    if len(digest) != hashlib.sha256().digest_size:
-        raise ValueError("expected 64 hexadecimal digits after sha256: in an API key")
-    return digest
+def unknown_variables() -> dict[str, str]:
+    """Variables with the prefix that nothing reads, and the nearest name that something does.
+
+    Raises:
+        ValueError: the file ``.env`` is no text.
+    """
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | set(OTHERS)
+    unknown = sorted(name for name, _ in _given() if name not in known)
+    return {name: next(iter(difflib.get_close_matches(name, known)), "") for name in unknown}
+
+
+def empty_key_variables() -> list[str]:
+    """The sources of keys that are named without a value: nobody means to let everybody call."""
+    sources = (f"{PREFIX}API_KEYS", f"{PREFIX}API_KEYS_FILE")
+    given = dict(_given())
+    return [name for name in sources if name in given and not given[name]]
+
+
+def _given() -> Iterator[tuple[str, str]]:
+    """Name and value of all variables with the prefix; of equal names the one that counts last."""
+    try:
+        lines = dotenv_values(ENV_FILE) if Path(ENV_FILE).is_file() else {}
+    except UnicodeDecodeError:
+        raise ValueError("expected text in the file .env, received other bytes") from None
+    for source in (lines, os.environ):
+        for name, value in source.items():
+            if name.upper().startswith(PREFIX):
+                yield name.upper(), value or ""

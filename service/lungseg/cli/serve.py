@@ -43,7 +43,12 @@ def _serve(options: argparse.Namespace) -> int:
 def _openapi(_options: argparse.Namespace) -> int:
     from lungseg.app import create_app
 
-    print(json.dumps(create_app(_settings({})).openapi(), indent=2, sort_keys=True))
+    settings = _settings({})
+    try:
+        app = create_app(settings)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    print(json.dumps(app.openapi(), indent=2, sort_keys=True))
     return OK
 
 
@@ -54,10 +59,21 @@ def _sample(_options: argparse.Namespace) -> int:
 
 
 def _settings(given: dict[str, Any]) -> Settings:
-    from lungseg.settings import Settings
+    """The settings of this process; what is wrong with them is said under the variables' names."""
+    from lungseg.settings import PREFIX, Settings, empty_key_variables, expectation
 
     try:
+        if empty := empty_key_variables():
+            raise UsageError(f"{empty[0]}: expected at least one key, received an empty value")
         return Settings(**given)
     except ValidationError as error:
-        wrong = [f"LUNGSEG_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
-        raise UsageError("\nlungseg: ".join(wrong)) from None
+        sentences: list[str] = []
+        for item in error.errors():
+            name = str(item["loc"][0])
+            # No value is quoted: it may be a key that stands in the wrong variable.
+            reason = f"expected {expectation(name)}, received another value".replace("`", "")
+            said = item.get("ctx", {}).get("error", reason)
+            sentences.append(f"{PREFIX}{name.upper()}: {said}")
+        raise UsageError("\nlungseg: ".join(sentences)) from None
+    except ValueError as error:
+        raise UsageError(str(error)) from None

@@ -14,6 +14,7 @@ from lungseg.inference.workers import Workers
 from lungseg.pipeline import Pipeline
 from lungseg.settings import Settings
 from lungseg.web.errors import Draining
+from lungseg.web.keys import Keys
 from lungseg.web.layers.metrics import Metrics
 from lungseg.web.surface import Surface
 
@@ -40,7 +41,7 @@ class State:
     """Built once in the lifespan of the application.
 
     Attributes:
-        key_hashes: SHA-256 of the API keys; none = everybody may call.
+        keys: the API keys that are known now; none = everybody may call.
     """
 
     registry: Registry
@@ -48,7 +49,7 @@ class State:
     workers: Workers
     metrics: Metrics
     settings: Settings
-    key_hashes: tuple[bytes, ...]
+    keys: Keys
     lifecycle: Lifecycle
 
     @property
@@ -63,12 +64,16 @@ class State:
 
 @dataclass(slots=True, kw_only=True)
 class Exchange:
-    """One request and what is learnt of it on its way, for the log and the metrics."""
+    """One request and what is learnt of it on its way, for the log and the metrics.
+
+    ``key_id`` tells whose key it carries, where keys are asked for.
+    """
 
     request_id: str
     surface: Surface
     deadline: Deadline
     trace_id: str = ""
+    key_id: str = ""
     model: str = ""
     version: str = ""
     code: str = "ok"

@@ -125,6 +125,8 @@ def _record(state: State, exchange: Exchange, route: str, method: str) -> None:
         "bytes_in": exchange.bytes_in,
         "bytes_out": exchange.bytes_out,
     }
+    if exchange.key_id:
+        fields["key"] = exchange.key_id
     if exchange.trace_id:
         fields["trace_id"] = exchange.trace_id
     if exchange.model:
