@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
@@ -73,7 +73,7 @@ def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> 
     owners = Surfaces(members=surfaces, root_path=settings.root_path)
 
     def lifespan(_app: FastAPI) -> AbstractAsyncContextManager[dict[str, State]]:
-        return _running(settings, engine, keys, spans)
+        return _running(settings, engine, keys, spans, owners.labels)
 
     # Hospital networks reach no CDN: the page's scripts come from this server.
     app = FastAPIOffline(
@@ -118,9 +118,14 @@ def _layers(settings: Settings, surfaces: Surfaces) -> list[Middleware]:
 
 @contextlib.asynccontextmanager
 async def _running(
-    settings: Settings, engine: Engine, keys: Keys, spans: TracerProvider | None
+    settings: Settings,
+    engine: Engine,
+    keys: Keys,
+    spans: TracerProvider | None,
+    routes: Iterable[str],
 ) -> AsyncGenerator[dict[str, State]]:
     state, batcher = _build(settings, engine, keys)
+    state.metrics.expect(routes)
     loaded = asyncio.Event()
     keeper = asyncio.create_task(_keep_current(state, settings.reload_interval_s, loaded))
     try:

@@ -110,3 +110,5 @@ _MESSAGES = {
     "low_confidence": "the network was unsure about much of this slice",
     "intensity_out_of_range": "the median intensity of the lung found is not that of lung",
 }
+CODES = tuple(_MESSAGES)
+"""Every code that a flag may have."""

@@ -152,6 +152,7 @@ class Batch:
         outcome = self.state.pipeline.segment(member.read(), self.model, self.query, watch)
         described = describe(outcome, self.exchange.request_id, watch)
         png = FORMS["png"].encode(outcome) if self.query.format == "zip" else b""
+        self.state.metrics.count_mask(outcome.report.quality.flags)
         return Done(document={"filename": member.filename, **described}, png=png)
 
 

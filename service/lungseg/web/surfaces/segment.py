@@ -70,7 +70,9 @@ async def segment_slice(request: Request, query: Annotated[SliceQuery, Query()])
     def work(body: bytes) -> Response:
         content = single_file(body, headers.get("content-type", ""))
         outcome = state.pipeline.segment(content, model, query, exchange.watch)
-        return respond(outcome, form, exchange)
+        response = respond(outcome, form, exchange)
+        state.metrics.count_mask(outcome.report.quality.flags)
+        return response
 
     return await compute(request, work)
 
