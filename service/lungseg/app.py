@@ -9,6 +9,8 @@ import signal
 import threading
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
@@ -19,9 +21,10 @@ from starlette.middleware.cors import CORSMiddleware
 import lungseg
 from lungseg.inference.batcher import Batcher
 from lungseg.inference.model import Model
-from lungseg.inference.registry import Policy, Registry
+from lungseg.inference.registry import Policy, Registry, Version
 from lungseg.inference.runner import Runner
 from lungseg.inference.session import Engine, ProviderMissing
+from lungseg.inference.trouble import trouble
 from lungseg.inference.workers import Workers
 from lungseg.pipeline import Pipeline
 from lungseg.settings import Settings
@@ -162,7 +165,7 @@ def _build(settings: Settings, engine: Engine, keys: Keys) -> tuple[State, Batch
         root=settings.models_dir,
         policy=Policy(model=settings.model, pin=pin, keep=settings.loaded_versions),
         open_bundle=lambda folder: Model.load(folder, engine),
-        on_failure=lambda name, number: metrics.load_failures.labels(name, number).inc(),
+        on_failure=partial(_tell_of_refusal, metrics, settings.models_dir),
     )
     batcher = _build_batcher(settings, metrics)
     state = State(
@@ -203,7 +206,7 @@ def _build_batcher(settings: Settings, metrics: Metrics) -> Batcher | None:
 
 async def _keep_current(state: State, interval_s: float, done: asyncio.Event) -> None:
     """Loads models and keys, again at each interval and each SIGHUP; tells when it first did."""
-    registry = state.registry
+    registry, trouble_told = state.registry, ""
     told = asyncio.Event()
     # Windows has no such signal, and outside the main thread nobody can listen to one.
     if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
@@ -215,9 +218,19 @@ async def _keep_current(state: State, interval_s: float, done: asyncio.Event) ->
         await asyncio.to_thread(registry.refresh)
         if (now := _loaded(registry)) != before:
             LOG.info("models", extra={"fields": {"loaded": now}})
+        if (found := trouble(registry)) and found != trouble_told:
+            LOG.warning("%s", found)
+        trouble_told = found
         done.set()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(told.wait(), interval_s or None)
+
+
+def _tell_of_refusal(metrics: Metrics, root: Path, name: str, version: Version) -> None:
+    """Counts a refused bundle, and says in the log alone where it lies."""
+    metrics.load_failures.labels(name, version.number).inc()
+    folder = root.absolute() / name / str(version.number)
+    LOG.warning("model refused", extra={"fields": {"folder": folder, "reason": version.reason}})
 
 
 def _loaded(registry: Registry) -> list[str]:

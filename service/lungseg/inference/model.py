@@ -74,8 +74,12 @@ def read_contract(folder: Path) -> Contract:
     except ValidationError as error:
         places = sorted({".".join(map(str, item["loc"])) or "root" for item in error.errors()})
         raise BundleError(f"contract.json is invalid at {', '.join(places)}") from None
-    if (contract.name, contract.version) != (folder.parent.name, folder.name):
-        raise BundleError("contract.json names another model or version than its folder")
+    said, found = f"{contract.name}/{contract.version}", f"{folder.parent.name}/{folder.name}"
+    if said != found:
+        raise BundleError(
+            f"contract.json names another model or version than its folder: it says {said}, and "
+            f"the folder is {found}; whoever renames it changes name and version in contract.json"
+        )
     return contract
 
 

@@ -78,8 +78,8 @@ class Registry:
     policy: Policy
     open_bundle: Callable[[Path], Model]
     """How a bundle becomes a model; raises ``BundleError`` or ``ProviderMissing``."""
-    on_failure: Callable[[str, str], None] = lambda _name, _version: None
-    """Hears name and version of each bundle that is refused."""
+    on_failure: Callable[[str, Version], None] = lambda _name, _version: None
+    """Hears the model's name and the version of each bundle that is refused, with the reason."""
     _families: Mapping[str, Family] = field(default_factory=dict[str, Family])
     _writing: threading.Lock = field(default_factory=threading.Lock)
 
@@ -201,8 +201,11 @@ class Registry:
         try:
             model = self.open_bundle(self.root / name / str(number))
         except (BundleError, ProviderMissing) as error:
-            self.on_failure(name, str(number))
-            return Version(number=number, fingerprint=fingerprint, reason=str(error), refused=True)
+            refused = Version(
+                number=number, fingerprint=fingerprint, reason=str(error), refused=True
+            )
+            self.on_failure(name, refused)
+            return refused
         return Version(number=number, fingerprint=fingerprint, model=model, state="READY")
 
     def _kept(self, name: str, opened: Version) -> Version:

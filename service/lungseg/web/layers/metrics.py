@@ -97,7 +97,14 @@ class _ModelCollector:
             "1 for each version whose folder was refused, else 0.",
             labels=("name", "version"),
         )
+        pinned = GaugeMetricFamily(
+            "lungseg_model_pinned",
+            "1 for each version that serves by the settings or a roll-back, not as the newest.",
+            labels=("name", "version"),
+        )
         for name, family in self._registry.families().items():
+            if family.pin is not None:
+                pinned.add_metric((name, str(family.pin)), 1)
             for version in family.versions.values():
                 number = str(version.number)
                 if version.model is not None:
@@ -107,3 +114,4 @@ class _ModelCollector:
                 refused.add_metric((name, number), int(version.refused))
         yield info
         yield refused
+        yield pinned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from lungseg.web.state import Exchange, State, exchange_of, state_of
 from lungseg.web.surface import Surface
 from lungseg.web.surfaces.v2 import codec
 
+LOG = logging.getLogger("lungseg.models")
 PLATFORM = "onnx_onnxv1"
 _ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
 _STATUSES = {
@@ -148,6 +150,12 @@ async def load(request: Request, model: str) -> JSONResponse:
         loaded = await asyncio.to_thread(registry.load, model, version)
     except BundleError as error:
         raise InvalidParameter(f"the bundle is refused: {error}") from None
+    level, message = (
+        (logging.INFO, "model loaded by request")
+        if version is None
+        else (logging.WARNING, "model held at one version by request")
+    )
+    _tell(request, level, message, f"{model}/{loaded.contract.version}")
     return JSONResponse({"name": model, "version": loaded.contract.version, "load": True})
 
 
@@ -157,7 +165,14 @@ async def unload(request: Request, model: str) -> JSONResponse:
     _may_control(request)
     await read_body(request)
     await asyncio.to_thread(state_of(request.scope).registry.unload, model)
+    _tell(request, logging.WARNING, "model unloaded by request", model)
     return JSONResponse({"name": model, "unload": True})
+
+
+def _tell(request: Request, level: int, message: str, model: str) -> None:
+    """Says in the log that a request changed what answers; its access line says whose it was."""
+    fields = {"model": model, "request_id": exchange_of(request.scope).request_id}
+    LOG.log(level, message, extra={"fields": fields})
 
 
 def _may_control(request: Request) -> None:
