@@ -17,6 +17,7 @@ from httpx import TransportError
 import lungseg
 from lungseg.core.measures import Region, Statistics
 from lungseg.core.types import Confidence
+from lungseg.inference.session import PACKAGES
 from lungseg.web.surfaces import segment
 from tests.documents.test_pages import ROOT, named, table, text_of
 from training.synthetic.phantom import Phantom, dicom_bytes
@@ -117,3 +118,10 @@ def test_dicom_ignores_what_its_header_says(phantom: Phantom) -> None:
     told = segmenter.segment(content, unit="hu", window_hu=(-700, 300), spacing_mm=(2, 3))
     assert told.statistics == segmenter.segment(content).statistics
     assert told.image["spacing_mm"] is not None
+
+
+def test_the_packages_of_providers_are_those_that_a_refusal_names() -> None:
+    """Provider by provider, package by package."""
+    rows = table("docs/gpu.md", "What to install")
+    shown = {name: package.strip("`") for names, package in rows for name in named([names])}
+    assert shown == PACKAGES

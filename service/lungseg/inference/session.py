@@ -118,7 +118,10 @@ class Session:
         started = session.get_providers()
         absent = [name for name in engine.providers if name not in started]
         if absent:
-            raise ProviderMissing(f"expected {', '.join(absent)} to start, it did not")
+            raise ProviderMissing(
+                f"expected {', '.join(absent)} to start, it did not: its libraries, its device or "
+                "room on it are missing (docs/gpu.md)"
+            )
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
             raise BundleError(
