@@ -8,7 +8,8 @@ from lungseg.core.errors import InvalidParameter, MalformedRequest, UnsupportedM
 from lungseg.core.types import Scan, Unit
 from lungseg.formats.dicom import read_dicom
 from lungseg.formats.image import PICTURE_FORMATS, read_npy, read_picture
-from lungseg.formats.sniff import DICOM, NPY, sniff
+from lungseg.formats.sniff import DICOM, NPY, TIFF, sniff
+from lungseg.formats.tiff import read_tiff
 
 MAX_PIXELS = 4096 * 4096
 """Rows × columns of the largest slice that is accepted unless somebody says otherwise."""
@@ -57,6 +58,8 @@ def read_scan(
         scan = read_dicom(content, max_pixels, allow_non_ct=allow_non_ct)
     elif media_type == NPY:
         scan = read_npy(content, max_pixels)
+    elif media_type == TIFF:
+        scan = read_tiff(content, max_pixels, as_stored=unit == "HU")
     else:
         scan = read_picture(content, PICTURE_FORMATS[media_type], max_pixels)
     if scan.spacing_mm is None and spacing_mm is not None:
