@@ -13,7 +13,7 @@ import uvicorn
 
 from lungseg.app import create_app
 from lungseg.settings import Settings
-from lungseg.web.layers.logs import configure_logging
+from lungseg.web.layers.logs import configure_logging, keep_standard_error
 
 LOG = logging.getLogger("lungseg.server")
 POLL_S = 0.02
@@ -60,6 +60,7 @@ class Server(uvicorn.Server):
 
 def serve(settings: Settings) -> None:
     """Runs the service until a signal ends it."""
+    keep_standard_error()
     configure_logging(settings.log_format, settings.log_level)
     try:
         app = create_app(settings)
