@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 DICOM, NPY, TIFF = "application/dicom", "application/x-npy", "image/tiff"
+PICTURES = ("image/png", "image/jpeg", TIFF, "image/bmp")
 ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")
 _SIGNATURES = {
     "image/png": (b"\x89PNG\r\n\x1a\n",),
