@@ -18,7 +18,7 @@ import uvicorn
 
 from lungseg.app import create_app
 from lungseg.settings import Settings, unknown_variables
-from lungseg.web.layers.logs import configure_logging
+from lungseg.web.layers.logs import configure_logging, keep_standard_error
 
 LOG = logging.getLogger("lungseg.server")
 POLL_S = 0.02
@@ -82,6 +82,7 @@ def serve(settings: Settings) -> None:
     Raises:
         SystemExit: ``WRONG_SETTING`` or ``NO_ADDRESS``, after one line that says which and why.
     """
+    keep_standard_error()
     configure_logging(settings.log_format, settings.log_level)
     for name, nearest in unknown_variables().items():
         advice = f"; did you mean {nearest}?" if nearest else ""

@@ -258,3 +258,31 @@ def test_non_axial_begins_beyond_the_gantrys_tilt(
     tilted = replace(AXIAL, column_direction=(0.0, float(np.cos(angle)), float(np.sin(angle))))
     found = codes(report(scan_of(chest.hu, orientation=tilted), chest.lungs))
     assert ("non_axial" in found) is flagged
+
+
+def _as_png(chest: Phantom, low: float, high: float, white: int) -> np.ndarray:
+    """What a picture says whose levels were drawn with one window and declared with another."""
+    drawn = np.rint(np.clip((chest.hu + 1350) / 1500, 0, 1) * white)
+    return low + drawn * (high - low) / (255 if white == 255 else 65535)
+
+
+@pytest.mark.parametrize(
+    ("window", "white", "flagged"),
+    [
+        ((-1350, 150), 255, False),
+        ((-1000, 400), 255, False),
+        ((-1350, 150), 4095, True),
+        ((0, 255), 255, True),
+        ((-10, 10), 255, True),
+        ((-1350, 15000), 255, True),
+        ((-30000, -1000), 255, True),
+    ],
+)
+@pytest.mark.parametrize("found", [False, True])
+def test_a_window_that_no_chest_has_is_flagged_with_and_without_a_mask(
+    chest: Phantom, window: tuple[float, float], white: int, flagged: bool, found: bool
+) -> None:
+    """12 bits in 16 among them; the mask that such HU give is often empty."""
+    scan = scan_of(_as_png(chest, *window, white), media_type="image/png")
+    lung = chest.lungs if found and not flagged else np.zeros_like(chest.lungs)
+    assert ("intensity_out_of_range" in codes(report(scan, lung))) is flagged

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import numpy as np
 import psutil
 import pytest
 
+from tests.formats.tiffs import tiff
 from tests.serving import PATIENCE_S, wait_until
 from tests.standin import write_bundle
 
@@ -258,3 +260,27 @@ def test_the_access_log_is_one_json_line_a_request_without_names(
     assert (second["status"], second["code"]) == (415, "unsupported_media_type")
     assert (third["status"], third["route"]) == (404, "unrouted")
     assert "Doe" not in "".join(LOGS[service.popen.pid])
+
+
+def test_what_c_libraries_print_is_not_in_the_log(models: Path) -> None:
+    """libtiff and libjpeg write plain text to standard error, several threads at a time."""
+    import json
+    from concurrent.futures import ThreadPoolExecutor
+
+    from pydicom.data import get_testdata_file
+
+    damaged = bytearray(tiff(np.zeros((40, 40), np.uint8), compression="lzw"))
+    damaged[20:900] = b"\xff" * 880
+    twelve_bits = Path(str(get_testdata_file("JPEG-lossy.dcm", download=False))).read_bytes()
+    with process(models) as service:
+
+        def post(content: bytes) -> int:
+            return service.client.post("/segment?allow_non_ct=true", content=content).status_code
+
+        with ThreadPoolExecutor(4) as pool:
+            statuses = list(pool.map(post, [bytes(damaged), twelve_bits] * 6))
+        service.signal(signal.SIGTERM)
+        assert service.exit_status() == 0
+    assert set(statuses) == {200, 422}
+    lines = [json.loads(line) for line in LOGS[service.popen.pid]]
+    assert sum(line["logger"] == "lungseg.access" for line in lines) == 12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import struct
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.serving import Running, running
 from tests.standin import expected, write_bundle
+from training.synthetic.phantom import Phantom
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:tritonclient"),
@@ -107,6 +109,29 @@ def test_tritons_client_sends_encoded_images(
     mask = client_v2.infer("standin", [made]).as_numpy("mask")
     assert mask.shape == (2, 256, 256, 1)
     assert 0.05 < (mask > 0.5).mean() < 0.95
+
+
+def test_parameters_say_how_encoded_images_are_read(
+    client_v2: triton.InferenceServerClient, service: Running, phantom: Phantom, dicom: bytes
+) -> None:
+    """An array declared HU looks to the network as the DICOM slice of the same HU does."""
+    stream = io.BytesIO()
+    np.save(stream, phantom.hu.astype(np.int16))
+    spacing = ",".join(map(str, phantom.spacing_mm))
+    declared = {"unit": "hu", "spacing_mm": spacing}
+    masks = []
+    for content, parameters in ((dicom, {}), (stream.getvalue(), declared)):
+        made = triton.InferInput("image", [1], "BYTES")
+        made.set_data_from_numpy(np.array([content], dtype=np.object_))
+        answer = client_v2.infer("standin", [made], parameters=parameters)
+        masks.append(answer.as_numpy("mask"))
+    assert np.array_equal(*masks)
+    for images, wrong in (
+        (made, {"unit": "kelvin"}),
+        (tensor(triton, np.zeros((1, 256, 256, 1), np.float32)), {"unit": "hu"}),
+    ):
+        with pytest.raises(InferenceServerException, match="unit"):
+            client_v2.infer("standin", [images], parameters=wrong)
 
 
 def test_tritons_client_is_told_what_is_wrong(

@@ -70,7 +70,8 @@ def _border(cells: NDArray[np.float32]) -> float:
     border = (low + high) / 2
     if low == high:
         return border
-    clipped = np.clip(cells, low, high)
+    # float64: between any two float32 lies a border that leaves some on each side.
+    clipped = np.clip(cells.astype(np.float64), low, high)
     for _ in range(ROUNDS):
         border = float(clipped[clipped <= border].mean() + clipped[clipped > border].mean()) / 2
     return border

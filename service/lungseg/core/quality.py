@@ -24,6 +24,12 @@ MAX_UNCERTAIN_FRACTION = 0.25
 """Uncertain pixels line every border; more of them than this is no border."""
 MEDIAN_RANGE_HU = (-980.0, -400.0)
 """Median of lung tissue: above is no aerated lung, below is air."""
+SOLID_HU = -300.0
+"""Between aerated lung and fat."""
+LEAST_SHARE = 0.01
+"""Of a chest slice, what air and body take at least."""
+BODY_RANGE_HU = (-250.0, 500.0)
+"""Median of all that is solid, between fat with the darkest windows and white pages."""
 MAX_TILT_DEGREES = 30.0
 """Largest angle to the axial plane; CT gantries tilt up to this."""
 
@@ -59,9 +65,10 @@ def find_flags(
             "touches_border": _touches_border(mask),
             "area_out_of_range": _area_is_odd(statistics),
             "low_confidence": _is_unsure(confidence),
-            "intensity_out_of_range": scan.unit == "HU"
-            and _is_outside(statistics.intensity.median, MEDIAN_RANGE_HU),
         }
+    raised["intensity_out_of_range"] = scan.unit == "HU" and (
+        _is_outside(statistics.intensity.median, MEDIAN_RANGE_HU) or _is_miscalibrated(scan)
+    )
     return tuple(Flag(code=code, message=_MESSAGES[code]) for code in raised if raised[code])
 
 
@@ -94,6 +101,17 @@ def _is_unsure(confidence: Confidence) -> bool:
     return mean < MIN_MEAN_PROBABILITY or uncertain > MAX_UNCERTAIN_FRACTION
 
 
+def _is_miscalibrated(scan: Scan) -> bool:
+    """Whether HU that a caller declared, not a header, leave a slice without air or body."""
+    if scan.media_type == "application/dicom":
+        return False
+    solid = scan.values[scan.values > SOLID_HU]
+    air_share = 1 - solid.size / scan.values.size
+    if not LEAST_SHARE <= air_share <= 1 - LEAST_SHARE:
+        return True
+    return _is_outside(float(np.median(solid)), BODY_RANGE_HU)
+
+
 def _is_outside(value: float | None, limits: tuple[float, float]) -> bool:
     return value is not None and not limits[0] <= value <= limits[1]
 
@@ -108,7 +126,7 @@ _MESSAGES = {
     "touches_border": "the lung found touches the border of the picture: it may be cut off",
     "area_out_of_range": "the lung found is smaller or larger than lungs in a slice are",
     "low_confidence": "the network was unsure about much of this slice",
-    "intensity_out_of_range": "the median intensity of the lung found is not that of lung",
+    "intensity_out_of_range": "the intensities of the slice, or of the lung found, are not in HU",
 }
 CODES = tuple(_MESSAGES)
 """Every code that a flag may have."""

@@ -16,6 +16,7 @@ from lungseg.core.errors import (
     UndecodableImage,
     UnsupportedMediaType,
 )
+from lungseg.formats.sniff import is_zip
 
 MAX_RATIO = 200
 """Unpacked to packed bytes of a member; slices reach 20, bombs a thousand and more."""
@@ -23,7 +24,6 @@ MIN_RATIO_BYTES = 1 << 20
 """Members that unpack to less may be as dense as they like."""
 MAX_ENTRIES_PER_ITEM = 16
 """Folders and hidden files are no slices, but each entry of the directory costs time and memory."""
-ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")
 _ENTRY_SIGNATURE = b"PK\x01\x02"
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
@@ -47,11 +47,6 @@ class ArchiveLimits:
     max_items: int
     max_item_bytes: int
     max_total_bytes: int
-
-
-def is_zip(content: bytes) -> bool:
-    """Whether the content is a zip archive."""
-    return content.startswith(ZIP_SIGNATURES)
 
 
 def open_archive(content: bytes, limits: ArchiveLimits) -> list[Member]:

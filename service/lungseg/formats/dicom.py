@@ -29,14 +29,21 @@ CT_STORAGE_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT Image Storage
     "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image Storage
 )
+STANDARD_CLASSES = "1.2.840.10008."
+"""What the standard's own classes begin with; others are manufacturers'."""
 SECONDARY_CAPTURE_CLASS = "1.2.840.10008.5.1.4.1.1.7"
 """Secondary Capture, and as a prefix its multi-frame kin."""
 OTHER_MODALITIES = ("CR", "DX", "MG", "MR", "NM", "OT", "PT", "RF", "RTDOSE", "SC", "US", "XA")
 """Those an error may name: anything else in that attribute could be any text."""
 UNIT_TOLERANCE = 1e-2
 """How far direction cosines may be from unit length and from a right angle."""
-PLAUSIBLE_AIR_HU = (-1100.0, -300.0)
-"""Where the first percentile of a chest CT slice lies: the air around and in the patient."""
+BODY_HU = (-1100.0, 300.0)
+"""Air, lung, fat and soft tissue: nearly all of a CT slice, and little of one that is inverted."""
+TURNING_GAIN = 0.2
+"""By how much more of a slice must be in ``BODY_HU`` before stored values count as inverted: bone
+becomes soft tissue by inverting, but is never a fifth of a slice."""
+LEAST_SHARE_OF_BODY = 0.3
+"""With less of it in ``BODY_HU`` a slice is in no HU at all."""
 PLAUSIBLE_SPACING_MM = (0.01, 20.0)
 """Pixel spacings beyond are mistakes of the header."""
 HU_RESCALE_TYPES = ("HU", "HU_MOD", "US")
@@ -51,18 +58,6 @@ _ATTRIBUTES = [
     *("RescaleIntercept", "RescaleSlope", "RescaleType", "ModalityLUTSequence"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 ]
-
-
-def looks_like_dicom(content: bytes) -> bool:
-    """Whether the content is a DICOM Part 10 file, or one that lost its preamble."""
-    if content[128:132] == b"DICM":
-        return True
-    # Without preamble: a data element of group 0002 or 0008, little endian, at the start.
-    if content[:2] not in (b"\x02\x00", b"\x08\x00") or len(content) < 132:
-        return False
-    return content[4:6] in (b"UL", b"CS", b"UI") or (
-        content[2:4] in (b"\x00\x00", b"\x05\x00", b"\x08\x00") and content[5:8] == b"\0\0\0"
-    )
 
 
 def read_dicom(content: bytes, max_pixels: int, *, allow_non_ct: bool) -> Scan:
@@ -116,24 +111,28 @@ def parse(content: bytes, attributes: list[str] | None = None) -> FileDataset:
 
 def _check_kind(dataset: FileDataset, *, allow_non_ct: bool) -> tuple[str, ...]:
     """Refuses what is no single CT slice; returns the notes for what is let through."""
+    modality = str(dataset.get("Modality") or "").strip().upper()
+    reason = _not_ct_because(dataset, modality)
     if "Rows" not in dataset or "PixelData" not in dataset:
-        raise NotCT("expected a CT image, received a DICOM object without pixels")
+        if reason and "Rows" not in dataset:
+            raise NotCT("expected a CT image, received a DICOM object without pixels")
+        raise UndecodableImage("expected an image with its pixels, received one that is cut off")
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames != 1:
         raise MultiFrame(
             f"expected one frame, received {frames}: this endpoint takes single slices, "
             "volumes will have an endpoint of their own"
         )
-    modality = str(dataset.get("Modality") or "").strip().upper()
-    reason = _not_ct_because(dataset, modality)
     if reason and not allow_non_ct:
         raise NotCT(f"expected a CT slice, received {reason}")
     return ("not_ct",) if reason or not modality else ()
 
 
 def _not_ct_because(dataset: FileDataset, modality: str) -> str | None:
-    sop_class = str(dataset.get("SOPClassUID") or "")
-    image_type = {str(value).strip().upper() for value in _sequence(dataset.get("ImageType"))}
+    sop_class = _sop_class(dataset)
+    frame_type = functional(dataset, "CTImageFrameTypeSequence", "FrameType")
+    image_type = (*_sequence(dataset.get("ImageType")), *_sequence(frame_type))
+    image_type = {str(value).strip().upper() for value in image_type}
     if "LOCALIZER" in image_type:
         return "a localizer"
     if sop_class.startswith(SECONDARY_CAPTURE_CLASS) or "SCREEN SAVE" in image_type:
@@ -142,7 +141,15 @@ def _not_ct_because(dataset: FileDataset, modality: str) -> str | None:
         return f"Modality {modality if modality in OTHER_MODALITIES else 'of another kind'}"
     if not modality and sop_class not in CT_STORAGE_CLASSES:
         return "no Modality and no CT image storage class"
+    if sop_class.startswith(STANDARD_CLASSES) and sop_class not in CT_STORAGE_CLASSES:
+        return "Modality CT in a storage class of another kind"
     return None
+
+
+def _sop_class(dataset: FileDataset) -> str:
+    """The object's class; a file that is cut off may say it in its meta header alone."""
+    meta = dataset.file_meta
+    return str(dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "")
 
 
 def _intensities(
@@ -153,12 +160,15 @@ def _intensities(
     stored = used_bits(plane, layout)
     values, calibrated = _rescaled(dataset, stored)
     inverted = str(dataset.get("PhotometricInterpretation")).strip() == "MONOCHROME1"
-    if inverted and not (calibrated and _has_air(values, padding)):
+    if inverted:
         # By the standard HU are HU however they are shown; but files exist whose stored
-        # values were inverted with the display. Air in the right place tells them apart.
+        # values were inverted with the display. What the body is made of tells them apart.
         extremes = -1 if layout.signed else (1 << layout.bits_stored) - 1
-        values, calibrated = _rescaled(dataset, extremes - stored.astype(np.int64))
-        calibrated = calibrated and _has_air(values, padding)
+        turned, _ = _rescaled(dataset, extremes - stored.astype(np.int64))
+        share = _share_of_body(values, padding) if calibrated else 0.0
+        gain = _share_of_body(turned, padding) - share
+        if gain > TURNING_GAIN or share < LEAST_SHARE_OF_BODY:
+            values, calibrated = turned, calibrated and share + gain >= LEAST_SHARE_OF_BODY
     if padding is not None:
         kept = values[~padding]
         darkest = float(kept.min()) if kept.size else 0.0
@@ -170,9 +180,9 @@ def _rescaled(dataset: FileDataset, stored: NDArray[np.integer]) -> tuple[FloatA
     """Values after the modality transformation, and whether the header says they are HU."""
     table = dataset.get("ModalityLUTSequence")
     if table:
-        kind = str(table[0].get("ModalityLUTType") or "")
+        kind = str(table[0].get("ModalityLUTType") or "").strip().upper()
         looked_up = np.asarray(apply_modality_lut(stored, dataset))
-        return looked_up.astype(np.float32), kind.strip().upper() == "HU"
+        return looked_up.astype(np.float32), _is_of_ct(dataset) and kind == "HU"
     macro = "PixelValueTransformationSequence"
     slope = _floats(dataset, macro, "RescaleSlope", 1)
     intercept = _floats(dataset, macro, "RescaleIntercept", 1)
@@ -182,14 +192,28 @@ def _rescaled(dataset: FileDataset, stored: NDArray[np.integer]) -> tuple[FloatA
     values *= np.float32(slope[0])
     values += np.float32(intercept[0])
     kind = functional(dataset, macro, "RescaleType")
-    modality = str(dataset.get("Modality") or "CT").strip().upper()
-    return values, modality == "CT" and str(kind or "HU").strip().upper() in HU_RESCALE_TYPES
+    return values, _is_of_ct(dataset) and str(kind or "HU").strip().upper() in HU_RESCALE_TYPES
 
 
-def _has_air(values: FloatArray, padding: NDArray[np.bool_] | None) -> bool:
-    seen = values if padding is None else values[~padding]
-    low, high = PLAUSIBLE_AIR_HU
-    return seen.size > 0 and low <= float(np.percentile(seen, 1)) <= high
+def _is_of_ct(dataset: FileDataset) -> bool:
+    """Whether neither Modality nor storage class speaks against HU, and one speaks for them."""
+    modality, sop_class = str(dataset.get("Modality") or "").strip().upper(), _sop_class(dataset)
+    if sop_class in CT_STORAGE_CLASSES:
+        return modality in ("CT", "")
+    captured = sop_class.startswith(SECONDARY_CAPTURE_CLASS)
+    return modality == "CT" and (captured or not sop_class.startswith(STANDARD_CLASSES))
+
+
+def _share_of_body(values: FloatArray, padding: NDArray[np.bool_] | None) -> float:
+    """How much of a slice has HU of air and soft tissue.
+
+    Padding is mostly outside, marked or not, and counts little either way.
+    """
+    low, high = BODY_HU
+    inside = (values >= low) & (values <= high)
+    if padding is not None:
+        inside &= ~padding
+    return float(inside.mean())
 
 
 def _padding(

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from lungseg.core.errors import InvalidParameter, MalformedRequest, UnsupportedMediaType
 from lungseg.core.types import Scan, Unit
-from lungseg.formats.dicom import looks_like_dicom, read_dicom
+from lungseg.formats.dicom import read_dicom
 from lungseg.formats.image import PICTURE_FORMATS, read_npy, read_picture
+from lungseg.formats.sniff import DICOM, NPY, TIFF, sniff
+from lungseg.formats.tiff import read_tiff
 
-DICOM, NPY = "application/dicom", "application/x-npy"
 MAX_PIXELS = 4096 * 4096
 """Rows × columns of the largest slice that is accepted unless somebody says otherwise."""
 
@@ -57,6 +58,8 @@ def read_scan(
         scan = read_dicom(content, max_pixels, allow_non_ct=allow_non_ct)
     elif media_type == NPY:
         scan = read_npy(content, max_pixels)
+    elif media_type == TIFF:
+        scan = read_tiff(content, max_pixels, as_stored=unit == "HU")
     else:
         scan = read_picture(content, PICTURE_FORMATS[media_type], max_pixels)
     if scan.spacing_mm is None and spacing_mm is not None:
@@ -68,14 +71,6 @@ def read_scan(
             raise InvalidParameter("expected unit=hu or window_hu, received both")
         return _as_hu(scan)
     return scan if window_hu is None else calibrate(scan, window_hu)
-
-
-def sniff(content: bytes) -> str | None:
-    """Names the media type of the content by its first bytes, None when it is unknown."""
-    for media_type, signatures in _SIGNATURES.items():
-        if content.startswith(signatures):
-            return media_type
-    return DICOM if looks_like_dicom(content) else None
 
 
 def _as_hu(scan: Scan) -> Scan:
@@ -99,13 +94,3 @@ def calibrate(scan: Scan, window_hu: tuple[float, float]) -> Scan:
         )
     low, high = window_hu
     return replace(scan, values=low + scan.values * ((high - low) / scan.white), unit="HU")
-
-
-_SIGNATURES = {
-    "image/png": (b"\x89PNG\r\n\x1a\n",),
-    "image/jpeg": (b"\xff\xd8\xff",),
-    "image/tiff": (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
-    "image/bmp": (b"BM",),
-    NPY: (b"\x93NUMPY",),
-}
-"""First bytes; DICOM has its own rule."""

@@ -21,7 +21,8 @@ from lungseg.core.errors import (
     TooManyItems,
     UnsupportedMediaType,
 )
-from lungseg.formats.archive import ArchiveLimits, Member, is_zip, open_archive, write_archive
+from lungseg.formats.archive import ArchiveLimits, Member, open_archive, write_archive
+from lungseg.formats.sniff import is_zip
 from lungseg.formats.table import statistics_csv
 from lungseg.forms import FORMS, compact
 from lungseg.inference.errors import Overloaded

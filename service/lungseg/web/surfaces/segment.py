@@ -9,8 +9,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from python_multipart.multipart import parse_options_header
 
-from lungseg.formats.image import PICTURE_FORMATS
-from lungseg.formats.read import DICOM
+from lungseg.formats.sniff import DICOM, PICTURES
 from lungseg.forms import FORMS, answer, compact, summary
 from lungseg.inference.model import Model
 from lungseg.inference.timing import Stopwatch
@@ -24,7 +23,7 @@ from lungseg.web.surface import Surface
 
 ACCEPTED = {form.media_type: name for name, form in reversed(FORMS.items())}
 """What ``Accept`` may name; of forms with one media type the first."""
-RAW_TYPES = (*PICTURE_FORMATS, DICOM, "application/octet-stream")
+RAW_TYPES = (*PICTURES, DICOM, "application/octet-stream")
 """What a body that is no form may be called; what it is, its content says."""
 _PARTS = {
     "decode": ("decode", "fit"),

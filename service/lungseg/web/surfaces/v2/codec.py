@@ -20,6 +20,8 @@ from lungseg.core.errors import InvalidParameter, MalformedRequest
 from lungseg.core.types import FloatArray
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+READING = ("unit", "window_hu", "spacing_mm", "allow_non_ct")
+"""Parameters of a request that ``/segment`` has, too, and that decide what the network sees."""
 _FLOAT32 = np.dtype("<f4")
 
 
@@ -30,11 +32,13 @@ class InferRequest:
     Attributes:
         id: echoed, None when there is none.
         images: FP32 tensor of shape (N, height, width, 1), or N encoded images.
+        reading: how encoded images are to be read, of the parameters in ``READING``.
         binary_output: whether the output is wanted as raw bytes.
     """
 
     id: str | None
     images: FloatArray | list[bytes]
+    reading: dict[str, Any]
     binary_output: bool
 
 
@@ -57,9 +61,11 @@ def parse(
     request_id = document.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise MalformedRequest("expected id as a string")
+    own = _parameters(document)
     return InferRequest(
         id=request_id,
         images=_images(tensor, body[split:], max_items),
+        reading={name: own[name] for name in READING if name in own},
         binary_output=_wants_binary(document, output_name),
     )
 

@@ -15,7 +15,7 @@ from lungseg.core.errors import InvalidParameter
 from lungseg.inference.contract import TensorSpec
 from lungseg.inference.errors import BundleError
 from lungseg.inference.model import Model
-from lungseg.query import SegmentQuery
+from lungseg.query import checked_query
 from lungseg.web.body import compute, read_body
 from lungseg.web.errors import PROBLEMS, Forbidden
 from lungseg.web.state import Exchange, State, exchange_of, state_of
@@ -196,10 +196,12 @@ def _answer(
         )
     if isinstance(request.images, list):
         # encoded images come to the grid as ``/segment`` brings them there
-        pipeline, query = state.pipeline, SegmentQuery()
+        pipeline, query = state.pipeline, checked_query(request.reading)
         grey = np.concatenate(
             [pipeline.fitted(image, model, query, watch) for image in request.images]
         )
+    elif request.reading:
+        raise InvalidParameter(f"expected {', '.join(request.reading)} with encoded images only")
     else:
         grey = request.images
     expected = (*model.grid_size, 1)
