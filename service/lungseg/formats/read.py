@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lungseg.core.errors import InvalidParameter, MalformedRequest, UnsupportedMediaType
-from lungseg.core.types import Scan, Unit
+from lungseg.core.types import Reach, Scan, Unit
 from lungseg.formats.dicom import looks_like_dicom, read_dicom
 from lungseg.formats.image import PICTURE_FORMATS, read_npy, read_picture
 
 DICOM, NPY = "application/dicom", "application/x-npy"
 MAX_PIXELS = 4096 * 4096
 """Rows × columns of the largest slice that is accepted unless somebody says otherwise."""
+LOSSY = "lossy_compression"
+"""Note of a scan whose values were changed to save space."""
+JPEG_LEVELS = 4
+"""Grey levels by which JPEG's compression commonly changes a value, either way."""
 
 
 def read_scan(
@@ -63,6 +67,8 @@ def read_scan(
         scan = replace(scan, spacing_mm=spacing_mm)
     if media_type == DICOM:
         return scan
+    if media_type == "image/jpeg":
+        scan = replace(scan, notes=(*scan.notes, LOSSY))
     if unit == "HU":
         if window_hu is not None:
             raise InvalidParameter("expected unit=hu or window_hu, received both")
@@ -84,7 +90,9 @@ def _as_hu(scan: Scan) -> Scan:
             "unit=hu needs an array, or a signed or floating-point picture; "
             "an 8 or 16 bit picture needs window_hu"
         )
-    return replace(scan, unit="HU", white=None)
+    # Unsigned arrays hold nothing below 0 HU; of others the values show where they end.
+    reach = None if scan.white is None else Reach(low=0.0, high=scan.white, step=1.0)
+    return replace(scan, unit="HU", white=None, reach=reach)
 
 
 def calibrate(scan: Scan, window_hu: tuple[float, float]) -> Scan:
@@ -98,7 +106,14 @@ def calibrate(scan: Scan, window_hu: tuple[float, float]) -> Scan:
             "window_hu needs an 8 or 16 bit picture, whose black and white are known"
         )
     low, high = window_hu
-    return replace(scan, values=low + scan.values * ((high - low) / scan.white), unit="HU")
+    level_hu = (high - low) / scan.white
+    step = level_hu * (JPEG_LEVELS if LOSSY in scan.notes else 1)
+    return replace(
+        scan,
+        values=low + scan.values * level_hu,
+        unit="HU",
+        reach=Reach(low=low, high=high, step=step),
+    )
 
 
 _SIGNATURES = {
