@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +91,8 @@ def padding_within(scan: Scan, box: tuple[slice, slice]) -> BoolArray | None:
     corners = values[[0, 0, -1, -1], [0, -1, 0, -1]]
     dark = corner <= AIR_HU if scan.unit == "HU" else corner == values.min()
     if dark and (corners == corner).all() and (values[box] == corner).any():
-        regions: NDArray[np.int32] = ndimage.label(values == corner)[0]  # pyright: ignore
+        labelled = cast("tuple[NDArray[np.int32], int]", ndimage.label(values == corner))
+        regions = labelled[0]
         outer = np.isin(regions[box], regions[[0, 0, -1, -1], [0, -1, 0, -1]])
         found = outer if found is None else found | outer
     return found if found is not None and found.any() else None
