@@ -30,6 +30,8 @@ NEAR_SHARE = 0.05
 """Of the pixels at a clipped end, as many lie near it; flat areas of a drawing have no such."""
 FAINT_AIR_HU = -990.0
 """Air around the body that is all of one value above this was clipped there."""
+DIM_TISSUE_HU = -100.0
+"""A slice of a body has tissue above this: one without was clipped below."""
 RIM_SHARE = 0.05
 """Of the picture's border, the least that shows such air."""
 COARSE_HU = 10.0
@@ -66,8 +68,9 @@ class Scale:
 
     def shows_mean(self, ordered: FloatArray) -> bool:
         """Whether clipped ones among sorted values can have moved their mean only a little."""
-        below = int(np.searchsorted(ordered, self.low, "right"))
-        above = ordered.size - int(np.searchsorted(ordered, self.high, "left"))
+        ends = np.float32(self.low), np.float32(self.high)  # of another type, all would be copied
+        below = int(np.searchsorted(ordered, ends[0], "right"))
+        above = ordered.size - int(np.searchsorted(ordered, ends[1], "left"))
         least, most = LUNG_REACH_HU
         error = below * max(0.0, self.low - least) if below else 0.0
         error += above * max(0.0, most - self.high) if above else 0.0
@@ -89,8 +92,9 @@ def padding_within(scan: Scan, box: tuple[slice, slice]) -> BoolArray | None:
         found = far if found is None else found | far
     corner = values[0, 0]
     corners = values[[0, 0, -1, -1], [0, -1, 0, -1]]
-    dark = corner <= AIR_HU if scan.unit == "HU" else corner == values.min()
-    if dark and (corners == corner).all() and (values[box] == corner).any():
+    dark = FILL_HU <= corner <= AIR_HU if scan.unit == "HU" else corner == values.min()
+    told = scan.padding is not None and bool(scan.padding[0, 0, 0])
+    if dark and not told and (corners == corner).all() and (values[box] == corner).any():
         labelled = cast("tuple[NDArray[np.int32], int]", ndimage.label(values == corner))
         regions = labelled[0]
         outer = np.isin(regions[box], regions[[0, 0, -1, -1], [0, -1, 0, -1]])
@@ -112,13 +116,16 @@ def scale_of(scan: Scan) -> Scale:
         step = scan.reach.step
         # Half a level towards the middle: what is read there is no longer the end's.
         low, high = scan.reach.low + step / 2, scan.reach.high - step / 2
+        if scan.reach.low <= LUNG_REACH_HU[0]:
+            low = -math.inf  # the scanner's own floor: nothing lies below but noise
     if values.size:
         least, most = float(values.min()), float(values.max())
         rim = _rim(scan.values[0]) == least
         faint = FAINT_AIR_HU < least < most and rim.mean() >= RIM_SHARE
-        if least > low and (_ends_at(values, least, NEAR_HU) or faint):
+        if least > max(low, LUNG_REACH_HU[0]) and (_ends_at(values, least, NEAR_HU) or faint):
             low = least
-        if most < high and _ends_at(values, most, -NEAR_HU):
+        dim = least < most < DIM_TISSUE_HU
+        if most < high and (_ends_at(values, most, -NEAR_HU) or dim):
             high = most
     return Scale(low=low, high=high, coarse=step > COARSE_HU)
 

@@ -187,11 +187,11 @@ def _intensity(ordered: FloatArray, unit: Unit, scale: Scale) -> Intensity:
 def _density(ordered: FloatArray, scale: Scale) -> Density:
     shares: dict[str, float | None] = {}
     for level in LAA_HU:
-        count = int(np.searchsorted(ordered, -level, "left"))
+        count = int(np.searchsorted(ordered, np.float32(-level), "left"))
         shown = scale.shows_below(-level)
         shares[f"laa_{level}"] = _share(count, ordered.size) if shown else None
     for level in HAA_HU:
-        count = ordered.size - int(np.searchsorted(ordered, -level, "right"))
+        count = ordered.size - int(np.searchsorted(ordered, np.float32(-level), "right"))
         shown = scale.shows_above(-level)
         shares[f"haa_{level}"] = _share(count, ordered.size) if shown else None
     return Density(**shares, perc15=_percentile(ordered, 15, scale))

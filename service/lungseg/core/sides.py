@@ -121,11 +121,18 @@ def _split(mask: BoolArray, frame: Frame) -> tuple[BoolArray, tuple[int, int, in
 
 def _beside_each_other(right: BoolArray, left: BoolArray, middle: int, frame: Frame) -> bool:
     """Whether two lungs lie side by side, and not one above the other as in a turned picture."""
-    rows, columns = zip(*(np.argwhere(lung).mean(axis=0) for lung in (right, left)), strict=True)
+    rows, columns = (
+        [_mean_index(column_sums(lung)) for lung in lungs]
+        for lungs in ((right.T, left.T), (right, left))
+    )
     if abs(rows[1] - rows[0]) * frame.tallness <= columns[1] - columns[0]:
         return True
     astray = right[:, middle:].sum() / right.sum(), left[:, :middle].sum() / left.sum()
     return None not in frame.walls and max(astray) <= ASTRAY_FRACTION
+
+
+def _mean_index(counts: NDArray[np.int64]) -> float:
+    return float(counts @ np.arange(counts.size) / counts.sum())
 
 
 def _lone_side(profile: NDArray[np.int64], frame: Frame) -> int | None:
