@@ -276,7 +276,7 @@ def test_mask_where_no_body_is(chest: Phantom) -> None:
     """Air around the body is, a lung that the picture's edge cuts is not."""
     around = chest.lungs.copy()
     around[4:20, 100:200] = True
-    (flag,) = [f for f in report(scan_of(chest.hu), around).quality.flags]
+    (flag,) = report(scan_of(chest.hu), around).quality.flags
     assert flag.code == "outside_body"
     cut = scan_of(chest.hu[:, 100:])
     assert "outside_body" not in codes(report(cut, chest.lungs[:, 100:]))

@@ -20,6 +20,7 @@ from lungseg.core.types import BoolArray, FloatArray, IntensityArray, Scan
 GAS_HU = -950.0
 """Below this is air alone: around the body, in airways and in the bowel."""
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What lies about the mask, as parts of the slice."""
