@@ -19,6 +19,7 @@ from training.data.sources import list_sources
 from training.data.split import read_patients
 from training.errors import DataError
 from training.evaluation.compare import compare_models, group_setbacks
+from training.evaluation.doubts import format_doubts
 from training.evaluation.evaluate import (
     evaluate,
     format_table,
@@ -104,6 +105,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     print(format_table(groups))
     if any(result.areas is not None for result in results):
         print(f"\n{format_groups(results)}")
+    print(f"\n{format_doubts(results)}")
     print("\nworst slices:")
     for result in worst(results):
         print(f"  {result.pair.source}/{result.pair.name}: Dice {result.metrics.dice:.4f}")
