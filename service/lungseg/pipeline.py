@@ -122,12 +122,12 @@ class Pipeline:
                 masks.append(mask)
                 certainty += Certainty.of(probability, mask)
         with watch.stage("label"):
-            found = label_lungs(view.undo(np.concatenate(masks)), view)
+            found = label_lungs(view.undo(np.concatenate(masks)), scan, view)
         single = len(scan.values) == 1
         return Segmentation(
             labels=found.labels,
             threshold=threshold,
-            laterality=view.laterality,
+            laterality=view.laterality if not single or found.sided[0] else None,
             components=found.components[0] if single else None,
             confidence=certainty.confidence,
             probability=view.undo(probability) if single else probability[:0],

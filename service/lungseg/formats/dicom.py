@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.pixels.processing import apply_modality_lut
 
 from lungseg.core.errors import LungsegError, MultiFrame, NotCT, UndecodableImage
-from lungseg.core.types import AIR_HU, FloatArray, Orientation, Scan, Unit
+from lungseg.core.types import AIR_HU, FloatArray, Orientation, Reach, Scan, Unit
 from lungseg.formats.dicom_pixels import Layout, decode_plane, inflate, read_layout, used_bits
 from lungseg.formats.image import check_pixels, checked
 from lungseg.formats.quiet import silence_decoders
@@ -54,7 +54,7 @@ _ATTRIBUTES = [
     *("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing"),
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration"),
     *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
-    *("PixelPaddingValue", "PixelPaddingRangeLimit", "PixelData"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit", "PixelData", "LossyImageCompression"),
     *("RescaleIntercept", "RescaleSlope", "RescaleType", "ModalityLUTSequence"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 ]
@@ -88,7 +88,10 @@ def _read(content: bytes, max_pixels: int, *, allow_non_ct: bool) -> Scan:
     plane = decode_plane(dataset, layout)
     if plane.shape != (layout.rows, layout.columns):
         raise UndecodableImage("expected one plane of Rows x Columns, received another shape")
-    values, unit = _intensities(dataset, plane, layout)
+    padding = _padding(dataset, plane, layout)
+    values, unit = _intensities(dataset, plane, layout, padding)
+    if str(dataset.get("LossyImageCompression") or "").strip() == "01":
+        notes = (*notes, "lossy_compression")
     return Scan(
         values=checked(values)[None],
         unit=unit,
@@ -96,6 +99,8 @@ def _read(content: bytes, max_pixels: int, *, allow_non_ct: bool) -> Scan:
         spacing_mm=_spacing(dataset),
         orientation=_orientation(dataset),
         positions_mm=_position(dataset),
+        reach=_reach(dataset, layout) if unit == "HU" else None,
+        padding=padding[None] if padding is not None and padding.any() else None,
         notes=notes,
     )
 
@@ -153,10 +158,12 @@ def _sop_class(dataset: FileDataset) -> str:
 
 
 def _intensities(
-    dataset: FileDataset, plane: NDArray[np.integer], layout: Layout
+    dataset: FileDataset,
+    plane: NDArray[np.integer],
+    layout: Layout,
+    padding: NDArray[np.bool_] | None,
 ) -> tuple[FloatArray, Unit]:
     """HU where the header calibrates the stored values, else grey levels."""
-    padding = _padding(dataset, plane, layout)
     stored = used_bits(plane, layout)
     values, calibrated = _rescaled(dataset, stored)
     inverted = str(dataset.get("PhotometricInterpretation")).strip() == "MONOCHROME1"
@@ -193,6 +200,16 @@ def _rescaled(dataset: FileDataset, stored: NDArray[np.integer]) -> tuple[FloatA
     values += np.float32(intercept[0])
     kind = functional(dataset, macro, "RescaleType")
     return values, _is_of_ct(dataset) and str(kind or "HU").strip().upper() in HU_RESCALE_TYPES
+
+
+def _reach(dataset: FileDataset, layout: Layout) -> Reach | None:
+    """What the stored bits can hold, in HU; of a table that only its values say."""
+    if dataset.get("ModalityLUTSequence"):
+        return None
+    lowest = -(1 << layout.bits_stored - 1) if layout.signed else 0
+    ends = np.array([lowest, lowest + (1 << layout.bits_stored) - 1])
+    low, high = sorted(float(value) for value in _rescaled(dataset, ends)[0])
+    return Reach(low=low, high=high, step=(high - low) / ((1 << layout.bits_stored) - 1))
 
 
 def _is_of_ct(dataset: FileDataset) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lungseg.core.errors import InvalidParameter, MalformedRequest, UnsupportedMediaType
-from lungseg.core.types import Scan, Unit
+from lungseg.core.types import Reach, Scan, Unit
 from lungseg.formats.dicom import read_dicom
 from lungseg.formats.image import PICTURE_FORMATS, read_npy, read_picture
 from lungseg.formats.sniff import DICOM, NPY, TIFF, sniff
@@ -13,6 +13,10 @@ from lungseg.formats.tiff import read_tiff
 
 MAX_PIXELS = 4096 * 4096
 """Rows × columns of the largest slice that is accepted unless somebody says otherwise."""
+LOSSY = "lossy_compression"
+"""Note of a scan whose values were changed to save space."""
+JPEG_LEVELS = 4
+"""Grey levels by which JPEG's compression commonly changes a value, either way."""
 
 
 def read_scan(
@@ -56,12 +60,8 @@ def read_scan(
         )
     if media_type == DICOM:
         scan = read_dicom(content, max_pixels, allow_non_ct=allow_non_ct)
-    elif media_type == NPY:
-        scan = read_npy(content, max_pixels)
-    elif media_type == TIFF:
-        scan = read_tiff(content, max_pixels, as_stored=unit == "HU")
     else:
-        scan = read_picture(content, PICTURE_FORMATS[media_type], max_pixels)
+        scan = _read_picture(content, media_type, max_pixels, as_stored=unit == "HU")
     if scan.spacing_mm is None and spacing_mm is not None:
         scan = replace(scan, spacing_mm=spacing_mm)
     if media_type == DICOM:
@@ -73,13 +73,24 @@ def read_scan(
     return scan if window_hu is None else calibrate(scan, window_hu)
 
 
+def _read_picture(content: bytes, media_type: str, max_pixels: int, *, as_stored: bool) -> Scan:
+    if media_type == NPY:
+        return read_npy(content, max_pixels)
+    if media_type == TIFF:
+        return read_tiff(content, max_pixels, as_stored=as_stored)
+    scan = read_picture(content, PICTURE_FORMATS[media_type], max_pixels)
+    return replace(scan, notes=(*scan.notes, LOSSY)) if media_type == "image/jpeg" else scan
+
+
 def _as_hu(scan: Scan) -> Scan:
     if scan.media_type != NPY and scan.white is not None:
         raise InvalidParameter(
             "unit=hu needs an array, or a signed or floating-point picture; "
             "an 8 or 16 bit picture needs window_hu"
         )
-    return replace(scan, unit="HU", white=None)
+    # Unsigned arrays hold nothing below 0 HU; of others the values show where they end.
+    reach = None if scan.white is None else Reach(low=0.0, high=scan.white, step=1.0)
+    return replace(scan, unit="HU", white=None, reach=reach)
 
 
 def calibrate(scan: Scan, window_hu: tuple[float, float]) -> Scan:
@@ -93,4 +104,11 @@ def calibrate(scan: Scan, window_hu: tuple[float, float]) -> Scan:
             "window_hu needs an 8 or 16 bit picture, whose black and white are known"
         )
     low, high = window_hu
-    return replace(scan, values=low + scan.values * ((high - low) / scan.white), unit="HU")
+    level_hu = (high - low) / scan.white
+    step = level_hu * (JPEG_LEVELS if LOSSY in scan.notes else 1)
+    return replace(
+        scan,
+        values=low + scan.values * level_hu,
+        unit="HU",
+        reach=Reach(low=low, high=high, step=step),
+    )
