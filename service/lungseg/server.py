@@ -10,16 +10,22 @@ import time
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from lungseg.app import create_app
 from lungseg.settings import Settings
+from lungseg.web.connection import Connection
 from lungseg.web.layers.logs import configure_logging
+from lungseg.web.state import Lifecycle
 
 LOG = logging.getLogger("lungseg.server")
 POLL_S = 0.02
 """How often a draining server looks whether the work is done."""
 SETTLE_S = 0.2
 """How long a request may take to arrive on a connection that was just accepted."""
+
+FAREWELL_S = 1.0
+"""How long requests that are cut off may take to say so."""
 
 
 class Server(uvicorn.Server):
@@ -33,13 +39,25 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains, a second one stops at once."""
         if self._drain is not None or not self.started or sig == signal.SIGINT:
+            if self.started:
+                self._lifecycle.draining = True
             super().handle_exit(sig, frame)
             return
         loop = asyncio.get_running_loop()
-        self._drain = loop.create_task(self._finish_work())
+        self._drain = loop.create_task(self._drain_and_exit())
+
+    @property
+    def _lifecycle(self) -> Lifecycle:
+        return self.lifespan.state["lungseg"].lifecycle
+
+    async def _drain_and_exit(self) -> None:
+        try:
+            await self._finish_work()
+        finally:
+            self.should_exit = True  # whatever happened: a server that cannot be stopped is worse
 
     async def _finish_work(self) -> None:
-        lifecycle = self.lifespan.state["lungseg"].lifecycle
+        lifecycle = self._lifecycle
         lifecycle.draining = True
         LOG.info("draining", extra={"fields": {"in_flight": lifecycle.in_flight}})
         until = time.monotonic() + self._settings.drain_s
@@ -55,7 +73,28 @@ class Server(uvicorn.Server):
         # Without lingering the socket stays open meanwhile, so that /readyz can say 503.
         while lifecycle.in_flight and time.monotonic() < until:  # noqa: ASYNC110
             await asyncio.sleep(POLL_S)
-        self.should_exit = True
+        unfinished = list(self.server_state.tasks) if lifecycle.in_flight else []
+        for task in unfinished:
+            task.cancel()
+        if unfinished:  # each says goodbye to its caller
+            await asyncio.wait(unfinished, timeout=FAREWELL_S)
+
+
+def configured(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves the application."""
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=Connection,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=1,
+        lifespan="on",
+    )
 
 
 def serve(settings: Settings) -> None:
@@ -65,18 +104,7 @@ def serve(settings: Settings) -> None:
         app = create_app(settings)
     except (ValueError, OSError) as error:
         sys.exit(f"lungseg: {error}")
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=settings.keep_alive_s,
-        timeout_graceful_shutdown=1,
-        lifespan="on",
-    )
-    server = Server(config, settings)
+    server = Server(configured(app, settings), settings)
     server.run()
     if not server.started:
         sys.exit(3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -62,6 +64,7 @@ def process(models: Path, **environment: str) -> Iterator[Process]:
         "LUNGSEG_MODELS_DIR": str(models),
         "LUNGSEG_MODEL": "standin",
         "LUNGSEG_RELOAD_INTERVAL_S": "0",
+        "LUNGSEG_LINGER_S": "0",
     }
     popen = subprocess.Popen(
         [sys.executable, "-m", "lungseg", "serve"],
@@ -116,10 +119,53 @@ def test_sigterm_drains_and_exits_with_0(models: Path, grey_png: bytes) -> None:
 
 
 def test_work_that_does_not_end_is_cut_after_the_drain_time(models: Path, grey_png: bytes) -> None:
-    with process(models, LUNGSEG_DRAIN_S="0.2") as service, half_sent(service.port, grey_png):
+    """Its caller is told why, as is one whose headers are not there yet, and so is the log."""
+    with process(models, LUNGSEG_DRAIN_S="0.2") as service, contextlib.ExitStack() as stack:
+        body = stack.enter_context(half_sent(service.port, grey_png))
+        head = stack.enter_context(socket.create_connection(("127.0.0.1", service.port)))
+        head.sendall(b"POST /segment HTTP/1.1\r\n")
         wait_until(lambda: "lungseg_in_flight 1.0" in service.client.get("/metrics").text)
         service.signal(signal.SIGTERM)
+        for connection in (body, head):
+            answer = b"".join(iter(partial(connection.recv, 65536), b""))
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "draining"
         assert service.exit_status() == 0
+    lines = [json.loads(line) for line in LOGS[service.popen.pid]]
+    codes = [line["code"] for line in lines if line["logger"] == "lungseg.access"]
+    assert codes == ["draining", "draining"]
+    assert not [line for line in lines if line["level"] == "error"]
+
+
+def test_sigterm_under_load_resets_nobody(models: Path, grey_png: bytes) -> None:
+    """With the default linger every request is answered or cannot connect, kept open or not."""
+    with process(models, LUNGSEG_LINGER_S="") as service:
+        wrong: list[str] = []
+        answered: list[int] = []
+
+        def load(kept: bool) -> None:
+            headers = {} if kept else {"Connection": "close"}
+            with httpx.Client(base_url=service.client.base_url, timeout=PATIENCE_S) as client:
+                while True:
+                    try:
+                        answer = client.post("/segment", content=grey_png, headers=headers)
+                    except httpx.ConnectError:
+                        return
+                    except httpx.TransportError as error:
+                        wrong.append(repr(error))
+                        return
+                    answered.append(answer.status_code)
+
+        callers = [threading.Thread(target=load, args=(kept,)) for kept in (True, False) * 3]
+        for caller in callers:
+            caller.start()
+        wait_until(lambda: len(answered) > 10)
+        service.signal(signal.SIGTERM)
+        for caller in callers:
+            caller.join()
+        assert service.exit_status() == 0
+    assert not wrong
+    assert set(answered) == {200}
 
 
 @pytest.mark.parametrize(("first_load_s", "first"), [("10", 200), ("0", 503)])
@@ -227,8 +273,6 @@ def test_fifty_reloads_under_load_lose_nothing(tmp_path: Path, grey_png: bytes) 
 def test_the_access_log_is_one_json_line_a_request_without_names(
     models: Path, grey_png: bytes
 ) -> None:
-    import json
-
     trace = "0af7651916cd43dd8448eb211c80319c"
     with process(models) as service:
         service.client.post(

@@ -61,6 +61,17 @@ class State:
         return None if serves else ModelNotReady("no model is loaded (yet)")
 
 
+@dataclass(slots=True)
+class Arrival:
+    """How a request comes in, as its connection sees it; the layers look at it.
+
+    Attributes:
+        refusal: why the rest of the body will not come.
+    """
+
+    refusal: LungsegError | None = None
+
+
 @dataclass(slots=True, kw_only=True)
 class Exchange:
     """One request and what is learnt of it on its way, for the log and the metrics."""
@@ -86,6 +97,11 @@ class Exchange:
 def state_of(scope: Scope) -> State:
     """The application's state, which its lifespan yields and the server puts into each scope."""
     return scope["state"]["lungseg"]
+
+
+def arrival_of(scope: Scope) -> Arrival:
+    """How this request comes in; without our own connection, as nothing is wrong with it."""
+    return scope["state"].get("arrival") or Arrival()
 
 
 def exchange_of(scope: Scope) -> Exchange:

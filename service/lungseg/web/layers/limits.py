@@ -12,7 +12,7 @@ from lungseg.core.errors import BodyTooLarge, LungsegError
 from lungseg.inference.errors import Overloaded
 from lungseg.web.errors import Draining, Unauthorized
 from lungseg.web.layers.refusals import respond
-from lungseg.web.state import Exchange, State, exchange_of, state_of
+from lungseg.web.state import Exchange, State, arrival_of, exchange_of, state_of
 
 
 class LimitsLayer:
@@ -26,7 +26,7 @@ class LimitsLayer:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        state, exchange = state_of(scope), exchange_of(scope)
+        state, exchange, arrival = state_of(scope), exchange_of(scope), arrival_of(scope)
         limit = exchange.surface.body_limit(state.settings)
         try:
             _check(state, exchange, scope, limit)
@@ -36,6 +36,8 @@ class LimitsLayer:
 
         async def counted() -> Message:
             message = await receive()
+            if arrival.refusal:
+                raise arrival.refusal
             if message["type"] == "http.request":
                 _count(state, exchange, len(message.get("body", b"")), limit)
             return message
