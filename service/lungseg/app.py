@@ -25,6 +25,7 @@ from lungseg.inference.session import Engine
 from lungseg.inference.workers import Workers
 from lungseg.pipeline import Pipeline
 from lungseg.settings import Settings
+from lungseg.web.held import Ledger
 from lungseg.web.layers.limits import LimitsLayer
 from lungseg.web.layers.metrics import Metrics
 from lungseg.web.layers.refusals import REFUSALS, refuse
@@ -167,12 +168,15 @@ def _build(
         metrics=metrics,
         settings=settings,
         key_hashes=key_hashes,
-        lifecycle=Lifecycle(),
+        lifecycle=Lifecycle(Ledger(settings.max_buffered_bytes)),
     )
     metrics.watch_models(registry)
     metrics.watch("queue_depth", "Requests that wait for a worker.", lambda: state.workers.waiting)
     metrics.watch("busy_workers", "Workers that compute.", lambda: state.workers.running)
     metrics.watch("in_flight", "Requests being answered.", lambda: state.lifecycle.in_flight)
+    metrics.watch(
+        "buffered_bytes", "Bytes of requests in memory.", lambda: state.lifecycle.buffered_bytes
+    )
     metrics.watch("ready", "1 when work is taken.", lambda: float(state.unreadiness is None))
     return state, batcher
 

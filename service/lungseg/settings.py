@@ -68,8 +68,9 @@ class Settings(BaseSettings):
     max_batch_bytes: int = Field(default=256 * MIB, ge=1024)
     """The largest body of a batch that is accepted, also once it is unpacked."""
     max_buffered_bytes: int = Field(default=512 * MIB, ge=1024)
-    """How many bytes of request bodies are held in memory at most, those of all requests together;
-    a request that would exceed this is refused with 503."""
+    """How many bytes of request bodies are held in memory at most, as they came and unpacked, those
+    of all requests together and until the last thread lets them go; a request that would exceed
+    this is refused with 503."""
     max_pixels: int = Field(default=4096 * 4096, ge=1)
     """The largest slice that is accepted, as rows times columns; a larger one is refused before it
     is decoded."""

@@ -14,6 +14,7 @@ from lungseg.inference.workers import Workers
 from lungseg.pipeline import Pipeline
 from lungseg.settings import Settings
 from lungseg.web.errors import Draining
+from lungseg.web.held import Ledger, Share
 from lungseg.web.layers.metrics import Metrics
 from lungseg.web.surface import Surface
 
@@ -23,16 +24,21 @@ class Lifecycle:
     """Whether new work is taken, and how much is under way.
 
     Attributes:
+        ledger: the bytes of request bodies in memory.
         draining: SIGTERM came: not ready, and no new work.
         lingering: for a moment, new work is taken although SIGTERM came.
         in_flight: requests that are being answered, health and metrics not counted.
-        buffered_bytes: request bodies in memory.
     """
 
+    ledger: Ledger
     draining: bool = False
     lingering: bool = False
     in_flight: int = 0
-    buffered_bytes: int = 0
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Request bodies in memory, as they came and unpacked."""
+        return self.ledger.held_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +85,7 @@ class Exchange:
     request_id: str
     surface: Surface
     deadline: Deadline
+    held: Share
     trace_id: str = ""
     model: str = ""
     version: str = ""

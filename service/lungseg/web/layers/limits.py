@@ -9,7 +9,6 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lungseg.core.errors import BodyTooLarge, LungsegError
-from lungseg.inference.errors import Overloaded
 from lungseg.web.errors import Draining, Unauthorized
 from lungseg.web.layers.refusals import respond
 from lungseg.web.state import Exchange, State, arrival_of, exchange_of, state_of
@@ -39,22 +38,18 @@ class LimitsLayer:
             if arrival.refusal:
                 raise arrival.refusal
             if message["type"] == "http.request":
-                _count(state, exchange, len(message.get("body", b"")), limit)
+                _count(exchange, len(message.get("body", b"")), limit)
             return message
 
-        try:
+        with exchange.held:
             await self._app(scope, counted, send)
-        finally:
-            state.lifecycle.buffered_bytes -= exchange.bytes_in
 
 
-def _count(state: State, exchange: Exchange, size_bytes: int, limit: int) -> None:
+def _count(exchange: Exchange, size_bytes: int, limit: int) -> None:
     exchange.bytes_in += size_bytes
-    state.lifecycle.buffered_bytes += size_bytes
+    exchange.held.take(size_bytes)
     if exchange.bytes_in > limit:
         raise _too_large(limit)
-    if state.lifecycle.buffered_bytes > state.settings.max_buffered_bytes:
-        raise Overloaded("too many bytes are being received, try again later")
 
 
 def _check(state: State, exchange: Exchange, scope: Scope, limit: int) -> None:

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lungseg.core.errors import LungsegError
 from lungseg.inference.timing import Deadline
 from lungseg.web.errors import Draining
+from lungseg.web.held import Share
 from lungseg.web.layers.refusals import respond
 from lungseg.web.state import Exchange, Lifecycle, State, state_of
 from lungseg.web.surface import ELSEWHERE, Surface, Surfaces
@@ -100,6 +101,7 @@ def _exchange(headers: Headers, state: State, surface: Surface) -> Exchange:
         request_id=request_id if REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex,
         surface=surface,
         deadline=Deadline.after(state.settings.deadline_s),
+        held=Share(state.lifecycle.ledger),
         trace_id=trace[1] if trace else "",
     )
 
