@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from prometheus_client import Counter
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
@@ -120,7 +121,10 @@ async def _running(
 ) -> AsyncGenerator[dict[str, State]]:
     state, batcher = _build(settings, engine, key_hashes)
     loaded = asyncio.Event()
-    keeper = asyncio.create_task(_keep_models(state.registry, settings.reload_interval_s, loaded))
+    keeping = _keep_models(
+        state.registry, settings.reload_interval_s, loaded, state.metrics.reload_failures
+    )
+    keeper = asyncio.create_task(keeping)
     try:
         # Who can connect is sent work; until the models are loaded, nobody should be.
         with contextlib.suppress(TimeoutError):
@@ -193,8 +197,13 @@ def _build_batcher(settings: Settings, metrics: Metrics) -> Batcher | None:
     return batcher
 
 
-async def _keep_models(registry: Registry, interval_s: float, done: asyncio.Event) -> None:
-    """Loads the models, then again at each interval and at each SIGHUP; tells when it first did."""
+async def _keep_models(
+    registry: Registry, interval_s: float, done: asyncio.Event, failures: Counter
+) -> None:
+    """Loads the models, then again at each interval and at each SIGHUP; tells when it first did.
+
+    Whatever goes wrong is counted, and it goes on: without it no model would come or go any more.
+    """
     told = asyncio.Event()
     # Windows has no such signal, and outside the main thread nobody can listen to one.
     if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
@@ -202,7 +211,11 @@ async def _keep_models(registry: Registry, interval_s: float, done: asyncio.Even
     while True:
         told.clear()
         before = _loaded(registry)
-        await asyncio.to_thread(registry.refresh)
+        try:
+            await asyncio.to_thread(registry.refresh)
+        except Exception:
+            LOG.exception("looking at the models folder failed, it is tried again")
+            failures.inc()
         if (now := _loaded(registry)) != before:
             LOG.info("models", extra={"fields": {"loaded": now}})
         done.set()

@@ -10,16 +10,19 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 
-from tests.serving import PATIENCE_S, wait_until
+from lungseg.inference.model import Model
+from lungseg.inference.registry import Registry
+from tests.serving import PATIENCE_S, running, wait_until
 from tests.standin import write_bundle
 
 ROOT = Path(__file__).parents[2]
@@ -188,6 +191,66 @@ def test_sighup_loads_new_versions_at_once(tmp_path: Path) -> None:
         write_bundle(tmp_path, version="2")
         service.signal(signal.SIGHUP)
         wait_until(lambda: serving() == ["2"])
+
+
+def test_the_keeper_of_the_models_survives_whatever_goes_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that runs out while loading, or anything else in a look, costs that look alone."""
+    write_bundle(tmp_path, version="1")
+    trouble: list[Exception] = [MemoryError(), RuntimeError(), OSError()]
+
+    def failing(work: Callable[..., Any]) -> Callable[..., Any]:
+        def fails_first(*arguments: Any) -> Any:
+            if trouble:
+                raise trouble.pop()
+            return work(*arguments)
+
+        return fails_first
+
+    monkeypatch.setattr(Registry, "_scan", failing(Registry._scan))
+    with running(tmp_path, reload_interval_s=0.02, first_load_s=0) as service:
+        assert "lungseg_model_reload_failures_total 3.0" in service.client.get("/metrics").text
+        trouble += [MemoryError(), MemoryError()]
+        monkeypatch.setattr(Model, "load", failing(Model.load))
+        write_bundle(tmp_path, version="2")
+        wait_until(lambda: service.client.get("/models/standin/versions/2").status_code == 200)
+        assert service.client.get("/readyz").status_code == 200
+
+
+def test_a_version_that_could_not_be_loaded_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meanwhile the others serve, and /readyz and /models say what happened."""
+    write_bundle(tmp_path, version="1")
+    load, full = Model.load, True
+
+    def loaded(folder: Path, engine: Any) -> Model:
+        if full:
+            raise MemoryError
+        return load(folder, engine)
+
+    monkeypatch.setattr(Model, "load", loaded)
+    with running(tmp_path, ready=False, reload_interval_s=0.02) as service:
+        answer = service.client.get("/readyz")
+        assert (answer.status_code, answer.json()["code"]) == (503, "model_not_ready")
+        assert "version 1: loading it failed (MemoryError)" in answer.json()["detail"]
+        full = False
+        service.wait_ready()
+
+
+def test_why_nothing_serves_is_told(tmp_path: Path) -> None:
+    """A version that is asked for and not there, one that is refused, and no model at all."""
+    write_bundle(tmp_path, version="1")
+
+    def detail(**settings: str) -> str:
+        with running(tmp_path, ready=False, **settings) as service:
+            return service.client.get("/readyz").json()["detail"]
+
+    assert "version 7 is to serve and is not there; there is 1" in detail(model_version="7")
+    assert "not in the models folder" in detail(model="other")
+    (tmp_path / "standin" / "1" / "model.onnx").write_bytes(b"damaged")
+    assert "version 1: model.onnx has another SHA-256" in detail()
 
 
 def test_new_versions_are_noticed_at_the_interval(tmp_path: Path) -> None:

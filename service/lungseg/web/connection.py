@@ -24,8 +24,9 @@ from lungseg.web.state import Arrival, State
 
 PIECE_BYTES = 8192
 """Parsed at a time: so few that what is too much is noticed before it is kept."""
-PROBE_S = 1.0
-"""How often a caller who has ended his side is asked whether he still listens."""
+PROBES_S = (0.3, 0.05, 1.0)
+"""After how long a caller who has ended his side is asked whether he still listens, and asked again
+and again: who has left answers the first time with a reset, which the second time shows."""
 PARTING_S = 1.0
 """How long a caller who is refused while he sends may go on, so that he reads the answer."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -81,7 +82,7 @@ class Connection(HttpToolsProtocol):
             return False
         self._conclude()
         if self._pending:
-            self._probing = self.loop.call_later(PROBE_S, self._probe)
+            self._probing = self.loop.call_later(PROBES_S[0], self._probe)
         return self._pending
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -268,12 +269,13 @@ class Connection(HttpToolsProtocol):
         elif not self._pending:
             self.transport.close()
 
-    def _probe(self) -> None:
+    def _probe(self, times: int = 1) -> None:
         """Finds out whether a client that sends no more has left: only writing tells."""
         first_words = not self.cycle.response_started and self.cycle.scope["http_version"] == "1.1"
         if self._pending and first_words and not self.pipeline:
             self.transport.write(CONTINUE)
-        self._probing = self.loop.call_later(PROBE_S, self._probe)
+        pause_s = PROBES_S[min(times, len(PROBES_S) - 1)]
+        self._probing = self.loop.call_later(pause_s, self._probe, times + 1)
 
 
 class _Answering(asyncio.Transport):

@@ -62,9 +62,11 @@ class State:
         """Why no work should be sent; None when it may be."""
         if self.lifecycle.draining:
             return Draining("the service is shutting down")
-        family = self.registry.families().get(self.registry.policy.model)
-        serves = family is not None and family.serving is not None
-        return None if serves else ModelNotReady("no model is loaded (yet)")
+        name = self.registry.policy.model
+        family = self.registry.families().get(name)
+        if family is None:
+            return ModelNotReady("the configured model is not in the models folder (yet)")
+        return None if family.serving else ModelNotReady(f"{name} cannot serve: {family.why_not}")
 
 
 @dataclass(slots=True)

@@ -47,6 +47,7 @@ class Metrics:
         self.load_failures = counter(
             "model_load_failures", "Bundles refused.", ("model", "version")
         )
+        self.reload_failures = counter("model_reload_failures", "Failed looks at the models.")
 
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
         """Adds a gauge that is read when it is asked for."""
