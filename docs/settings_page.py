@@ -14,7 +14,7 @@ from lungseg.settings import BOUNDS, PATTERNS, Settings
 THEMES = {
     "host": "Address",
     "models_dir": "Models",
-    "max_body_bytes": "Limits of a request",
+    "max_header_bytes": "Limits of a request",
     "workers": "Work, queue, start and stop",
     "providers": "Inference",
     "api_keys": "API keys",
@@ -22,9 +22,9 @@ THEMES = {
 }
 """Each theme by its first setting; it goes on until the next theme, in the order of the class."""
 UNITS = {
-    "_s": "s", "_ms": "ms", "_bytes": "bytes", "_pixels": "pixels", "_items": "slices",
-    "_max_size": "slices", "queue_size": "requests", "workers": "threads", "_threads": "threads",
-    "_versions": "versions",
+    "_s": "s", "_ms": "ms", "_bytes": "bytes", "_fields": "fields", "_pixels": "pixels",
+    "_items": "slices", "_max_size": "slices", "queue_size": "requests", "workers": "threads",
+    "_threads": "threads", "_versions": "versions",
 }  # fmt: skip
 """Units by the end of a setting's name."""
 HEAD = """\

@@ -28,6 +28,7 @@ from lungseg.inference.trouble import trouble
 from lungseg.inference.workers import Workers
 from lungseg.pipeline import Pipeline
 from lungseg.settings import Settings
+from lungseg.web.held import Ledger
 from lungseg.web.keys import Keys
 from lungseg.web.layers.limits import LimitsLayer
 from lungseg.web.layers.metrics import Metrics
@@ -179,7 +180,7 @@ def _build(settings: Settings, engine: Engine, keys: Keys) -> tuple[State, Batch
         metrics=metrics,
         settings=settings,
         keys=keys,
-        lifecycle=Lifecycle(),
+        lifecycle=Lifecycle(Ledger(settings.max_buffered_bytes)),
     )
     metrics.watch_models(registry)
     metrics.watch("api_keys", "API keys known; 0 = everybody may call.", lambda: len(keys))
@@ -188,6 +189,9 @@ def _build(settings: Settings, engine: Engine, keys: Keys) -> tuple[State, Batch
     metrics.watch("queue_depth", "Requests that wait for a worker.", lambda: state.workers.waiting)
     metrics.watch("busy_workers", "Workers that compute.", lambda: state.workers.running)
     metrics.watch("in_flight", "Requests being answered.", lambda: state.lifecycle.in_flight)
+    metrics.watch(
+        "buffered_bytes", "Bytes of requests in memory.", lambda: state.lifecycle.buffered_bytes
+    )
     metrics.watch("ready", "1 when work is taken.", lambda: float(state.unreadiness is None))
     return state, batcher
 
@@ -205,7 +209,10 @@ def _build_batcher(settings: Settings, metrics: Metrics) -> Batcher | None:
 
 
 async def _keep_current(state: State, interval_s: float, done: asyncio.Event) -> None:
-    """Loads models and keys, again at each interval and each SIGHUP; tells when it first did."""
+    """Loads models and keys, again at each interval and each SIGHUP; tells when it first did.
+
+    Whatever goes wrong is counted, and it goes on: without it no model would come or go any more.
+    """
     registry, trouble_told = state.registry, ""
     told = asyncio.Event()
     # Windows has no such signal, and outside the main thread nobody can listen to one.
@@ -215,7 +222,11 @@ async def _keep_current(state: State, interval_s: float, done: asyncio.Event) ->
         told.clear()
         await asyncio.to_thread(state.keys.reload)
         before = _loaded(registry)
-        await asyncio.to_thread(registry.refresh)
+        try:
+            await asyncio.to_thread(registry.refresh)
+        except Exception:
+            LOG.exception("looking at the models folder failed, it is tried again")
+            state.metrics.reload_failures.inc()
         if (now := _loaded(registry)) != before:
             LOG.info("models", extra={"fields": {"loaded": now}})
         if (found := trouble(registry)) and found != trouble_told:

@@ -15,10 +15,13 @@ from types import FrameType
 from typing import NoReturn
 
 import uvicorn
+from fastapi import FastAPI
 
 from lungseg.app import create_app
 from lungseg.settings import Settings, unknown_variables
+from lungseg.web.connection import Connection
 from lungseg.web.layers.logs import configure_logging, keep_standard_error
+from lungseg.web.state import Lifecycle
 
 LOG = logging.getLogger("lungseg.server")
 POLL_S = 0.02
@@ -38,6 +41,8 @@ _ADDRESS_TROUBLE = {
     errno.EFAULT: ("no such name or address is known", _OTHER_HOST),
 }
 """Why an address cannot be had, and what to do; EFAULT stands for a name that is not found."""
+FAREWELL_S = 1.0
+"""How long requests that are cut off may take to say so."""
 
 
 class Server(uvicorn.Server):
@@ -51,13 +56,25 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains, a second one stops at once."""
         if self._drain is not None or not self.started or sig == signal.SIGINT:
+            if self.started:
+                self._lifecycle.draining = True
             super().handle_exit(sig, frame)
             return
         loop = asyncio.get_running_loop()
-        self._drain = loop.create_task(self._finish_work())
+        self._drain = loop.create_task(self._drain_and_exit())
+
+    @property
+    def _lifecycle(self) -> Lifecycle:
+        return self.lifespan.state["lungseg"].lifecycle
+
+    async def _drain_and_exit(self) -> None:
+        try:
+            await self._finish_work()
+        finally:
+            self.should_exit = True  # whatever happened: a server that cannot be stopped is worse
 
     async def _finish_work(self) -> None:
-        lifecycle = self.lifespan.state["lungseg"].lifecycle
+        lifecycle = self._lifecycle
         lifecycle.draining = True
         LOG.info("draining", extra={"fields": {"in_flight": lifecycle.in_flight}})
         until = time.monotonic() + self._settings.drain_s
@@ -73,7 +90,28 @@ class Server(uvicorn.Server):
         # Without lingering the socket stays open meanwhile, so that /readyz can say 503.
         while lifecycle.in_flight and time.monotonic() < until:  # noqa: ASYNC110
             await asyncio.sleep(POLL_S)
-        self.should_exit = True
+        unfinished = list(self.server_state.tasks) if lifecycle.in_flight else []
+        for task in unfinished:
+            task.cancel()
+        if unfinished:  # each says goodbye to its caller
+            await asyncio.wait(unfinished, timeout=FAREWELL_S)
+
+
+def configured(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves the application."""
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=Connection,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=1,
+        lifespan="on",
+    )
 
 
 def serve(settings: Settings) -> None:
@@ -92,18 +130,7 @@ def serve(settings: Settings) -> None:
     except ValueError as error:
         _stop(str(error), WRONG_SETTING)
     _check_address(settings.host, settings.port)
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=settings.keep_alive_s,
-        timeout_graceful_shutdown=1,
-        lifespan="on",
-    )
-    server = Server(config, settings)
+    server = Server(configured(app, settings), settings)
     with contextlib.suppress(KeyboardInterrupt):  # a person ended it: nothing went wrong
         server.run()
         if not server.started:

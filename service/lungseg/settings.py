@@ -82,14 +82,20 @@ class Settings(BaseSettings):
     model_control: bool = True
     """Whether clients may load and unload versions of the models folder over HTTP."""
 
+    max_header_bytes: int = Field(default=64 * 1024, ge=1024)
+    """How many bytes a request may have before its body, its address included, and behind its body
+    as trailers; one with more is refused with 431 before any key is looked at."""
+    max_header_fields: int = Field(default=100, ge=8)
+    """How many header fields a request may have; one with more is refused with 431."""
     max_body_bytes: int = Field(default=64 * MIB, ge=1024)
     """The largest request body that is accepted, also once it is unpacked, and the largest single
     file of a batch; a whole batch has a limit of its own."""
     max_batch_bytes: int = Field(default=256 * MIB, ge=1024)
     """The largest body of a batch that is accepted, also once it is unpacked."""
     max_buffered_bytes: int = Field(default=512 * MIB, ge=1024)
-    """How many bytes of request bodies are held in memory at most, those of all requests together;
-    a request that would exceed this is refused with 503."""
+    """How many bytes of request bodies are held in memory at most, as they came and unpacked, those
+    of all requests together and until the last thread lets them go; a request that would exceed
+    this is refused with 503."""
     max_pixels: int = Field(default=4096 * 4096, ge=1)
     """The largest slice that is accepted, as rows times columns; a larger one is refused before it
     is decoded."""
@@ -111,14 +117,18 @@ class Settings(BaseSettings):
     deadline_s: float = Field(default=30.0, gt=0)
     """How long a request may take from its arrival to its answer; what is not ready by then is
     answered with 504."""
+    header_timeout_s: float = Field(default=10.0, gt=0)
+    """How long the headers of a request may take, from its first byte or, on a new connection, from
+    the connection; what is not there by then is refused with 408."""
     first_load_s: float = Field(default=10.0, ge=0)
     """How long the start waits for the models before the service accepts connections; after that it
     listens all the same, and `/readyz` says 503 until a model is loaded."""
     drain_s: float = Field(default=20.0, ge=0)
     """How long the requests in flight may take to finish after SIGTERM, before the process ends."""
-    linger_s: float = Field(default=0.0, ge=0)
+    linger_s: float = Field(default=1.0, ge=0)
     """How long new work is still accepted after SIGTERM while `/readyz` already says 503, so that a
-    load balancer has time to turn away."""
+    load balancer has time to turn away and no connection is reset; with 0 new work is refused at
+    once, and the last connections may be reset."""
 
     providers: Annotated[tuple[str, ...], NoDecode] = ("CPUExecutionProvider",)
     """The execution providers of ONNX Runtime that run the network, separated by commas, the first

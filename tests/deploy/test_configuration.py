@@ -36,6 +36,7 @@ def test_the_gateways_codes_are_known_or_its_own() -> None:
         "malformed_request",
         "not_found",
         "body_too_large",
+        "headers_too_large",
         "internal_error",
         "model_not_ready",
         "deadline_exceeded",

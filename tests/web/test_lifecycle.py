@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import psutil
 import pytest
 
+from lungseg.inference.model import Model
+from lungseg.inference.registry import Registry
 from tests.formats.tiffs import tiff
-from tests.serving import PATIENCE_S, wait_until
+from tests.serving import PATIENCE_S, running, wait_until
 from tests.standin import write_bundle
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +69,7 @@ def process(models: Path, **environment: str) -> Iterator[Process]:
         "LUNGSEG_MODELS_DIR": str(models),
         "LUNGSEG_MODEL": "standin",
         "LUNGSEG_RELOAD_INTERVAL_S": "0",
+        "LUNGSEG_LINGER_S": "0",
     }
     popen = subprocess.Popen(
         [sys.executable, "-m", "lungseg", "serve"],
@@ -118,10 +124,53 @@ def test_sigterm_drains_and_exits_with_0(models: Path, grey_png: bytes) -> None:
 
 
 def test_work_that_does_not_end_is_cut_after_the_drain_time(models: Path, grey_png: bytes) -> None:
-    with process(models, LUNGSEG_DRAIN_S="0.2") as service, half_sent(service.port, grey_png):
+    """Its caller is told why, as is one whose headers are not there yet, and so is the log."""
+    with process(models, LUNGSEG_DRAIN_S="0.2") as service, contextlib.ExitStack() as stack:
+        body = stack.enter_context(half_sent(service.port, grey_png))
+        head = stack.enter_context(socket.create_connection(("127.0.0.1", service.port)))
+        head.sendall(b"POST /segment HTTP/1.1\r\n")
         wait_until(lambda: "lungseg_in_flight 1.0" in service.client.get("/metrics").text)
         service.signal(signal.SIGTERM)
+        for connection in (body, head):
+            answer = b"".join(iter(partial(connection.recv, 65536), b""))
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "draining"
         assert service.exit_status() == 0
+    lines = [json.loads(line) for line in LOGS[service.popen.pid]]
+    codes = [line["code"] for line in lines if line["logger"] == "lungseg.access"]
+    assert codes == ["draining", "draining"]
+    assert not [line for line in lines if line["level"] == "error"]
+
+
+def test_sigterm_under_load_resets_nobody(models: Path, grey_png: bytes) -> None:
+    """With the default linger every request is answered or cannot connect, kept open or not."""
+    with process(models, LUNGSEG_LINGER_S="") as service:
+        wrong: list[str] = []
+        answered: list[int] = []
+
+        def load(kept: bool) -> None:
+            headers = {} if kept else {"Connection": "close"}
+            with httpx.Client(base_url=service.client.base_url, timeout=PATIENCE_S) as client:
+                while True:
+                    try:
+                        answer = client.post("/segment", content=grey_png, headers=headers)
+                    except httpx.ConnectError:
+                        return
+                    except httpx.TransportError as error:
+                        wrong.append(repr(error))
+                        return
+                    answered.append(answer.status_code)
+
+        callers = [threading.Thread(target=load, args=(kept,)) for kept in (True, False) * 3]
+        for caller in callers:
+            caller.start()
+        wait_until(lambda: len(answered) > 10)
+        service.signal(signal.SIGTERM)
+        for caller in callers:
+            caller.join()
+        assert service.exit_status() == 0
+    assert not wrong
+    assert set(answered) == {200}
 
 
 @pytest.mark.parametrize(("first_load_s", "first"), [("10", 200), ("0", 503)])
@@ -144,6 +193,66 @@ def test_sighup_loads_new_versions_at_once(tmp_path: Path) -> None:
         write_bundle(tmp_path, version="2")
         service.signal(signal.SIGHUP)
         wait_until(lambda: serving() == ["2"])
+
+
+def test_the_keeper_of_the_models_survives_whatever_goes_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that runs out while loading, or anything else in a look, costs that look alone."""
+    write_bundle(tmp_path, version="1")
+    trouble: list[Exception] = [MemoryError(), RuntimeError(), OSError()]
+
+    def failing(work: Callable[..., Any]) -> Callable[..., Any]:
+        def fails_first(*arguments: Any) -> Any:
+            if trouble:
+                raise trouble.pop()
+            return work(*arguments)
+
+        return fails_first
+
+    monkeypatch.setattr(Registry, "_scan", failing(Registry._scan))
+    with running(tmp_path, reload_interval_s=0.02, first_load_s=0) as service:
+        assert "lungseg_model_reload_failures_total 3.0" in service.client.get("/metrics").text
+        trouble += [MemoryError(), MemoryError()]
+        monkeypatch.setattr(Model, "load", failing(Model.load))
+        write_bundle(tmp_path, version="2")
+        wait_until(lambda: service.client.get("/models/standin/versions/2").status_code == 200)
+        assert service.client.get("/readyz").status_code == 200
+
+
+def test_a_version_that_could_not_be_loaded_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meanwhile the others serve, and /readyz and /models say what happened."""
+    write_bundle(tmp_path, version="1")
+    load, full = Model.load, True
+
+    def loaded(folder: Path, engine: Any) -> Model:
+        if full:
+            raise MemoryError
+        return load(folder, engine)
+
+    monkeypatch.setattr(Model, "load", loaded)
+    with running(tmp_path, ready=False, reload_interval_s=0.02) as service:
+        answer = service.client.get("/readyz")
+        assert (answer.status_code, answer.json()["code"]) == (503, "model_not_ready")
+        assert "version 1: loading it failed (MemoryError)" in answer.json()["detail"]
+        full = False
+        service.wait_ready()
+
+
+def test_why_nothing_serves_is_told(tmp_path: Path) -> None:
+    """A version that is asked for and not there, one that is refused, and no model at all."""
+    write_bundle(tmp_path, version="1")
+
+    def detail(**settings: str) -> str:
+        with running(tmp_path, ready=False, **settings) as service:
+            return service.client.get("/readyz").json()["detail"]
+
+    assert "version 7 is to serve and is not there; there is 1" in detail(model_version="7")
+    assert "not in the models folder" in detail(model="other")
+    (tmp_path / "standin" / "1" / "model.onnx").write_bytes(b"damaged")
+    assert "version 1: model.onnx has another SHA-256" in detail()
 
 
 def test_new_versions_are_noticed_at_the_interval(tmp_path: Path) -> None:
@@ -237,8 +346,6 @@ def test_fifty_reloads_under_load_lose_nothing(tmp_path: Path, grey_png: bytes) 
 def test_the_access_log_is_one_json_line_a_request_without_names(
     models: Path, grey_png: bytes
 ) -> None:
-    import json
-
     trace = "0af7651916cd43dd8448eb211c80319c"
     with process(models) as service:
         service.client.post(

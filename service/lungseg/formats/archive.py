@@ -36,6 +36,8 @@ class Member:
 
     filename: str
     """What the client calls it: repeated in answers, never opened."""
+    size_bytes: int
+    """How many bytes its content has at most."""
     read: Callable[[], bytes]
     """Gives the content; raises a ``LungsegError`` where this one can't be had."""
 
@@ -71,7 +73,14 @@ def open_archive(content: bytes, limits: ArchiveLimits) -> list[Member]:
     if len(files) > limits.max_items:
         raise TooManyItems(f"expected at most {limits.max_items} files, received {len(files)}")
     _check_sizes(files, limits)
-    return [Member(filename=entry.filename, read=partial(_read, archive, entry)) for entry in files]
+    return [
+        Member(
+            filename=entry.filename,
+            size_bytes=entry.file_size,
+            read=partial(_read, archive, entry),
+        )
+        for entry in files
+    ]
 
 
 def write_archive(files: Mapping[str, bytes]) -> bytes:

@@ -55,6 +55,7 @@ class Metrics:
         self.load_failures = counter(
             "model_load_failures", "Bundles refused.", ("model", "version")
         )
+        self.reload_failures = counter("model_reload_failures", "Failed looks at the models.")
 
     def expect(self, routes: Iterable[str]) -> None:
         """Begins the counters that alerts ask for at 0, for each label of a route."""

@@ -10,18 +10,23 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import struct
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lungseg.core.errors import InvalidParameter, MalformedRequest
+from lungseg.core.errors import InvalidParameter, MalformedRequest, TooManyItems
 from lungseg.core.types import FloatArray
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 READING = ("unit", "window_hu", "spacing_mm", "allow_non_ct")
 """Parameters of a request that ``/segment`` has, too, and that decide what the network sees."""
+_LENGTH = re.compile(r"[0-9]{1,15}", re.ASCII)
+_SPARE_COMMAS = 1000
+"""In JSON, besides those between the values of tensors."""
+_NAMES, _NAME_CHARACTERS = 4, 40
+"""How much of unknown members is repeated to who sent them."""
 _FLOAT32 = np.dtype("<f4")
 
 
@@ -42,31 +47,52 @@ class InferRequest:
     binary_output: bool
 
 
-def parse(
-    body: bytes, header_length: str, input_name: str, output_name: str, max_items: int
-) -> InferRequest:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What the model has, and how much of it may come.
+
+    Attributes:
+        input_name: of its input.
+        output_name: of its output.
+        max_items: most images in one request.
+        values: most numbers that so many images have.
+    """
+
+    input_name: str
+    output_name: str
+    max_items: int
+    values: int
+
+
+def parse(body: bytes, header_length: str, expected: Expected) -> InferRequest:
     """Reads a request: JSON of ``header_length`` bytes (empty = all), perhaps tensors behind it.
 
     Raises:
         MalformedRequest: it is not of the protocol's form.
+        TooManyItems: its JSON has far more values than the model takes, counted before any is made.
         InvalidParameter: a name, shape or datatype is not the model's.
     """
-    if header_length and not (header_length.isdecimal() and int(header_length) <= len(body)):
+    split = len(body)
+    if header_length:
+        # Python's own rules take other digits, and refuse to read too many.
+        split = int(header_length) if _LENGTH.fullmatch(header_length) else split + 1
+    if split > len(body):
         raise MalformedRequest(f"expected {HEADER_LENGTH} within the body")
-    split = int(header_length) if header_length else len(body)
+    if body.count(b",", 0, split) > expected.values + _SPARE_COMMAS:
+        raise TooManyItems(f"expected at most {expected.values} values in JSON, received more")
     document = _loaded(body[:split], "request")
     tensor = _object(_only(document.get("inputs"), "expected one input"), "input")
-    if tensor.get("name") != input_name:
-        raise InvalidParameter(f"expected an input named {input_name}, received another")
+    if tensor.get("name") != expected.input_name:
+        raise InvalidParameter(f"expected an input named {expected.input_name}, received another")
     request_id = document.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise MalformedRequest("expected id as a string")
     own = _parameters(document)
     return InferRequest(
         id=request_id,
-        images=_images(tensor, body[split:], max_items),
+        images=_images(tensor, body[split:], expected.max_items),
         reading={name: own[name] for name in READING if name in own},
-        binary_output=_wants_binary(document, output_name),
+        binary_output=_wants_binary(document, expected.output_name),
     )
 
 
@@ -136,22 +162,29 @@ def _floats(data: Any, shape: list[int]) -> FloatArray:
 
 
 def _encoded(data: Any, count: int) -> list[bytes]:
-    if not isinstance(data, bytes):
-        try:
-            images = [base64.b64decode(item, validate=True) for item in data]
-        except (TypeError, ValueError, binascii.Error):
-            raise InvalidParameter("expected BYTES in JSON as base64 strings") from None
-    else:
-        images, position = list[bytes](), 0
-        while position + 4 <= len(data):
-            (length,) = struct.unpack_from("<I", data, position)
-            images.append(data[position + 4 : position + 4 + length])
-            position += 4 + length
-        if position != len(data):
+    if isinstance(data, bytes):
+        return _elements(data, count)
+    if not isinstance(data, list) or len(data) != count:
+        raise InvalidParameter(f"expected {count} BYTES elements in a list")
+    try:
+        return [base64.b64decode(item, validate=True) for item in data]
+    except (TypeError, ValueError, binascii.Error):
+        raise InvalidParameter("expected BYTES in JSON as base64 strings") from None
+
+
+def _elements(data: bytes, count: int) -> list[bytes]:
+    """As many elements as were announced, which is few, and nothing behind them."""
+    elements, position = list[bytes](), 0
+    for _ in range(count):
+        length_end = position + 4
+        end = length_end + int.from_bytes(data[position:length_end], "little")
+        if end > len(data) or length_end > len(data):
             raise MalformedRequest("expected BYTES elements as uint32 length and so many bytes")
-    if len(images) != count:
-        raise InvalidParameter(f"expected {count} BYTES elements, received {len(images)}")
-    return images
+        elements.append(data[length_end:end])
+        position = end
+    if position != len(data):
+        raise InvalidParameter(f"expected {count} BYTES elements, received more bytes")
+    return elements
 
 
 def _wants_binary(document: dict[str, Any], output_name: str) -> bool:
@@ -200,18 +233,61 @@ def load_version(body: bytes) -> str | None:
     Raises:
         MalformedRequest, InvalidParameter: it asks for something else.
     """
-    parameters = _parameters(_loaded(body or b"{}", "request"))
+    parameters = _parameters(_known(_loaded(body or b"{}", "request"), "request", "parameters"))
     if any(name.startswith("file:") for name in parameters):
         raise InvalidParameter("models are not taken from clients, only from the models folder")
-    version = parameters.get("version")
-    if version is None and isinstance(parameters.get("config"), str):
-        config = _loaded(parameters["config"].encode(), "config")
-        policy = _object(config.get("version_policy", {}), "version_policy")
-        specific = _object(policy.get("specific", {}), "specific")
-        version = _only(specific.get("versions", [None]), "expected one specific version")
-    return None if version is None else str(version)
+    _known(parameters, "parameters", "version", "config")
+    config, version = parameters.get("config"), parameters.get("version")
+    if config is not None and version is not None:
+        raise InvalidParameter("expected version or config, received both")
+    if config is not None:
+        version = _policy_version(config)
+    if version is None:
+        return None
+    if type(version) not in (str, int):
+        raise InvalidParameter("expected version as a number or its text")
+    return str(version)
+
+
+def _policy_version(config: Any) -> Any:
+    """The version in a model configuration of Triton's; None = the newest."""
+    if not isinstance(config, str):
+        raise InvalidParameter("expected config as JSON in a string")
+    known = _known(_loaded(config.encode(), "config"), "config", "version_policy")
+    policy = _object(known.get("version_policy", {}), "version_policy")
+    _known(policy, "version_policy", "specific")
+    if "specific" not in policy:
+        return None
+    specific = _object(policy["specific"], "specific")
+    versions = _known(specific, "specific", "versions").get("versions")
+    return _only(versions, "expected one specific version")
+
+
+def check_unload(body: bytes) -> None:
+    """Checks an unload request, which has nothing to say.
+
+    Raises:
+        MalformedRequest, InvalidParameter: it asks for something.
+    """
+    parameters = _parameters(_known(_loaded(body or b"{}", "request"), "request", "parameters"))
+    _known(parameters, "parameters", "unload_dependents")  # Triton's client sends it; we have none
 
 
 def wants_ready(body: bytes) -> bool:
-    """Whether an index request asks for loaded versions only."""
-    return _loaded(body or b"{}", "request").get("ready") is True
+    """Whether an index request asks for loaded versions only.
+
+    Raises:
+        MalformedRequest, InvalidParameter: it asks for something else.
+    """
+    ready = _known(_loaded(body or b"{}", "request"), "request", "ready").get("ready", False)
+    if not isinstance(ready, bool):
+        raise InvalidParameter("expected ready as true or false")
+    return ready
+
+
+def _known(document: dict[str, Any], what: str, *names: str) -> dict[str, Any]:
+    """Refuses members that would be ignored: one that is misspelt would load another version."""
+    if strange := document.keys() - set(names):
+        shown = ", ".join(ascii(name[:_NAME_CHARACTERS]) for name in sorted(strange)[:_NAMES])
+        raise InvalidParameter(f"expected only {', '.join(names)} in {what}, received {shown}")
+    return document

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -16,14 +17,17 @@ from lungseg.inference.contract import TensorSpec
 from lungseg.inference.errors import BundleError
 from lungseg.inference.model import Model
 from lungseg.query import checked_query
+from lungseg.settings import Settings
 from lungseg.web.body import compute, read_body
 from lungseg.web.errors import PROBLEMS, Forbidden
 from lungseg.web.state import Exchange, State, exchange_of, state_of
 from lungseg.web.surface import Surface
 from lungseg.web.surfaces.v2 import codec
 
-LOG = logging.getLogger("lungseg.models")
 PLATFORM = "onnx_onnxv1"
+MAX_CONTROL_BYTES = 1024 * 1024
+"""What a request to the repository may have: a model's configuration has a few thousand bytes."""
+LOG = logging.getLogger("lungseg.models")
 _ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
 _STATUSES = {
     400: "The request is malformed",
@@ -56,7 +60,7 @@ _PART = replace(_V2, router=None, takes_work=False)
 SURFACES = (
     _V2,
     replace(_PART, prefixes=("/v2/health",), needs_key=False, quiet=True),
-    replace(_PART, prefixes=("/v2/repository",)),
+    replace(_PART, prefixes=("/v2/repository",), body_limit=lambda _: MAX_CONTROL_BYTES),
 )
 
 
@@ -163,7 +167,7 @@ async def load(request: Request, model: str) -> JSONResponse:
 async def unload(request: Request, model: str) -> JSONResponse:
     """Lets every version go; requests in flight still finish."""
     _may_control(request)
-    await read_body(request)
+    codec.check_unload(await read_body(request))
     await asyncio.to_thread(state_of(request.scope).registry.unload, model)
     _tell(request, logging.WARNING, "model unloaded by request", model)
     return JSONResponse({"name": model, "unload": True})
@@ -187,13 +191,7 @@ def _answer(
     contract = model.contract
     watch = exchange.watch
     with watch.stage("decode"):
-        request = codec.parse(
-            body,
-            header_length,
-            contract.input.name,
-            contract.output.name,
-            state.settings.max_batch_items,
-        )
+        request = codec.parse(body, header_length, _expected(model, state.settings))
     if isinstance(request.images, list):
         # encoded images come to the grid as ``/segment`` brings them there
         pipeline, query = state.pipeline, checked_query(request.reading)
@@ -215,6 +213,16 @@ def _answer(
         return Response(content, media_type="application/json")
     headers = {codec.HEADER_LENGTH: json_length}
     return Response(content, headers=headers, media_type="application/octet-stream")
+
+
+def _expected(model: Model, settings: Settings) -> codec.Expected:
+    contract, max_items = model.contract, settings.max_batch_items
+    return codec.Expected(
+        input_name=contract.input.name,
+        output_name=contract.output.name,
+        max_items=max_items,
+        values=max_items * math.prod(model.grid_size),
+    )
 
 
 def _tensor(spec: TensorSpec) -> dict[str, Any]:
