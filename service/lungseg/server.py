@@ -29,7 +29,7 @@ SETTLE_S = 0.2
 WRONG_SETTING, NO_ADDRESS = 2, 3
 """Exit statuses: a setting cannot be used; the address or port cannot be had, or the start failed.
 uvicorn's own is 3 too."""
-_OTHER_PORT = ": take another with LUNGSEG_PORT, --port or make serve PORT="
+_OTHER_PORT = ": take another by LUNGSEG_PORT, --port, or make serve PORT=8001"
 _OTHER_HOST = ": LUNGSEG_HOST or --host names an address of this machine, or 0.0.0.0 for all"
 _ADDRESS_TROUBLE = {
     errno.EADDRINUSE: ("another process uses it", _OTHER_PORT),
