@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import uvicorn
 from fastapi import FastAPI
@@ -32,7 +32,7 @@ SETTLE_S = 0.2
 WRONG_SETTING, NO_ADDRESS = 2, 3
 """Exit statuses: a setting cannot be used; the address or port cannot be had, or the start failed.
 uvicorn's own is 3 too."""
-_OTHER_PORT = ": take another with LUNGSEG_PORT, --port or make serve PORT="
+_OTHER_PORT = ": take another by LUNGSEG_PORT, --port, or make serve PORT=8001"
 _OTHER_HOST = ": LUNGSEG_HOST or --host names an address of this machine, or 0.0.0.0 for all"
 _ADDRESS_TROUBLE = {
     errno.EADDRINUSE: ("another process uses it", _OTHER_PORT),
@@ -140,17 +140,29 @@ def serve(settings: Settings) -> None:
 def _check_address(host: str, port: int) -> None:
     """Looks whether the address can be had, before anything is loaded for nothing."""
     try:
-        for family, kind, _, _, address in socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            with socket.socket(family, kind) as probe:
-                if os.name == "posix":  # as the server will; connections that linger do no harm
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)
-    except OSError as error:
-        number = errno.EFAULT if isinstance(error, socket.gaierror) else error.errno
-        reason, advice = _ADDRESS_TROUBLE.get(number or 0, (str(error.strerror), ""))
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        errors = [_try_address(family, address) for family, _, _, _, address in found]
+    except socket.gaierror as error:
+        errors = [OSError(errno.EFAULT, error.strerror)]
+    taken = [error for error in errors if error and error.errno == errno.EADDRINUSE]
+    # A name may stand for an address of IPv6 that this machine has switched off.
+    if fatal := next(iter(taken), None) or (all(errors) and errors[0]):
+        reason, advice = _ADDRESS_TROUBLE.get(fatal.errno or 0, (fatal.strerror, ""))
         _stop(f"cannot listen on {host} port {port}: {reason}{advice}", NO_ADDRESS)
+
+
+def _try_address(family: int, address: Any) -> OSError | None:
+    """Binds as the server will, and lets go."""
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            if os.name == "posix":  # connections that linger from an earlier start do no harm
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind(address)
+    except OSError as error:
+        return error
+    return None
 
 
 def _stop(sentence: str, status: int) -> NoReturn:

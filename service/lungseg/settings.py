@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 from collections.abc import Iterator
 from functools import cached_property
@@ -31,6 +32,8 @@ PATTERNS = {
     r"^(/[A-Za-z0-9._~-]+)*$": "a path that begins with `/` and does not end with it",
 }
 """What the patterns below ask for, in words."""
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\sA-Z]+")
+"""What a browser writes into ``Origin``; whatever else is named would never be equal to it."""
 KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
 BOUNDS = {"ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "less than {}"}
 
@@ -173,6 +176,16 @@ class Settings(BaseSettings):
             # Of keys, none would mean that everybody may call.
             raise ValueError("expected at least one item, received commas and blanks only")
         return items
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _comparable(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        if all(origin in {"*", "null"} or ORIGIN.fullmatch(origin) for origin in origins):
+            return origins
+        raise ValueError(
+            "expected * or origins as browsers send them, such as https://viewer.example, in lower "
+            "case and without a path or a / at the end, received others"
+        )
 
     @cached_property
     def cores(self) -> int:

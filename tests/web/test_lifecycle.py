@@ -181,9 +181,13 @@ def test_who_can_connect_is_served(first_load_s: str, first: int) -> None:
         assert next(filter(None, service.statuses)) == first
 
 
-def test_sighup_loads_new_versions_at_once(tmp_path: Path) -> None:
+def test_sighup_loads_new_versions_and_keys_at_once(tmp_path: Path) -> None:
+    """Also where nothing is looked at by itself."""
     write_bundle(tmp_path, version="1")
-    with process(tmp_path) as service:
+    keys = tmp_path / "keys"
+    keys.write_text("first\n")
+    with process(tmp_path, LUNGSEG_API_KEYS_FILE=str(keys)) as service:
+        service.client.headers["X-API-Key"] = "first"
 
         def serving() -> list[str]:
             versions = service.client.get("/models").json()["models"][0]["versions"]
@@ -193,6 +197,12 @@ def test_sighup_loads_new_versions_at_once(tmp_path: Path) -> None:
         write_bundle(tmp_path, version="2")
         service.signal(signal.SIGHUP)
         wait_until(lambda: serving() == ["2"])
+        service.client.headers["X-API-Key"] = "second"
+        assert service.status("/models") == 401
+        with keys.open("a") as file:
+            file.write("second\n")
+        service.signal(signal.SIGHUP)
+        wait_until(lambda: service.status("/models") == 200)
 
 
 def test_the_keeper_of_the_models_survives_whatever_goes_wrong(

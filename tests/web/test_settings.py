@@ -29,6 +29,8 @@ TROUBLE = {
     "no version": ("MODEL_VERSION", "newest", "latest or a positive whole number"),
     "no path of an address": ("ROOT_PATH", "lungs/", "a path that begins with /"),
     "only commas": ("PROVIDERS", " , ", "at least one item"),
+    "an origin with a path": ("CORS_ORIGINS", "https://a.example,https://b.example/", "without a"),
+    "an origin without its scheme": ("CORS_ORIGINS", "viewer.example", "https://viewer.example"),
     "no key": ("API_KEYS", ",", "at least one item"),
     "an empty list of keys": ("API_KEYS", "", "at least one key"),
     "an empty name of the keys' file": ("API_KEYS_FILE", "", "at least one key"),
