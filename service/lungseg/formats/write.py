@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from lungseg.core import rle
 from lungseg.core.contours import polygons
+from lungseg.core.preprocess import without_padding
 from lungseg.core.types import (
     LEFT,
     RIGHT,
@@ -70,7 +71,8 @@ def overlay_png(values: IntensityArray, unit: Unit, labels: LabelArray) -> bytes
     """
     low, high = OVERLAY_WINDOW_HU
     if unit != "HU":
-        low, high = (float(level) for level in np.percentile(values, OVERLAY_PERCENTILES))
+        seen = without_padding(values.astype(np.float32, copy=False))
+        low, high = (float(level) for level in np.percentile(seen, OVERLAY_PERCENTILES))
     grey = np.clip((values - np.float32(low)) / max(high - low, 1e-6), 0.0, 1.0) * 255
     picture = np.repeat(grey[..., None], 3, axis=2)  # (Y, X, 3)
     for label, colour in COLOURS_RGB.items():
