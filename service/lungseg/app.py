@@ -220,12 +220,12 @@ async def _keep_current(state: State, interval_s: float, done: asyncio.Event) ->
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, told.set)
     while True:
         told.clear()
-        await asyncio.to_thread(state.keys.reload)
         before = _loaded(registry)
         try:
+            await asyncio.to_thread(state.keys.reload)
             await asyncio.to_thread(registry.refresh)
         except Exception:
-            LOG.exception("looking at the models folder failed, it is tried again")
+            LOG.exception("reading keys or models again failed, it is tried again")
             state.metrics.reload_failures.inc()
         if (now := _loaded(registry)) != before:
             LOG.info("models", extra={"fields": {"loaded": now}})

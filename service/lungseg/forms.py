@@ -64,7 +64,13 @@ def _probability(outcome: Outcome) -> bytes:
 
 def _dicom_seg(outcome: Outcome) -> bytes:
     contract = outcome.model.contract
-    algorithm = Algorithm(name=contract.name, version=contract.version, sha256=contract.sha256)
+    asked = outcome.query.largest_components
+    algorithm = Algorithm(
+        name=contract.name,
+        version=contract.version,
+        sha256=contract.sha256,
+        largest_components=contract.mask.largest_components if asked is None else asked,
+    )
     return dicom_seg(outcome.content, outcome.scan, outcome.segmentation, algorithm)
 
 

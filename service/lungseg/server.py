@@ -120,7 +120,6 @@ def serve(settings: Settings) -> None:
     Raises:
         SystemExit: ``WRONG_SETTING`` or ``NO_ADDRESS``, after one line that says which and why.
     """
-    keep_standard_error()
     configure_logging(settings.log_format, settings.log_level)
     for name, nearest in unknown_variables().items():
         advice = f"; did you mean {nearest}?" if nearest else ""
@@ -130,6 +129,8 @@ def serve(settings: Settings) -> None:
     except ValueError as error:
         _stop(str(error), WRONG_SETTING)
     _check_address(settings.host, settings.port)
+    keep_standard_error()
+    configure_logging(settings.log_format, settings.log_level)  # onto the stream that was kept
     server = Server(configured(app, settings), settings)
     with contextlib.suppress(KeyboardInterrupt):  # a person ended it: nothing went wrong
         server.run()

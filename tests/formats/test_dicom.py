@@ -294,6 +294,10 @@ def test_enhanced_ct_of_one_frame(small: Phantom, shared: bool) -> None:
 def test_several_frames_are_refused_with_a_pointer(small: Phantom) -> None:
     with pytest.raises(MultiFrame, match=r"received 3.*volumes"):
         read(enhanced(small, 3))
+    contradicting = parse(enhanced(small, 3))
+    contradicting.NumberOfFrames = 1
+    with pytest.raises(MultiFrame, match="received 3"):
+        read(save(contradicting))
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,18 @@ def test_grey_levels_and_constant_pictures_have_a_window_too() -> None:
     assert np.asarray(Image.open(io.BytesIO(flat))).max() == 0
 
 
+def test_padding_takes_no_contrast_from_grey_levels() -> None:
+    """Corners far below air, which no header marks, leave the body as it was shown without."""
+    padded = CHEST.hu.copy()
+    padded[:30, :40] = padded[-30:, -40:] = -3024
+    nothing = np.zeros(padded.shape, np.uint8)
+    plain, shown = (
+        np.asarray(Image.open(io.BytesIO(overlay_png(values, "grey level", nothing)))).astype(float)
+        for values in (CHEST.hu, padded)
+    )
+    assert np.abs(plain - shown)[40:80, 50:120].mean() < 10
+
+
 def test_probabilities_as_eight_bits() -> None:
     plane = np.array([[0.0, 0.5, 1.0]], np.float32)
     picture = np.asarray(Image.open(io.BytesIO(probability_png(plane))))

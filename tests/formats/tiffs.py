@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def page(
     rows: int | None = None,
     tile: tuple[int, int] | None = None,
     separate: bool = False,
-) -> dict[int, object]:
+) -> dict[int, Any]:
     """The tags of a page; segments are bytes in a list under the tag of their offsets."""
     array = array.reshape(*array.shape[:2], -1)
     height, width, samples = array.shape
@@ -62,7 +63,7 @@ def page(
                     part = np.pad(part, [*missing, (0, 0)])
                 packed = _bytes(_predicted(part, predictor, bits), order, bits, predictor)
                 segments.append(_compressed(packed, compression))
-    tags: dict[int, object] = {256: width, 257: height, 258: [bits] * samples, 277: samples}
+    tags: dict[int, Any] = {256: width, 257: height, 258: [bits] * samples, 277: samples}
     tags |= {259: COMPRESSIONS[compression], 317: predictor, 284: 2 if separate else 1}
     tags |= {339: [FORMATS[array.dtype.kind]] * samples}
     if tile:
@@ -70,7 +71,7 @@ def page(
     return tags | {278: step[0], 273: segments}
 
 
-def tiff_pages(pages: list[dict[int, object]], *, order: str = "<", big: bool = False) -> bytes:
+def tiff_pages(pages: list[dict[int, Any]], *, order: str = "<", big: bool = False) -> bytes:
     """A file of these pages, one behind the other."""
     size, count, offset = (8, "Q", "Q") if big else (4, "H", "I")
     head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}H", 43 if big else 42)
@@ -95,7 +96,7 @@ def tiff_pages(pages: list[dict[int, object]], *, order: str = "<", big: bool = 
     return bytes(body)
 
 
-def _with_segments(body: bytearray, tags: dict[int, object]) -> list[tuple[int, object]]:
+def _with_segments(body: bytearray, tags: dict[int, Any]) -> list[tuple[int, Any]]:
     written = dict(tags)
     for tag, counts in ((273, 279), (324, 325)):
         segments = tags.get(tag)

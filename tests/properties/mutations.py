@@ -11,6 +11,7 @@ from pydicom import uid
 
 from tests.formats import jpeg_lossless
 from tests.formats.dicoms import compressed, encapsulated, enhanced, uncompressed
+from tests.formats.tiffs import tiff
 from training.synthetic.phantom import dicom_bytes, make_phantom, picture
 
 INTERESTING = (0, 1, 2, 7, 8, 15, 16, 31, 32, 64, 100, 127, 128, 255)
@@ -41,6 +42,9 @@ def seeds() -> dict[str, bytes]:
     stream = io.BytesIO()
     Image.fromarray(grey).save(stream, "TIFF", compression="tiff_adobe_deflate")
     found["deflated TIFF"] = stream.getvalue()
+    form = {"tile": (16, 32), "compression": "lzw", "predictor": 3, "order": ">", "big": True}
+    found["tiled TIFF"] = tiff(grey.astype(np.float32), **form)
+    found["packed TIFF"] = tiff(grey.astype(np.uint16), bits=12, rows=5, photometric=0)
     stream = io.BytesIO()
     np.save(stream, grey)
     found["npy"] = stream.getvalue()

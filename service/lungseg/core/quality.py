@@ -78,12 +78,11 @@ def find_flags(
             "single_lung": _is_single(statistics),
             "touches_border": _touches_border(mask),
             "area_out_of_range": _area_is_odd(statistics),
-            "intensity_out_of_range": scan.unit == "HU"
-            and (
-                _is_outside(statistics.intensity.median, MEDIAN_RANGE_HU) or _is_miscalibrated(scan)
-            ),
             "values_limited": scan.unit == "HU" and _is_limited(statistics),
         }
+    raised["intensity_out_of_range"] = scan.unit == "HU" and (
+        _is_outside(statistics.intensity.median, MEDIAN_RANGE_HU) or _is_miscalibrated(scan)
+    )
     details = {
         "air_unlabelled": _amount(around.unlabelled, scan)
         + f", about row {around.place[0]}, column {around.place[1]}",

@@ -122,7 +122,8 @@ def _check_kind(dataset: FileDataset, *, allow_non_ct: bool) -> tuple[str, ...]:
         if reason and "Rows" not in dataset:
             raise NotCT("expected a CT image, received a DICOM object without pixels")
         raise UndecodableImage("expected an image with its pixels, received one that is cut off")
-    frames = int(dataset.get("NumberOfFrames") or 1)
+    groups = dataset.get("PerFrameFunctionalGroupsSequence") or ()
+    frames = max(int(dataset.get("NumberOfFrames") or 1), len(groups))
     if frames != 1:
         raise MultiFrame(
             f"expected one frame, received {frames}: this endpoint takes single slices, "

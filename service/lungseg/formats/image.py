@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ COLOUR_TOLERANCE = 24
 """Spread between channels, in 8-bit levels, that JPEG's chroma coding may leave in grey."""
 COLOUR_FRACTION = 0.001
 """Share of pixels that may spread more: a small mark, not a colour picture."""
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)
+"""Of red, green and blue in Rec. 601, what JPEG's own grey channel is."""
 MAX_SIDE = 65_535
 """Longest side in pixels: DICOM and JPEG count rows and columns in 16 bits. Resampling a line of
 all the pixels that a slice may have would cost far more memory than the slice itself."""
@@ -132,32 +135,37 @@ def picture_levels(picture: Image.Image) -> tuple[NDArray[np.generic], float | N
     if mode in ("I", "F"):
         return np.asarray(picture), None
     if mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in picture.info:
-        rgba = np.asarray(picture.convert("RGBA"))
-        if rgba[..., 3].min() == 255:
-            return equal_channels(rgba[..., :3]), 255.0
-        opacity = rgba[..., 3:].astype(np.uint16)
-        return equal_channels((rgba[..., :3] * opacity + 127) // 255), 255.0
-    return equal_channels(np.asarray(picture.convert("RGB"))), 255.0
+        *channels, opacity = (np.asarray(band) for band in picture.convert("RGBA").split())
+        if opacity.min() < 255:
+            channels = [(band * opacity.astype(np.uint16) + 127) // 255 for band in channels]
+        return equal_channels(channels), 255.0
+    return equal_channels([np.asarray(band) for band in picture.convert("RGB").split()]), 255.0
 
 
-def equal_channels(rgb: NDArray[Any], white: float | None = 255.0) -> NDArray[Any]:
-    """The one grey channel of nearly equal ones, shape (Y, X, 3).
+def equal_channels(channels: Sequence[NDArray[Any]], white: float | None = 255.0) -> NDArray[Any]:
+    """The one grey channel of red, green and blue that are nearly equal, each of shape (Y, X).
 
     White is their highest level; where it is unknown, their range stands in its place.
 
     Raises:
         NotGrey: they differ by more than lossy coding does.
     """
-    deep = rgb.dtype != np.uint8
-    levels = rgb.astype(np.float64 if deep else np.int16)
-    scale = (float(np.ptp(levels)) if white is None else white) / 255.0
-    spread = levels.max(axis=2) - levels.min(axis=2)
+    red, green, blue = channels
+    highest = np.maximum(np.maximum(red, green), blue)
+    lowest = np.minimum(np.minimum(red, green), blue)
+    if np.array_equal(highest, lowest):
+        return red
+    # In unsigned numbers nothing can overflow.
+    spread = (
+        highest - lowest if red.dtype.kind == "u" else np.subtract(highest, lowest, dtype=float)
+    )
+    scale = (float(highest.max()) - float(lowest.min()) if white is None else white) / 255.0
     if np.count_nonzero(spread > COLOUR_TOLERANCE * scale) > COLOUR_FRACTION * spread.size:
         raise NotGrey("expected a grey picture, received colours")
-    if not spread.any():
-        return levels[..., 0]
-    # Rec. 601 luma, what JPEG's own grey channel is
-    return (levels * np.array([0.299, 0.587, 0.114], np.float32)).sum(axis=2)
+    grey = np.zeros(red.shape, np.float32)
+    for channel, weight in zip(channels, LUMA_WEIGHTS, strict=True):
+        grey += channel * np.float32(weight)
+    return grey
 
 
 def checked(values: NDArray[np.generic]) -> FloatArray:

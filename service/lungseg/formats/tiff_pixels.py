@@ -63,18 +63,16 @@ def grey_levels(content: bytes, page: Page) -> tuple[NDArray[np.generic], float 
             picture.seek(page.index)
             return picture_levels(ImageOps.exif_transpose(picture))
     planes = [_plane(content, page, plane) for plane in range(page.samples // page.channels)]
-    samples = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
+    samples = [channel for plane in planes for channel in np.moveaxis(plane, 2, 0)]
     colours = 1 if page.photometric in _GREY else 3
     white = float(2**page.bits - 1) if page.kind == "u" and page.bits <= _KNOWN_WHITE_BITS else None
-    grey: NDArray[Any] = samples[..., 0]
-    if colours > 1:
-        grey = equal_channels(samples[..., :colours], white)
+    grey = equal_channels(samples[:colours], white) if colours > 1 else samples[0]
     for channel, meaning in enumerate(page.extra[: page.samples - colours], start=colours):
         if meaning in _ALPHA:
-            grey = _on_black(grey, samples[..., channel], meaning, white)
+            grey = _on_black(grey, samples[channel], meaning, white)
     if page.photometric == MIN_IS_WHITE:
         # Without a known white, order is all that inverting has to keep.
-        grey = -grey.astype(np.float64) if white is None else white - grey
+        grey = -grey.astype(np.float64) if white is None else np.float32(white) - grey
     if white is not None and page.bits < _EIGHT_BITS:  # as pictures of few levels are shown
         return grey * (255.0 / white), 255.0
     return grey, white
@@ -135,7 +133,7 @@ def _plane(content: bytes, page: Page, plane: int) -> NDArray[Any]:
         numbers = _float_predicted(packed, page)
     else:
         dtype = np.dtype(f"{page.order}{page.kind}{page.bits // 8}")
-        numbers = packed.view(dtype).astype(dtype.newbyteorder("="))
+        numbers = packed.view(dtype).astype(dtype.newbyteorder("="), copy=False)
     rows, across = packed.shape[:2]
     columns = page.segment[1]
     numbers = numbers.reshape(rows, across, columns, page.channels)

@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lungseg.core.errors import UndecodableImage
+from lungseg.core.errors import ImageTooLarge, UndecodableImage
 from lungseg.formats.tiff_directory import Tag
 
 RAW = 1
+MAX_PLANE_BYTES = 160 << 20
+"""Eight bytes for each pixel of the largest slice, and more; Pillow takes no larger pictures."""
 _BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -106,6 +108,8 @@ def _unpacked(
     if counts.min() < 0 or offsets.min() < 0 or counts.sum() > 2 * len(content):
         raise UndecodableImage("the content is TIFF, but parts of its picture lie outside of it")
     columns = page.segments[1] * page.row_bytes
+    if rows * columns > MAX_PLANE_BYTES:
+        raise ImageTooLarge(f"expected at most {MAX_PLANE_BYTES} bytes of unpacked pixels")
     tags: dict[Tag, int | NDArray[np.int64]] = {
         Tag.WIDTH: columns,
         Tag.HEIGHT: rows,
