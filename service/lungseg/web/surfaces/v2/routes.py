@@ -55,12 +55,16 @@ def _error_object(code: str, detail: str, _request_id: str) -> Response:
     return JSONResponse({"error": detail}, 400 if status in (415, 422) else status)
 
 
+def _control_limit(_settings: Settings) -> int:
+    return MAX_CONTROL_BYTES
+
+
 _V2 = Surface(prefixes=("/v2",), router=router, render=_error_object, takes_work=True)
 _PART = replace(_V2, router=None, takes_work=False)
 SURFACES = (
     _V2,
     replace(_PART, prefixes=("/v2/health",), needs_key=False, quiet=True),
-    replace(_PART, prefixes=("/v2/repository",), body_limit=lambda _: MAX_CONTROL_BYTES),
+    replace(_PART, prefixes=("/v2/repository",), body_limit=_control_limit),
 )
 
 
