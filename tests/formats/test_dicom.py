@@ -33,6 +33,7 @@ from tests.formats.dicoms import (
 )
 from training.synthetic.phantom import Phantom, dicom_bytes, make_phantom
 
+RT_STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
 HTJ2K_24_BY_16 = bytes.fromhex(
     "ff4fff5100294000000000180000001000000000000000000000001800000010000000000000000000010f0101"
     "ff50000800020000000aff52000c00020001000504044001ff5c00132088909090909090909090909090888888"
@@ -142,10 +143,15 @@ def test_an_unknown_syntax_is_undecodable(plain: bytes) -> None:
         read(known.replace(b"1.2.840.10008.1.2.4.90", b"1.2.840.10008.1.2.4.99"))
 
 
-@pytest.mark.parametrize("length", [132, 400, 900, -1, -4000])
-def test_truncated_files(plain: bytes, length: int) -> None:
-    with pytest.raises((UndecodableImage, NotCT)):
-        read(plain[:length])
+@pytest.mark.parametrize(
+    "syntax", [uid.ExplicitVRLittleEndian, uid.RLELossless, uid.JPEGLSLossless]
+)
+def test_a_truncated_file_is_undecodable_wherever_it_ends(plain: bytes, syntax: str) -> None:
+    """From its first attribute to the bytes that end its pixels."""
+    whole = plain if syntax == uid.ExplicitVRLittleEndian else compressed(plain, syntax)
+    for length in (*range(132, 400), *range(400, len(whole) - 8, 31)):
+        with pytest.raises(UndecodableImage):
+            read(whole[:length])
 
 
 def test_a_lost_preamble_does_no_harm(small: Phantom, plain: bytes) -> None:
@@ -302,7 +308,7 @@ def test_colour_and_objects_without_pixels(small: Phantom, plain: bytes) -> None
         with pytest.raises(NotGrey):
             read(content)
     with pytest.raises(NotCT, match="without pixels"):
-        read(dicom_bytes(small, PixelData=None))
+        read(dicom_bytes(small, PixelData=None, Rows=None, SOPClassUID=RT_STRUCTURES))
 
 
 def test_contradicting_bits_are_undecodable(small: Phantom) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from lungseg.core.errors import InvalidParameter, MalformedRequest, UnsupportedMediaType
 from lungseg.core.types import Scan, Unit
+from lungseg.formats.decoders import DecodeFrame
 from lungseg.formats.dicom import looks_like_dicom, read_dicom
 from lungseg.formats.image import PICTURE_FORMATS, read_npy, read_picture
 
@@ -14,7 +15,7 @@ MAX_PIXELS = 4096 * 4096
 """Rows × columns of the largest slice that is accepted unless somebody says otherwise."""
 
 
-def read_scan(
+def read_scan(  # noqa: PLR0913 - what callers may say of a slice, and how it is read
     content: bytes,
     *,
     max_pixels: int = MAX_PIXELS,
@@ -22,6 +23,7 @@ def read_scan(
     window_hu: tuple[float, float] | None = None,
     unit: Unit = "grey level",
     allow_non_ct: bool = False,
+    decode: DecodeFrame | None = None,
 ) -> Scan:
     """Decodes one CT slice.
 
@@ -35,6 +37,7 @@ def read_scan(
         allow_non_ct: accept DICOM images that are no CT slices: another Modality, localizers,
             secondary captures, and neither a Modality nor a storage class of CT. A CT storage
             class without a Modality is always accepted.
+        decode: decodes compressed DICOM frames; None for the decoder processes that all share.
 
     Returns:
         The slice with Z = 1. Of DICOM the header alone says what its values are; what it does
@@ -44,6 +47,7 @@ def read_scan(
         MalformedRequest: there are no bytes at all.
         UnsupportedMediaType: the content is of none of these formats.
         ImageTooLarge, UndecodableImage, MultiFrame, NotCT, NotGrey: see ``core.errors``.
+        DecoderUnavailable: there is no process for a compressed DICOM frame.
         InvalidParameter: ``window_hu`` or ``unit`` was given for intensities it can't calibrate.
     """
     if not content:
@@ -54,7 +58,7 @@ def read_scan(
             "expected PNG, JPEG, TIFF, BMP, NPY or DICOM content, received none of these"
         )
     if media_type == DICOM:
-        scan = read_dicom(content, max_pixels, allow_non_ct=allow_non_ct)
+        scan = read_dicom(content, max_pixels, allow_non_ct=allow_non_ct, decode=decode)
     elif media_type == NPY:
         scan = read_npy(content, max_pixels)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -16,6 +17,7 @@ from prometheus_client import (
 )
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
+from lungseg.formats.decoders import Reason
 from lungseg.inference.registry import Registry
 
 STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -47,6 +49,11 @@ class Metrics:
         self.load_failures = counter(
             "model_load_failures", "Bundles refused.", ("model", "version")
         )
+        self.decoder_restarts = counter(
+            "decoder_restarts", "Decoder processes replaced after a bad file.", ("reason",)
+        )
+        for reason in get_args(Reason):  # so that the first one is an increase
+            self.decoder_restarts.labels(reason)
 
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
         """Adds a gauge that is read when it is asked for."""
