@@ -16,6 +16,7 @@ THEMES = {
     "models_dir": "Models",
     "max_header_bytes": "Limits of a request",
     "workers": "Work, queue, start and stop",
+    "decoders": "Decoders of compressed DICOM",
     "providers": "Inference",
     "api_keys": "API keys",
     "log_format": "Log and traces",
@@ -24,7 +25,7 @@ THEMES = {
 UNITS = {
     "_s": "s", "_ms": "ms", "_bytes": "bytes", "_fields": "fields", "_pixels": "pixels",
     "_items": "slices", "_max_size": "slices", "queue_size": "requests", "workers": "threads",
-    "_threads": "threads", "_versions": "versions",
+    "_threads": "threads", "_versions": "versions", "decoders": "processes",
 }  # fmt: skip
 """Units by the end of a setting's name."""
 HEAD = """\

@@ -19,6 +19,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 import lungseg
+from lungseg.formats.decoders import DecoderLimits, Decoders, Reason
 from lungseg.inference.batcher import Batcher
 from lungseg.inference.model import Model
 from lungseg.inference.registry import Policy, Registry, Version
@@ -141,6 +142,7 @@ async def _running(
         state.lifecycle.draining = True
         keeper.cancel()
         await asyncio.gather(keeper, return_exceptions=True)
+        await asyncio.to_thread(state.pipeline.decoders.close)  # nobody waits for them any more
         await asyncio.to_thread(state.workers.close)
         if batcher:
             batcher.close()
@@ -175,6 +177,7 @@ def _build(settings: Settings, engine: Engine, keys: Keys) -> tuple[State, Batch
             runner=Runner(batcher, on_batch=metrics.batch_size.observe),
             max_pixels=settings.max_pixels,
             allow_non_ct=settings.allow_non_ct,
+            decoders=_build_decoders(settings, metrics),
         ),
         workers=Workers(threads=settings.workers or settings.cores, queue_size=settings.queue_size),
         metrics=metrics,
@@ -194,6 +197,19 @@ def _build(settings: Settings, engine: Engine, keys: Keys) -> tuple[State, Batch
     )
     metrics.watch("ready", "1 when work is taken.", lambda: float(state.unreadiness is None))
     return state, batcher
+
+
+def _build_decoders(settings: Settings, metrics: Metrics) -> Decoders:
+    def told(reason: Reason) -> None:
+        metrics.decoder_restarts.labels(reason).inc()
+        LOG.warning("decoder replaced", extra={"fields": {"reason": reason}})
+
+    limits = DecoderLimits(
+        processes=settings.decoders or settings.workers or settings.cores,
+        timeout_s=settings.decoder_timeout_s,
+        memory_bytes=settings.decoder_memory_bytes,
+    )
+    return Decoders(limits, on_restart=told)
 
 
 def _build_batcher(settings: Settings, metrics: Metrics) -> Batcher | None:

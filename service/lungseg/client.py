@@ -28,6 +28,10 @@ LONGEST_PAUSE_S = 30.0
 """A server that asks for more patience than this gets none."""
 PERMANENT = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 """What is wrong with the request itself: no repetition mends it."""
+NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+"""After these no server has seen the request."""
+BROKEN = 1
+"""How often a request is repeated whose connection broke: it may be what ends its server."""
 _RETRIED = 503
 
 
@@ -59,7 +63,8 @@ class Client:
     """Blocking client; threads may share one.
 
     A request that finds the service overloaded (503, with the pause it asks for) or not there is
-    repeated ``retries`` times: answers are the same each time, so that does no harm. ``timeout_s``
+    repeated ``retries`` times: answers are the same each time, so that does no harm. One whose
+    connection broke is repeated once, because it may be what ended its server. ``timeout_s``
     is for connecting and for each wait for data, and ``transport`` replaces the network.
     """
 
@@ -128,12 +133,14 @@ class Client:
         return self._post("/segment", parameters, content=content_of(source), headers=headers)
 
     def _post(self, path: str, parameters: Mapping[str, Any], **body: Any) -> httpx.Response:
+        broken = 0
         for attempt in itertools.count():
             response = None
             try:
                 response = self._http.post(path, params=as_texts(parameters), **body)
             except httpx.TransportError as error:
-                if attempt >= self._retries or isinstance(error, PERMANENT):
+                broken += not isinstance(error, NOT_SENT)
+                if attempt >= self._retries or broken > BROKEN or isinstance(error, PERMANENT):
                     raise
             pause_s = _pause_s(response, attempt, self._retries)
             if response is not None and pause_s is None:

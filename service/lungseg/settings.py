@@ -133,6 +133,16 @@ class Settings(BaseSettings):
     load balancer has time to turn away and no connection is reset; with 0 new work is refused at
     once, and the last connections may be reset."""
 
+    decoders: int = Field(default=0, ge=0, le=256)
+    """How many compressed DICOM files are decoded at a time, each in a process of its own, which a
+    damaged file may end without harm to the service; 0 takes as many as `LUNGSEG_WORKERS`."""
+    decoder_timeout_s: float = Field(default=15.0, gt=0)
+    """How long one compressed DICOM file may take to decode; its decoder is then killed, and the
+    file refused as undecodable."""
+    decoder_memory_bytes: int = Field(default=512 * MIB, ge=16 * MIB)
+    """How much memory one decoder of compressed DICOM may take on Linux, beyond what it starts
+    with; a file that needs more is refused as undecodable."""
+
     providers: Annotated[tuple[str, ...], NoDecode] = ("CPUExecutionProvider",)
     """The execution providers of ONNX Runtime that run the network, separated by commas, the first
     choice first; the service does not start where one of them is missing."""

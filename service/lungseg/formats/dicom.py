@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from pydicom import config
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.pixels.processing import apply_modality_lut
+from pydicom.uid import UID
 
 from lungseg.core.errors import LungsegError, MultiFrame, NotCT, UndecodableImage
 from lungseg.core.types import AIR_HU, FloatArray, Orientation, Reach, Scan, Unit
+from lungseg.formats.decoders import DecodeFrame
 from lungseg.formats.dicom_pixels import Layout, decode_plane, inflate, read_layout, used_bits
 from lungseg.formats.image import check_pixels, checked
 from lungseg.formats.quiet import silence_decoders
@@ -60,7 +62,9 @@ _ATTRIBUTES = [
 ]
 
 
-def read_dicom(content: bytes, max_pixels: int, *, allow_non_ct: bool) -> Scan:
+def read_dicom(
+    content: bytes, max_pixels: int, *, allow_non_ct: bool, decode: DecodeFrame | None = None
+) -> Scan:
     """Decodes a CT slice into HU; another modality, where it is allowed, with a note.
 
     Stored values go through the Modality LUT (PS3.3 C.11.1) or the Pixel Value Transformation
@@ -68,10 +72,12 @@ def read_dicom(content: bytes, max_pixels: int, *, allow_non_ct: bool) -> Scan:
 
     Raises:
         ImageTooLarge, MultiFrame, NotCT, NotGrey, UndecodableImage: as their names say.
+        DecoderUnavailable: there is no process for a compressed frame.
     """
     silence_decoders()
     try:
-        return _read(inflate(content, max_pixels), max_pixels, allow_non_ct=allow_non_ct)
+        dataset = parse(inflate(content, max_pixels), _ATTRIBUTES)
+        return _read(dataset, max_pixels, allow_non_ct=allow_non_ct, decode=decode)
     except LungsegError:
         raise
     except Exception:  # noqa: BLE001 - pydicom raises anything on broken bytes and quotes them
@@ -80,12 +86,13 @@ def read_dicom(content: bytes, max_pixels: int, *, allow_non_ct: bool) -> Scan:
         ) from None
 
 
-def _read(content: bytes, max_pixels: int, *, allow_non_ct: bool) -> Scan:
-    dataset = parse(content, _ATTRIBUTES)
+def _read(
+    dataset: FileDataset, max_pixels: int, *, allow_non_ct: bool, decode: DecodeFrame | None
+) -> Scan:
     notes = _check_kind(dataset, allow_non_ct=allow_non_ct)
     layout = read_layout(dataset)
     check_pixels(layout.rows, layout.columns, max_pixels)
-    plane = decode_plane(dataset, layout)
+    plane = decode_plane(dataset, layout, decode)
     if plane.shape != (layout.rows, layout.columns):
         raise UndecodableImage("expected one plane of Rows x Columns, received another shape")
     padding = _padding(dataset, plane, layout)
@@ -116,12 +123,9 @@ def parse(content: bytes, attributes: list[str] | None = None) -> FileDataset:
 
 def _check_kind(dataset: FileDataset, *, allow_non_ct: bool) -> tuple[str, ...]:
     """Refuses what is no single CT slice; returns the notes for what is let through."""
+    _check_complete(dataset)
     modality = str(dataset.get("Modality") or "").strip().upper()
     reason = _not_ct_because(dataset, modality)
-    if "Rows" not in dataset or "PixelData" not in dataset:
-        if reason and "Rows" not in dataset:
-            raise NotCT("expected a CT image, received a DICOM object without pixels")
-        raise UndecodableImage("expected an image with its pixels, received one that is cut off")
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or ()
     frames = max(int(dataset.get("NumberOfFrames") or 1), len(groups))
     if frames != 1:
@@ -132,6 +136,19 @@ def _check_kind(dataset: FileDataset, *, allow_non_ct: bool) -> tuple[str, ...]:
     if reason and not allow_non_ct:
         raise NotCT(f"expected a CT slice, received {reason}")
     return ("not_ct",) if reason or not modality else ()
+
+
+def _check_complete(dataset: FileDataset) -> None:
+    """Tells an image that ends before its pixels from an object that never had any."""
+    if "Rows" in dataset and "PixelData" in dataset:
+        return
+    meta = dataset.get("file_meta") or {}
+    named = {str(dataset.get("SOPClassUID")), str(meta.get("MediaStorageSOPClassUID"))}
+    # A file that ends within its first attributes says of no class that it is another.
+    others = {name for name in named if UID(name).type == "SOP Class"} - {*CT_STORAGE_CLASSES}
+    if "Rows" in dataset or not others:
+        raise UndecodableImage("expected an image with pixels, received a file that has none")
+    raise NotCT("expected a CT image, received a DICOM object without pixels")
 
 
 def _not_ct_because(dataset: FileDataset, modality: str) -> str | None:

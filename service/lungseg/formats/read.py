@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from lungseg.core.errors import InvalidParameter, MalformedRequest, UnsupportedMediaType
 from lungseg.core.types import Reach, Scan, Unit
+from lungseg.formats.decoders import DecodeFrame
 from lungseg.formats.dicom import read_dicom
 from lungseg.formats.image import PICTURE_FORMATS, read_npy, read_picture
 from lungseg.formats.sniff import DICOM, NPY, TIFF, sniff
@@ -19,7 +20,7 @@ JPEG_LEVELS = 4
 """Grey levels by which JPEG's compression commonly changes a value, either way."""
 
 
-def read_scan(
+def read_scan(  # noqa: PLR0913 - what callers may say of a slice, and how it is read
     content: bytes,
     *,
     max_pixels: int = MAX_PIXELS,
@@ -27,6 +28,7 @@ def read_scan(
     window_hu: tuple[float, float] | None = None,
     unit: Unit = "grey level",
     allow_non_ct: bool = False,
+    decode: DecodeFrame | None = None,
 ) -> Scan:
     """Decodes one CT slice.
 
@@ -40,6 +42,7 @@ def read_scan(
         allow_non_ct: accept DICOM images that are no CT slices: another Modality, localizers,
             secondary captures, and neither a Modality nor a storage class of CT. A CT storage
             class without a Modality is always accepted.
+        decode: decodes compressed DICOM frames; None for the decoder processes that all share.
 
     Returns:
         The slice with Z = 1. Of DICOM the header alone says what its values are; what it does
@@ -49,6 +52,7 @@ def read_scan(
         MalformedRequest: there are no bytes at all.
         UnsupportedMediaType: the content is of none of these formats.
         ImageTooLarge, UndecodableImage, MultiFrame, NotCT, NotGrey: see ``core.errors``.
+        DecoderUnavailable: there is no process for a compressed DICOM frame.
         InvalidParameter: ``window_hu`` or ``unit`` was given for intensities it can't calibrate.
     """
     if not content:
@@ -59,7 +63,7 @@ def read_scan(
             "expected PNG, JPEG, TIFF, BMP, NPY or DICOM content, received none of these"
         )
     if media_type == DICOM:
-        scan = read_dicom(content, max_pixels, allow_non_ct=allow_non_ct)
+        scan = read_dicom(content, max_pixels, allow_non_ct=allow_non_ct, decode=decode)
     else:
         scan = _read_picture(content, media_type, max_pixels, as_stored=unit == "HU")
     if scan.spacing_mm is None and spacing_mm is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,6 +18,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from lungseg.core.quality import CODES, Flag
+from lungseg.formats.decoders import Reason
 from lungseg.inference.registry import Registry
 from lungseg.web.errors import PROBLEMS
 
@@ -56,6 +58,11 @@ class Metrics:
             "model_load_failures", "Bundles refused.", ("model", "version")
         )
         self.reload_failures = counter("model_reload_failures", "Failed looks at the models.")
+        self.decoder_restarts = counter(
+            "decoder_restarts", "Decoder processes replaced after a bad file.", ("reason",)
+        )
+        for reason in get_args(Reason):  # so that the first one is an increase
+            self.decoder_restarts.labels(reason)
 
     def expect(self, routes: Iterable[str]) -> None:
         """Begins the counters that alerts ask for at 0, for each label of a route."""
