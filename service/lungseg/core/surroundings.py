@@ -65,7 +65,7 @@ def _means(plane: IntensityArray, step: int) -> FloatArray:
         for row in (first, second)
         for column in (first, second)
     ]
-    return np.mean(corners, axis=0, dtype=np.float32)
+    return np.asarray(np.mean(corners, axis=0), np.float32)
 
 
 def _shrunk(cells: BoolArray) -> BoolArray:
