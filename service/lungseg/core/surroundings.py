@@ -41,6 +41,8 @@ def look_around(scan: Scan, mask: BoolArray) -> Surroundings:
     if scan.unit != "HU":
         return NOTHING
     step = cell_step(mask.shape)
+    if min(mask.shape) < step:
+        return NOTHING
     cells = _means(scan.values[0], step)
     labelled = mask[::step, ::step][: cells.shape[0], : cells.shape[1]]
     around = _reaching_the_edge(cells < GAS_HU)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom import config
+from pydicom import config, uid
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.pixels.processing import apply_modality_lut
 
@@ -39,6 +39,8 @@ PLAUSIBLE_AIR_HU = (-1100.0, -300.0)
 """Where the first percentile of a chest CT slice lies: the air around and in the patient."""
 PLAUSIBLE_SPACING_MM = (0.01, 20.0)
 """Pixel spacings beyond are mistakes of the header."""
+LOSSY_SYNTAXES = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless)
+"""Transfer syntaxes that cannot keep every value."""
 HU_RESCALE_TYPES = ("HU", "HU_MOD", "US")
 """Rescale Types of Hounsfield units; US, unspecified, is what many scanners write for them."""
 
@@ -95,7 +97,7 @@ def _read(content: bytes, max_pixels: int, *, allow_non_ct: bool) -> Scan:
         raise UndecodableImage("expected one plane of Rows x Columns, received another shape")
     padding = _padding(dataset, plane, layout)
     values, unit = _intensities(dataset, plane, layout, padding)
-    if str(dataset.get("LossyImageCompression") or "").strip() == "01":
+    if _is_lossy(dataset):
         notes = (*notes, "lossy_compression")
     return Scan(
         values=checked(values)[None],
@@ -191,6 +193,13 @@ def _rescaled(dataset: FileDataset, stored: NDArray[np.integer]) -> tuple[FloatA
     kind = functional(dataset, macro, "RescaleType")
     modality = str(dataset.get("Modality") or "CT").strip().upper()
     return values, modality == "CT" and str(kind or "HU").strip().upper() in HU_RESCALE_TYPES
+
+
+def _is_lossy(dataset: FileDataset) -> bool:
+    """Whether values were changed to save space, now or before."""
+    syntax = dataset.file_meta.get("TransferSyntaxUID") if dataset.file_meta else None
+    said = str(dataset.get("LossyImageCompression") or "").strip() == "01"
+    return said or syntax in LOSSY_SYNTAXES
 
 
 def _reach(dataset: FileDataset, layout: Layout) -> Reach | None:
