@@ -2,23 +2,28 @@
 
 Both are looked for on the coarse cells of ``body``: areas that are worth a word have many. Gas of
 the bowel and of airways is darker than lung, so that it is not counted. Where the scale of the
-values is unknown, lung and gas look alike, and nothing is said.
+values is unknown, lung and gas look alike, and nothing is said of air that is left out.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lungseg.core.body import SOLID_HU, cell_step
+from lungseg.core.body import GREY_PERCENTILES, SOLID_HU, cell_step
+from lungseg.core.preprocess import percentiles
 from lungseg.core.types import BoolArray, FloatArray, IntensityArray, Scan
 
 GAS_HU = -950.0
 """Below this is air alone: around the body, in airways and in the bowel."""
+
+DARK_SHARE = 0.08
+"""Of the range of uncalibrated values, up to which they may be air; in the narrowest usual window
+fat begins at a seventh."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +43,13 @@ NOTHING = Surroundings(unlabelled=0.0, place=(0, 0), outside=0.0)
 
 def look_around(scan: Scan, mask: BoolArray) -> Surroundings:
     """Looks at one slice's air, inside the body and around it; the mask is (Y, X)."""
-    if scan.unit != "HU":
-        return NOTHING
     step = cell_step(mask.shape)
     if min(mask.shape) < step:
         return NOTHING
     cells = _means(scan.values[0], step)
     labelled = mask[::step, ::step][: cells.shape[0], : cells.shape[1]]
+    if scan.unit != "HU":
+        return replace(NOTHING, outside=_outside_uncalibrated(cells, labelled))
     around = _reaching_the_edge(cells < GAS_HU)
     # Tissue narrower than three cells is no body: a table's walls, wires, blankets.
     body = _largest(_grown(_shrunk(cells > SOLID_HU)))
@@ -56,6 +61,15 @@ def look_around(scan: Scan, mask: BoolArray) -> Surroundings:
         place=(round((row + 0.5) * step), round((column + 0.5) * step)),
         outside=float((around & labelled).mean()),
     )
+
+
+def _outside_uncalibrated(cells: FloatArray, labelled: BoolArray) -> float:
+    """Mask in the dark around the body; of a lung that the picture cuts the two look alike."""
+    if any(edge.any() for edge in (labelled[0], labelled[-1], labelled[:, 0], labelled[:, -1])):
+        return 0.0
+    low, high = percentiles(cells, GREY_PERCENTILES)
+    around = _reaching_the_edge(cells <= low + DARK_SHARE * (high - low))
+    return float((around & labelled).mean())
 
 
 def _means(plane: IntensityArray, step: int) -> FloatArray:
