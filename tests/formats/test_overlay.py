@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from lungseg.core.types import LEFT, RIGHT
+from lungseg.core.types import LEFT, RIGHT, UNSIDED
 from lungseg.formats.write import overlay_png, probability_png
 from training.synthetic.phantom import make_phantom
 
@@ -63,6 +63,13 @@ def test_right_is_blue_and_left_is_orange() -> None:
     right, left = (ndimage.binary_erosion(lung) for lung in (CHEST.right, CHEST.left))
     assert (shown[right, 2] > shown[right, 0] + 20).all()
     assert (shown[left, 0] > shown[left, 2] + 20).all()
+
+
+def test_lung_without_a_side_is_yellow() -> None:
+    labels = CHEST.lungs * np.uint8(UNSIDED)
+    shown = np.asarray(Image.open(io.BytesIO(overlay_png(CHEST.hu, "HU", labels)))).astype(int)
+    inside = ndimage.binary_erosion(CHEST.lungs)
+    assert (shown[inside][:, :2].min(axis=1) > shown[inside, 2] + 20).all()
 
 
 def test_grey_levels_and_constant_pictures_have_a_window_too() -> None:

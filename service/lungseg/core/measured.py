@@ -140,5 +140,5 @@ def _ends_at(values: IntensityArray, end: float, inwards: float) -> bool:
     return near >= NEAR_SHARE * piled
 
 
-def _rim(plane: IntensityArray) -> IntensityArray:
+def _rim(plane: IntensityArray) -> NDArray[np.float32 | np.int16]:
     return np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])

@@ -39,6 +39,8 @@ class Frame:
     """Whether the field is known to be one of the whole chest."""
     tallness: float
     """Distance of two rows over that of two columns."""
+    upright: bool
+    """Whether a header says how the slice is turned."""
 
     @property
     def extent(self) -> float:
@@ -89,6 +91,8 @@ def frame_of(
     box: tuple[slice, slice],
     slant: float,
     spacing_mm: tuple[float, float] | None,
+    *,
+    upright: bool,
 ) -> Frame:
     """The frame of a part of a slice of the usual view.
 
@@ -98,6 +102,7 @@ def frame_of(
         box: rows and columns of the part.
         slant: columns by which the patient's left lies further on with each row.
         spacing_mm: of rows and columns, None where it is unknown.
+        upright: whether a header says how the slice is turned.
     """
     rows, columns = box
     shifts = np.rint(slant * np.arange(rows.stop - rows.start)).astype(np.int64)
@@ -114,6 +119,7 @@ def frame_of(
         walls=(first, last),
         border=(aside, width + aside),
         wide=spacing_mm is not None and width * spacing_mm[1] >= WIDE_MM,
+        upright=upright,
         tallness=1.0 if spacing_mm is None else spacing_mm[0] / spacing_mm[1],
     )
 

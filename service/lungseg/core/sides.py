@@ -31,6 +31,8 @@ UNSURE_VALLEY_FRACTION = 0.5
 """As ``VALLEY_FRACTION`` where the walls of the body do not say where the midline runs."""
 SEAM_REACH = 0.1
 """How far a cut may leave the midline, as a part of the picture's lateral extent."""
+SECOND_FRACTION = 0.25
+"""Of the largest region, the least that makes the second one a lung or a good part of one."""
 ASTRAY_FRACTION = 0.05
 """Of each lung, what may lie beyond the midline where one is not beside but above the other."""
 NEAR_WALL_FRACTION = 0.25
@@ -64,7 +66,8 @@ def label_lungs(mask: BoolArray, scan: Scan, view: View | None = None) -> Labell
         inside = plane[box]
         found = None
         if view.laterality is not None and inside.size:
-            frame = frame_of(shown, scan.unit, box, leaning, spacing)
+            upright = view.laterality == "dicom_orientation"
+            frame = frame_of(shown, scan.unit, box, leaning, spacing, upright=upright)
             found = _split(inside, frame)
         if found is None:
             labelled[box] = np.where(inside, UNSIDED, 0)
@@ -98,6 +101,8 @@ def _split(mask: BoolArray, frame: Frame) -> tuple[BoolArray, tuple[int, int, in
     is_left = moments >= middle * areas  # (regions + 1,)
     left, total = lung & is_left.take(regions), int(areas.sum())
     counts = (found.count, int(found.count - is_left[1:].sum()), int(is_left[1:].sum()))
+    if _stacked(regions, areas, is_left, middle, frame):
+        return None
     biggest = regions == int(areas.argmax())
     crossing = column_sums(biggest)
     if min(crossing[:middle].sum(), crossing[middle:].sum()) >= CROSSING_FRACTION * areas.max():
@@ -117,6 +122,28 @@ def _split(mask: BoolArray, frame: Frame) -> tuple[BoolArray, tuple[int, int, in
         left = lung if side == LEFT else np.zeros_like(lung)
         counts = (found.count, *((0, found.count) if side == LEFT else (found.count, 0)))
     return frame.unshear(left) & mask, counts
+
+
+def _stacked(
+    regions: NDArray[np.int32],
+    areas: NDArray[np.int64],
+    is_left: BoolArray,
+    middle: int,
+    frame: Frame,
+) -> bool:
+    """Whether the two largest regions share a side although that may be each another's.
+
+    Parts of one lung do; but so do both lungs of a picture on its side, whatever speck of lung
+    the other side has. By its header a slice is known to be upright.
+    """
+    first, second = np.argsort(areas)[-2:]
+    if areas[first] < SECOND_FRACTION * areas[second] or is_left[first] != is_left[second]:
+        return False
+    if None in frame.walls:
+        return not frame.upright
+    part = column_sums((regions == first) | (regions == second))
+    astray = (part[:middle] if is_left[first] else part[middle:]).sum()
+    return bool(astray > ASTRAY_FRACTION * part.sum())
 
 
 def _beside_each_other(right: BoolArray, left: BoolArray, middle: int, frame: Frame) -> bool:

@@ -2,23 +2,28 @@
 
 Both are looked for on the coarse cells of ``body``: areas that are worth a word have many. Gas of
 the bowel and of airways is darker than lung, so that it is not counted. Where the scale of the
-values is unknown, lung and gas look alike, and nothing is said.
+values is unknown, lung and gas look alike, and nothing is said of air that is left out.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lungseg.core.body import SOLID_HU, cell_step
+from lungseg.core.body import GREY_PERCENTILES, SOLID_HU, cell_step
+from lungseg.core.preprocess import percentiles
 from lungseg.core.types import BoolArray, FloatArray, IntensityArray, Scan
 
 GAS_HU = -950.0
 """Below this is air alone: around the body, in airways and in the bowel."""
+
+DARK_SHARE = 0.08
+"""Of the range of uncalibrated values, up to which they may be air; in the narrowest usual window
+fat begins at a seventh."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +44,12 @@ NOTHING = Surroundings(unlabelled=0.0, place=(0, 0), outside=0.0)
 def look_around(scan: Scan, mask: BoolArray) -> Surroundings:
     """Looks at one slice's air, inside the body and around it; the mask is (Y, X)."""
     step = cell_step(mask.shape)
-    if scan.unit != "HU" or min(mask.shape) < step:
+    if min(mask.shape) < step:
         return NOTHING
     cells = _means(scan.values[0], step)
     labelled = mask[::step, ::step][: cells.shape[0], : cells.shape[1]]
+    if scan.unit != "HU":
+        return replace(NOTHING, outside=_outside_uncalibrated(cells, labelled))
     around = _reaching_the_edge(cells < GAS_HU)
     # Tissue narrower than three cells is no body: a table's walls, wires, blankets.
     body = _largest(_grown(_shrunk(cells > SOLID_HU)))
@@ -56,6 +63,15 @@ def look_around(scan: Scan, mask: BoolArray) -> Surroundings:
     )
 
 
+def _outside_uncalibrated(cells: FloatArray, labelled: BoolArray) -> float:
+    """Mask in the dark around the body; of a lung that the picture cuts the two look alike."""
+    if any(edge.any() for edge in (labelled[0], labelled[-1], labelled[:, 0], labelled[:, -1])):
+        return 0.0
+    low, high = percentiles(cells, GREY_PERCENTILES)
+    around = _reaching_the_edge(cells <= low + DARK_SHARE * (high - low))
+    return float((around & labelled).mean())
+
+
 def _means(plane: IntensityArray, step: int) -> FloatArray:
     """About the means of cells of step × step pixels: of four pixels in each, against noise."""
     rows, columns = plane.shape[0] // step * step, plane.shape[1] // step * step
@@ -65,7 +81,7 @@ def _means(plane: IntensityArray, step: int) -> FloatArray:
         for row in (first, second)
         for column in (first, second)
     ]
-    return np.mean(corners, axis=0, dtype=np.float32)
+    return np.asarray(np.mean(corners, axis=0), np.float32)
 
 
 def _shrunk(cells: BoolArray) -> BoolArray:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom import config
+from pydicom import config, uid
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.uid import UID
@@ -48,6 +48,8 @@ LEAST_SHARE_OF_BODY = 0.3
 """With less of it in ``BODY_HU`` a slice is in no HU at all."""
 PLAUSIBLE_SPACING_MM = (0.01, 20.0)
 """Pixel spacings beyond are mistakes of the header."""
+LOSSY_SYNTAXES = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless)
+"""Transfer syntaxes that cannot keep every value."""
 HU_RESCALE_TYPES = ("HU", "HU_MOD", "US")
 """Rescale Types of Hounsfield units; US, unspecified, is what many scanners write for them."""
 
@@ -97,7 +99,7 @@ def _read(
         raise UndecodableImage("expected one plane of Rows x Columns, received another shape")
     padding = _padding(dataset, plane, layout)
     values, unit = _intensities(dataset, plane, layout, padding)
-    if str(dataset.get("LossyImageCompression") or "").strip() == "01":
+    if _is_lossy(dataset):
         notes = (*notes, "lossy_compression")
     return Scan(
         values=checked(values)[None],
@@ -218,6 +220,13 @@ def _rescaled(dataset: FileDataset, stored: NDArray[np.integer]) -> tuple[FloatA
     values += np.float32(intercept[0])
     kind = functional(dataset, macro, "RescaleType")
     return values, _is_of_ct(dataset) and str(kind or "HU").strip().upper() in HU_RESCALE_TYPES
+
+
+def _is_lossy(dataset: FileDataset) -> bool:
+    """Whether values were changed to save space, now or before."""
+    syntax = dataset.file_meta.get("TransferSyntaxUID") if dataset.file_meta else None
+    said = str(dataset.get("LossyImageCompression") or "").strip() == "01"
+    return said or syntax in LOSSY_SYNTAXES
 
 
 def _reach(dataset: FileDataset, layout: Layout) -> Reach | None:

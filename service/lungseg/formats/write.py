@@ -101,11 +101,9 @@ def _edges(labels: LabelArray) -> BoolArray:
 
 def _palette() -> NDArray[np.uint8]:
     """Colours of each label's grey levels, row 256 · label + level: the lungs are tinted."""
-    grey = np.repeat(np.arange(256, dtype=np.float32)[:, None], 3, axis=1)
-    shown = [grey]
-    for label in (RIGHT, LEFT, UNSIDED):
-        tint = np.array(COLOURS_RGB[label], np.float32)
-        shown.append((1 - TINT_OPACITY) * grey + TINT_OPACITY * tint)
+    grey = np.repeat(np.arange(256.0)[:, None], 3, axis=1)
+    tints = (TINT_OPACITY * np.array(COLOURS_RGB[label]) for label in (RIGHT, LEFT, UNSIDED))
+    shown = [grey, *((1 - TINT_OPACITY) * grey + tint for tint in tints)]
     return np.rint(np.concatenate(shown)).astype(np.uint8)
 
 

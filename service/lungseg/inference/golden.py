@@ -93,7 +93,7 @@ def check_golden(run: Run, contract: Contract, content: bytes) -> None:
             f"received a difference of {difference:.3g}"
         )
     if fitted:
-        _check_lungs(arrays["lungs"], _restored(fitted, output, contract), contract)
+        _check_lungs(arrays["lungs"].astype(bool), _restored(fitted, output, contract), contract)
 
 
 def _checked_input(
@@ -121,7 +121,7 @@ def _checked_input(
 
 
 def _check_lungs(
-    expected: NDArray[np.generic],
+    expected: BoolArray,
     restored: list[tuple[FloatArray, BoolArray]],
     contract: Contract,
 ) -> None:
@@ -131,7 +131,7 @@ def _check_lungs(
     probability = np.stack([probability for probability, _ in restored])
     # As close to the threshold as outputs may differ, a pixel may fall on either side.
     near = np.abs(probability - contract.mask.threshold) <= contract.golden.max_abs_difference
-    wrong = np.count_nonzero((found != (expected > 0)) & ~near)
+    wrong = np.count_nonzero((found != expected) & ~near)
     if wrong:
         raise BundleError(
             "expected the golden lungs by the contract's grid and mask rule, "
