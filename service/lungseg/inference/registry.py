@@ -56,6 +56,12 @@ class Family:
         loaded = [version for version in self.versions.values() if version.model]
         return max(loaded, key=lambda version: version.number, default=None)
 
+    @property
+    def refusals(self) -> str:
+        """Why versions were refused, newest first; empty where none was."""
+        refused = [self.versions[number] for number in sorted(self.versions, reverse=True)]
+        return "; ".join(f"version {one.number}: {one.reason}" for one in refused if one.refused)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
@@ -106,7 +112,8 @@ class Registry:
         else:
             found = family.versions[int(version)]
         if found is None or found.model is None:
-            reason = found.reason if found and found.reason else "no version of it is loaded"
+            reason = found.reason if found and found.reason else family.refusals
+            reason = reason or "no version of it is loaded"
             raise ModelNotReady(f"the model is not ready: {reason}")
         return found.model
 
