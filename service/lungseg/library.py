@@ -62,7 +62,8 @@ def load(
     try:
         model = registry.load(name, None if version is None else str(version))
     except (UnknownModel, ModelNotReady, BundleError) as error:
-        raise type(error)(f"{error} (looked for {name} in {root.absolute()})") from None
+        asked = name if version is None else f"{name} {version}"
+        raise type(error)(f"{error} (looked for {asked} in {root.absolute()})") from None
     return Segmenter(model)
 
 

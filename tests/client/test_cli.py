@@ -114,7 +114,7 @@ def test_a_server_answers_as_this_process_does(
         (["{folder}", "--csv", "{folder}/a.dcm", "--force"], "{folder}/a.dcm is a slice itself"),
         (["{folder}", "--skip-existing"], "--skip-existing needs a folder of results"),
         (["{folder}", "--model", "nobody"], "(looked for nobody in {models})"),
-        (["{folder}", "--version", "7"], "(looked for standin in {models})"),
+        (["{folder}", "--version", "7"], "(looked for standin 7 in {models})"),
         (["{folder}", "--models-dir", "{folder}/a.dcm"], "received {folder}/a.dcm: it is none"),
         (["{folder}", "--url", "http://127.0.0.1:9"], "http://127.0.0.1:9 cannot be reached: "),
         (["{folder}", "--url", "http://u:secret@127.0.0.1:9"], "http://127.0.0.1:9 cannot be"),
@@ -146,7 +146,7 @@ def test_what_cannot_be_done_at_all_gives_2_and_names_it(
     [
         ("WORKERS", "x", "LUNGSEG_WORKERS: "),
         ("MODEL_VERSION", "newest", "LUNGSEG_MODEL_VERSION: "),
-        ("MODEL_VERSION", "7", "(looked for standin in "),
+        ("MODEL_VERSION", "7", "(looked for standin 7 in "),
         ("PROVIDERS", "Nowhere", "LUNGSEG_PROVIDERS: expected providers among"),
         ("MODELS_DIR", "/nowhere", "expected a folder of models, received /nowhere: it is none"),
     ],

@@ -186,9 +186,12 @@ def test_folders_are_searched_as_users_mean_them(
 def test_slices_of_one_name_keep_their_endings(
     folder: Path, here: Here, grey_png: bytes, tmp_path: Path
 ) -> None:
-    """So that no result replaces another."""
+    """So that no result replaces another; one whose name would be too long fails alone."""
     (folder / "a.png").write_bytes(grey_png)
-    assert here("segment", folder, "-o", tmp_path / "out").returncode == 0
+    (folder / ("a" * 251 + ".png")).write_bytes(grey_png)
+    done = here("segment", folder, "-o", tmp_path / "out")
+    assert done.returncode == 1
+    assert done.stderr.endswith(b"aaa.png: the name of its result is too long\n")
     assert files_in(tmp_path / "out")[:2] == ["a.dcm.json", "a.png.json"]
 
 

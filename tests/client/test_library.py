@@ -101,7 +101,7 @@ def test_errors_name_the_folder_that_was_searched(models: Path, tmp_path: Path) 
     assert f"version 1: {reason}" in str(raised.value)
     with pytest.raises(UnknownModel, match=f"{tmp_path}/nowhere: it is none"):
         lungseg.load("standin", models=tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="expected providers among .*CPU.*, received Nowhere"):
+    with pytest.raises(ValueError, match=r"expected providers among .*CPU.*, received Nowhere"):
         lungseg.load("standin", models=models, providers=["Nowhere"])
     with pytest.raises(BundleError, match=str(tmp_path)):
         lungseg.load("standin", version="1", models=tmp_path)

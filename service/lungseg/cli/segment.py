@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from lungseg.forms import FORMS
 from lungseg.query import OneOf, SegmentQuery, checked_query
 
 DEFAULT_FORM = "json"
+UNWRITABLE = "unwritable"
 BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt}, {remaining} left"
 """The bar of progress: part done, files, and the time that the rest will take."""
 
@@ -147,9 +149,15 @@ def _segment(inputs: Sequence[Input], place: Place, outputs: Outputs, *, quiet: 
 def _put(outputs: Outputs, item: Input, answer: File | Refusal) -> bool:
     """Writes what came of one slice; whether it is a result."""
     if isinstance(answer, File):
-        result = outputs.write(item.name, answer)
-        outputs.add(item.name, {**answer.summary, "result": result})
-        return True
+        try:
+            result = outputs.write(item.name, answer)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:  # all else would befall the other files too
+                raise
+            answer = UNWRITABLE, "the name of its result is too long"
+        else:
+            outputs.add(item.name, {**answer.summary, "result": result})
+            return True
     code, sentence = answer
     outputs.add(item.name, {"error": {"code": code}})
     tqdm.write(f"{item.name}: {sentence}", sys.stderr)
