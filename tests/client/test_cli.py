@@ -38,9 +38,9 @@ def test_a_folder_to_a_folder_with_a_table(folder: Path, models: Path, tmp_path:
         assert int(row["pixels"]) == np.count_nonzero(mask)
 
 
-def test_one_bad_file_gives_1_and_its_reason(folder: Path, models: Path, tmp_path: Path) -> None:
+def test_one_bad_file_gives_1_and_its_reason(folder: Path, here: Here, tmp_path: Path) -> None:
     (folder / "notes.txt").write_text("no slice")
-    done = run("segment", folder, "--csv", tmp_path / "t.csv", models=models)
+    done = here("segment", folder, "--csv", tmp_path / "t.csv")
     assert done.returncode == 1
     assert b"notes.txt: expected PNG" in done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -49,20 +49,20 @@ def test_one_bad_file_gives_1_and_its_reason(folder: Path, models: Path, tmp_pat
     assert [row["error"] for row in rows] == ["", "", "unsupported_media_type"]
 
 
-def test_odd_names_and_spellings(models: Path, tmp_path: Path, dicom: bytes) -> None:
+def test_odd_names_and_spellings(here: Here, tmp_path: Path, dicom: bytes) -> None:
     """A name that is no UTF-8 costs nobody the table, and units are spelt as people do."""
     (tmp_path / "in").mkdir()
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/in/b\xff.dcm")).write_bytes(dicom)
     out = tmp_path / "out"
-    done = run("segment", tmp_path / "in", "-o", out, "--unit", "HU", models=models)
+    done = here("segment", tmp_path / "in", "-o", out, "--unit", "HU")
     assert (done.returncode, done.stderr) == (0, b"")
     assert "b\\udcff.dcm" in (out / "statistics.csv").read_text()
 
 
-def test_a_file_that_cannot_be_read_fails_alone(folder: Path, models: Path) -> None:
+def test_a_file_that_cannot_be_read_fails_alone(folder: Path, here: Here) -> None:
     with socket.socket(socket.AF_UNIX) as pipe:
         pipe.bind(str(folder / "pipe"))  # can't be opened as a file, not even by root
-        done = run("segment", folder / "pipe", folder / "a.dcm", models=models)
+        done = here("segment", folder / "pipe", folder / "a.dcm")
     assert done.returncode == 1
     assert done.stderr == b"pipe: the file cannot be read: No such device or address\n"
     assert json.loads(done.stdout)["filename"] == "a.dcm"
@@ -80,19 +80,17 @@ def test_standard_input_to_standard_output(models: Path, dicom: bytes, form: str
         assert Image.open(io.BytesIO(done.stdout)).format == "PNG"
 
 
-def test_a_server_answers_as_this_process_does(
-    folder: Path, models: Path, service: Running
-) -> None:
-    here = run("segment", folder, "--threshold", "0.4", models=models)
-    there = run("segment", folder, "--threshold", "0.4", "--url", service.url, models=models)
-    assert (here.returncode, there.returncode) == (0, 0)
+def test_a_server_answers_as_this_process_does(folder: Path, here: Here, service: Running) -> None:
+    mine = here("segment", folder, "--threshold", "0.4")
+    there = here("segment", folder, "--threshold", "0.4", "--url", service.url)
+    assert (mine.returncode, there.returncode) == (0, 0)
 
     def stable(done: subprocess.CompletedProcess) -> list[dict]:
         answers = [json.loads(line) for line in done.stdout.splitlines()]
         spare = ("request_id", "timings_ms")
         return [{k: v for k, v in answer.items() if k not in spare} for answer in answers]
 
-    assert stable(here) == stable(there)
+    assert stable(mine) == stable(there)
 
 
 @pytest.mark.parametrize(
