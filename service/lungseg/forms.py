@@ -76,12 +76,12 @@ def _dicom_seg(outcome: Outcome) -> bytes:
 
 FORMS: dict[str, Form] = {
     "json": Form("application/json", ".json", lambda found: compact(answer(found)).encode()),
-    "png": Form("image/png", ".mask.png", lambda found: write.mask_png(found.segmentation.mask[0])),
-    "overlay": Form("image/png", ".overlay.png", _overlay),
-    "probability": Form("image/png", ".probability.png", _probability),
+    "png": Form("image/png", "_mask.png", lambda found: write.mask_png(found.segmentation.mask[0])),
+    "overlay": Form("image/png", "_overlay.png", _overlay),
+    "probability": Form("image/png", "_probability.png", _probability),
     "npy": Form(
-        "application/x-npy", ".mask.npy", lambda found: write.mask_npy(found.segmentation.mask[0])
+        "application/x-npy", "_mask.npy", lambda found: write.mask_npy(found.segmentation.mask[0])
     ),
-    "dicom-seg": Form("application/dicom", ".seg.dcm", _dicom_seg),
+    "dicom-seg": Form("application/dicom", "_seg.dcm", _dicom_seg),
 }
 """By name; of forms with one media type, ``Accept`` means the first."""

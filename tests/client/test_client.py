@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -151,8 +152,9 @@ def test_another_servers_answers_are_service_errors(body: bytes) -> None:
 
 
 def test_what_no_repetition_mends_is_said_at_once() -> None:
-    with Client("foo:1/x") as client, pytest.raises(httpx.UnsupportedProtocol):
-        client.segment(b"x")
+    for url in ("foo:1/x", "localhost:8000", "ftp://localhost", "http://", "http://[::1", ""):
+        with pytest.raises(lungseg.LungsegError, match=f"received {re.escape(url) or 'none'}$"):
+            Client(url)
     with pytest.raises(lungseg.LungsegError, match="API key"):
         Client("http://127.0.0.1:9", api_key="bad\nkey")
 

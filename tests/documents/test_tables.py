@@ -15,6 +15,7 @@ import httpx
 from httpx import TransportError
 
 import lungseg
+from lungseg.cli.errors import EXITS
 from lungseg.core.measures import Region, Statistics
 from lungseg.core.types import Confidence
 from lungseg.inference.session import PACKAGES
@@ -106,9 +107,15 @@ def test_a_mask_of_a_batch_is_named_as_the_page_says(client: httpx.Client, grey_
     files = [("files", (sent, grey_png)), ("files", ("", grey_png)), ("files", (sent, b"no slice"))]
     answer = client.post("/segment/batch?format=zip", files=files)
     packed = zipfile.ZipFile(io.BytesIO(answer.content))
-    assert packed.namelist() == [mask, "0001.png", "statistics.csv"]
+    assert packed.namelist() == [mask, "0001_mask.png", "statistics.csv"]
     rows = list(csv.DictReader(io.StringIO(packed.read("statistics.csv").decode())))
     assert [row["filename"] for row in rows] == [sent, "", sent]
+
+
+def test_every_exit_status_is_in_the_table() -> None:
+    """With the words of the command line's own help."""
+    rows = {int(code): meaning for code, meaning in table(USING, "From a shell")}
+    assert rows == EXITS
 
 
 def test_dicom_ignores_what_its_header_says(phantom: Phantom) -> None:

@@ -27,6 +27,9 @@ MAX_ENTRIES_PER_ITEM = 16
 _ENTRY_SIGNATURE = b"PK\x01\x02"
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
+_UTF_8 = 0x800
+_PERMISSIONS = 0o100644
+"""A plain file that all may read and its owner may write, in the high half of the attributes."""
 _FOLDERS_OF_OTHERS = ("__MACOSX",)
 
 
@@ -75,7 +78,7 @@ def open_archive(content: bytes, limits: ArchiveLimits) -> list[Member]:
     _check_sizes(files, limits)
     return [
         Member(
-            filename=entry.filename,
+            filename=_name_of(entry),
             size_bytes=entry.file_size,
             read=partial(_read, archive, entry),
         )
@@ -88,8 +91,20 @@ def write_archive(files: Mapping[str, bytes]) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = _PERMISSIONS << 16  # else unpacking gives files nobody may read
+            archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
     return stream.getvalue()
+
+
+def _name_of(entry: zipfile.ZipInfo) -> str:
+    """The name; UTF-8 is meant where it reads as such, though macOS does not say that it is."""
+    if entry.flag_bits & _UTF_8:
+        return entry.filename
+    try:
+        return entry.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return entry.filename
 
 
 def _check_name(name: str) -> None:

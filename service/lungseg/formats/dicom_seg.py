@@ -36,6 +36,19 @@ _LATERALITY = {
 }
 
 
+NOT_INSTALLED = "dicom-seg is not installed here: it is the extra of that name"
+
+
+def check_installed() -> None:
+    """Makes sure that the extra ``dicom-seg`` is there.
+
+    Raises:
+        InvalidParameter: it is not; the sentence is ``NOT_INSTALLED``.
+    """
+    if find_spec("highdicom") is None:
+        raise InvalidParameter(NOT_INSTALLED)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Algorithm:
     """What found the mask: the model's name, version and digest, and what it was told."""
@@ -67,8 +80,7 @@ def dicom_seg(
     """
     if scan.media_type != "application/dicom":
         raise InvalidParameter("dicom-seg needs a DICOM slice, received another format")
-    if find_spec("highdicom") is None:
-        raise InvalidParameter("dicom-seg is not installed here: it is an extra")
+    check_installed()
     silence_decoders()
     given = parse(inflate(content, segmentation.labels.size))
     source = derivation_source(given)

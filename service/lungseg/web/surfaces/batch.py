@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -22,6 +20,7 @@ from lungseg.core.errors import (
     UnsupportedMediaType,
 )
 from lungseg.formats.archive import ArchiveLimits, Member, open_archive, write_archive
+from lungseg.formats.names import archive_name, result_names
 from lungseg.formats.sniff import is_zip
 from lungseg.formats.table import statistics_csv
 from lungseg.forms import FORMS, compact
@@ -47,7 +46,6 @@ RETRY_S = 0.05
 """Pause before an item knocks again at a full queue."""
 NDJSON, ZIP = "application/x-ndjson", "application/zip"
 ACCEPTED = {"application/json": "json", NDJSON: "ndjson", ZIP: "zip"}
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _LINES = {"type": "string", "description": "One item a line, as it is ready."}
 _MASKS = {**BINARY["schema"], "description": "A PNG mask for each slice and `statistics.csv`."}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -261,17 +259,12 @@ async def _all_unless_gone(request: Request, results: AsyncGenerator[Done]) -> l
 
 def _zip(results: list[Done]) -> bytes:
     """A mask per slice that has one, and ``statistics.csv`` of all."""
-    documents = [result.document for result in results]
-    table = statistics_csv((document["filename"], document) for document in documents)
-    masks = {
-        _safe_name(index, result.document["filename"]): result.png
-        for index, result in enumerate(results)
-        if result.png
-    }
-    return write_archive({**masks, "statistics.csv": table.encode()})
-
-
-def _safe_name(index: int, filename: str) -> str:
-    """A name that is unique by its number and means nothing to a file system."""
-    stem = _UNSAFE.sub("_", PurePosixPath(filename).stem)[:64].lstrip(".")
-    return f"{index:04d}-{stem}.png" if stem else f"{index:04d}.png"
+    places = [place for place, result in enumerate(results) if result.png]
+    sent = [archive_name(results[place].document["filename"], place) for place in places]
+    names = dict(zip(places, result_names(sent, FORMS["png"].suffix), strict=True))
+    rows = [
+        (result.document["filename"], result.document | {"result": names.get(place)})
+        for place, result in enumerate(results)
+    ]
+    masks = {names[place]: results[place].png for place in places}
+    return write_archive({**masks, "statistics.csv": statistics_csv(rows).encode()})
