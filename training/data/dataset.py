@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lungseg.core.errors import LungsegError
 from lungseg.core.types import Scan
-from lungseg.formats import names
+
 from lungseg.formats.names import SLICE_SUFFIXES
 from lungseg.formats.read import read_scan
 from training.config import PATIENT_PATTERN

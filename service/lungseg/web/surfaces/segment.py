@@ -17,6 +17,7 @@ from lungseg.inference.timing import Stopwatch
 from lungseg.pipeline import Outcome
 from lungseg.query import SegmentQuery
 from lungseg.web.body import compute
+from lungseg.web.example import ANSWER
 from lungseg.web.form import is_form, read_form, with_fields
 from lungseg.web.held import Share
 from lungseg.web.openapi import BINARY, WORK_PROBLEMS, form_body
@@ -41,6 +42,7 @@ _HEADERS = {
     "Server-Timing": "The parts of `timings_ms`.",
     "X-Segmentation": "Where the body is not JSON: the JSON answer without mask, id and times.",
 }
+_EXAMPLE = {"examples": {"sample": {"summary": "The sample slice", "value": ANSWER}}}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The mask, in the form asked for",
@@ -48,7 +50,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
             name: {"schema": {"type": "string"}, "description": text}
             for name, text in _HEADERS.items()
         },
-        "content": {kind: BINARY for kind in ACCEPTED if kind != FORMS["json"].media_type},
+        "content": dict.fromkeys(ACCEPTED, BINARY) | {FORMS["json"].media_type: _EXAMPLE},
     },
     **problems(*WORK_PROBLEMS),
 }

@@ -25,8 +25,6 @@ READING = ("unit", "window_hu", "spacing_mm", "allow_non_ct")
 _LENGTH = re.compile(r"[0-9]{1,15}", re.ASCII)
 _SPARE_COMMAS = 1000
 """In JSON, besides those between the values of tensors."""
-_NAMES, _NAME_CHARACTERS = 4, 40
-"""How much of unknown members is repeated to who sent them."""
 _FLOAT32 = np.dtype("<f4")
 
 
@@ -80,8 +78,8 @@ def parse(body: bytes, header_length: str, expected: Expected) -> InferRequest:
         raise MalformedRequest(f"expected {HEADER_LENGTH} within the body")
     if body.count(b",", 0, split) > expected.values + _SPARE_COMMAS:
         raise TooManyItems(f"expected at most {expected.values} values in JSON, received more")
-    document = _loaded(body[:split], "request")
-    tensor = _object(_only(document.get("inputs"), "expected one input"), "input")
+    document = loaded(body[:split], "request")
+    tensor = as_object(only(document.get("inputs"), "expected one input"), "input")
     if tensor.get("name") != expected.input_name:
         raise InvalidParameter(f"expected an input named {expected.input_name}, received another")
     request_id = document.get("id")
@@ -120,7 +118,7 @@ def render(
 
 
 def _images(tensor: dict[str, Any], binary: bytes, max_items: int) -> FloatArray | list[bytes]:
-    parameters = _parameters(tensor)
+    parameters = parameters_of(tensor)
     if any(name.startswith("shared_memory") for name in parameters):
         raise InvalidParameter("shared memory is not supported")
     shape: Any = tensor.get("shape")
@@ -188,106 +186,45 @@ def _elements(data: bytes, count: int) -> list[bytes]:
 
 
 def _wants_binary(document: dict[str, Any], output_name: str) -> bool:
-    default = _parameters(document).get("binary_data_output") is True
+    default = parameters_of(document).get("binary_data_output") is True
     outputs = document.get("outputs")
     if not outputs:
         return default
-    output = _object(_only(outputs, "expected at most one output"), "output")
+    output = as_object(only(outputs, "expected at most one output"), "output")
     if output.get("name") != output_name:
         raise InvalidParameter(f"expected an output named {output_name}, received another")
-    wanted = _parameters(output)
+    wanted = parameters_of(output)
     if "shared_memory_region" in wanted or "classification" in wanted:
         raise InvalidParameter("shared memory and classification are not supported")
     return wanted.get("binary_data", default) is True
 
 
-def _loaded(text: bytes, what: str) -> dict[str, Any]:
+def loaded(text: bytes, what: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        MalformedRequest: the bytes are no JSON, or of something else.
+    """
     try:
-        return _object(json.loads(text), what)
+        return as_object(json.loads(text), what)
     except (ValueError, RecursionError):
         raise MalformedRequest("expected JSON, received other bytes") from None
 
 
-def _object(value: Any, what: str) -> dict[str, Any]:
+def as_object(value: Any, what: str) -> dict[str, Any]:
+    """A member that has to be an object; raises ``MalformedRequest`` where it is not."""
     if not isinstance(value, dict):
         raise MalformedRequest(f"expected {what} as a JSON object")
     return value
 
 
-def _parameters(document: dict[str, Any]) -> dict[str, Any]:
-    return _object(document.get("parameters") or {}, "parameters")
+def parameters_of(document: dict[str, Any]) -> dict[str, Any]:
+    """The member ``parameters``, which may be missing or null."""
+    return as_object(document.get("parameters") or {}, "parameters")
 
 
-def _only(value: Any, refusal: str) -> Any:
+def only(value: Any, refusal: str) -> Any:
+    """The one item of a list; raises ``InvalidParameter``, the refusal, where there is not one."""
     if not isinstance(value, list) or len(value) != 1:
         raise InvalidParameter(refusal)
     return value[0]
-
-
-def load_version(body: bytes) -> str | None:
-    """The version that a load request asks for, None for the newest.
-
-    Either ``{"parameters": {"version": "1"}}``, or Triton's way: a ``config`` whose
-    ``version_policy`` names a specific version.
-
-    Raises:
-        MalformedRequest, InvalidParameter: it asks for something else.
-    """
-    parameters = _parameters(_known(_loaded(body or b"{}", "request"), "request", "parameters"))
-    if any(name.startswith("file:") for name in parameters):
-        raise InvalidParameter("models are not taken from clients, only from the models folder")
-    _known(parameters, "parameters", "version", "config")
-    config, version = parameters.get("config"), parameters.get("version")
-    if config is not None and version is not None:
-        raise InvalidParameter("expected version or config, received both")
-    if config is not None:
-        version = _policy_version(config)
-    if version is None:
-        return None
-    if type(version) not in (str, int):
-        raise InvalidParameter("expected version as a number or its text")
-    return str(version)
-
-
-def _policy_version(config: Any) -> Any:
-    """The version in a model configuration of Triton's; None = the newest."""
-    if not isinstance(config, str):
-        raise InvalidParameter("expected config as JSON in a string")
-    known = _known(_loaded(config.encode(), "config"), "config", "version_policy")
-    policy = _object(known.get("version_policy", {}), "version_policy")
-    _known(policy, "version_policy", "specific")
-    if "specific" not in policy:
-        return None
-    specific = _object(policy["specific"], "specific")
-    versions = _known(specific, "specific", "versions").get("versions")
-    return _only(versions, "expected one specific version")
-
-
-def check_unload(body: bytes) -> None:
-    """Checks an unload request, which has nothing to say.
-
-    Raises:
-        MalformedRequest, InvalidParameter: it asks for something.
-    """
-    parameters = _parameters(_known(_loaded(body or b"{}", "request"), "request", "parameters"))
-    _known(parameters, "parameters", "unload_dependents")  # Triton's client sends it; we have none
-
-
-def wants_ready(body: bytes) -> bool:
-    """Whether an index request asks for loaded versions only.
-
-    Raises:
-        MalformedRequest, InvalidParameter: it asks for something else.
-    """
-    ready = _known(_loaded(body or b"{}", "request"), "request", "ready").get("ready", False)
-    if not isinstance(ready, bool):
-        raise InvalidParameter("expected ready as true or false")
-    return ready
-
-
-def _known(document: dict[str, Any], what: str, *names: str) -> dict[str, Any]:
-    """Refuses members that would be ignored: one that is misspelt would load another version."""
-    if strange := document.keys() - set(names):
-        shown = ", ".join(ascii(name[:_NAME_CHARACTERS]) for name in sorted(strange)[:_NAMES])
-        raise InvalidParameter(f"expected only {', '.join(names)} in {what}, received {shown}")
-    return document

@@ -22,7 +22,7 @@ from lungseg.web.body import compute, read_body
 from lungseg.web.errors import PROBLEMS, Forbidden
 from lungseg.web.state import Exchange, State, exchange_of, state_of
 from lungseg.web.surface import Surface
-from lungseg.web.surfaces.v2 import codec
+from lungseg.web.surfaces.v2 import codec, control
 
 PLATFORM = "onnx_onnxv1"
 MAX_CONTROL_BYTES = 1024 * 1024
@@ -134,7 +134,7 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
 @router.post("/repository/index", summary="List models and their states")
 async def index(request: Request) -> list[dict[str, str]]:
     """Every version in the models folder, with the reason where it is not ready."""
-    only_ready = codec.wants_ready(await read_body(request))
+    only_ready = control.wants_ready(await read_body(request))
     return [
         {
             "name": name,
@@ -152,7 +152,7 @@ async def index(request: Request) -> list[dict[str, str]]:
 async def load(request: Request, model: str) -> JSONResponse:
     """Loads the newest version, or the one asked for; what serves is swapped when it is ready."""
     _may_control(request)
-    version = codec.load_version(await read_body(request))
+    version = control.load_version(await read_body(request))
     registry = state_of(request.scope).registry
     try:
         loaded = await asyncio.to_thread(registry.load, model, version)
@@ -171,7 +171,7 @@ async def load(request: Request, model: str) -> JSONResponse:
 async def unload(request: Request, model: str) -> JSONResponse:
     """Lets every version go; requests in flight still finish."""
     _may_control(request)
-    codec.check_unload(await read_body(request))
+    control.check_unload(await read_body(request))
     await asyncio.to_thread(state_of(request.scope).registry.unload, model)
     _tell(request, logging.WARNING, "model unloaded by request", model)
     return JSONResponse({"name": model, "unload": True})
