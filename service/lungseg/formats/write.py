@@ -13,7 +13,7 @@ from PIL import Image
 
 from lungseg.core import rle
 from lungseg.core.contours import polygons
-from lungseg.core.preprocess import percentiles
+from lungseg.core.preprocess import percentiles, without_padding
 from lungseg.core.types import (
     LEFT,
     RIGHT,
@@ -75,7 +75,7 @@ def overlay_png(values: IntensityArray, unit: Unit, labels: LabelArray) -> bytes
     if unit != "HU":
         every = max(1, values.size // OVERLAY_SAMPLE)
         sample = values.ravel()[::every].astype(np.float32)
-        low, high = percentiles(sample, OVERLAY_PERCENTILES)
+        low, high = percentiles(without_padding(sample), OVERLAY_PERCENTILES)
     grey = (values - np.float32(low)) * np.float32(255 / max(high - low, 1e-6))
     index = np.clip(np.rint(grey), 0, 255).astype(np.uint16)
     index += labels.astype(np.uint16) << 8
