@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from lungseg.core.errors import LungsegError
 from lungseg.core.types import Scan
-
 from lungseg.formats.names import SLICE_SUFFIXES
+from lungseg.formats.names import stem_of as stem_of_name
 from lungseg.formats.read import read_scan
 from training.config import PATIENT_PATTERN
 from training.data.volumes import VOLUME_SUFFIXES, count_slices, is_volume, read_slice
@@ -140,7 +140,7 @@ def slices_of(pair: Pair) -> list[Pair]:
 
 def stem_of(path: Path) -> str:
     """The file's name without its suffix; the points of a DICOM UID are none."""
-    return names.stem_of(path.name, SUFFIXES)
+    return stem_of_name(path.name, SUFFIXES)
 
 
 def read_sample(pair: Pair) -> Sample:

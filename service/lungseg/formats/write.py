@@ -73,9 +73,9 @@ def overlay_png(values: IntensityArray, unit: Unit, labels: LabelArray) -> bytes
     """
     low, high = OVERLAY_WINDOW_HU
     if unit != "HU":
-        seen = without_padding(values.astype(np.float32, copy=False)).ravel()
-        sample = seen[:: max(1, seen.size // OVERLAY_SAMPLE)]
-        low, high = percentiles(sample, OVERLAY_PERCENTILES)
+        every = max(1, values.size // OVERLAY_SAMPLE)
+        sample = values.ravel()[::every].astype(np.float32)
+        low, high = percentiles(without_padding(sample), OVERLAY_PERCENTILES)
     grey = (values - np.float32(low)) * np.float32(255 / max(high - low, 1e-6))
     index = np.clip(np.rint(grey), 0, 255).astype(np.uint16)
     index += labels.astype(np.uint16) << 8
