@@ -21,7 +21,7 @@ from tests.properties.mutations import coded_seeds, mutate, mutate_frame, seeds
 
 SHORT, SHORT_FRAMES = 500, 200
 PATIENCE_S = 2.0
-DECODERS = Decoders(DecoderLimits(processes=2, timeout_s=0.5))
+DECODERS = Decoders(DecoderLimits(processes=2, timeout_s=1.0))
 """Some mutants would keep a decoder busy for as long as it may be."""
 MAX_PIXELS = 1 << 20
 GROWTH_MB = 96
