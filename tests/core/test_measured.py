@@ -55,9 +55,9 @@ def truth(chest: Phantom, found: Result) -> dict[str, float]:
     """Densities of the unclipped slice in the mask that was found."""
     inside = chest.hu[found.mask]
     return {
-        **{f"laa_{t}": (inside < -t).mean() for t in (950, 910, 856)},
-        **{f"haa_{t}": (inside > -t).mean() for t in (700, 600, 250)},
-        "perc15": np.percentile(inside, 15),
+        **{f"laa_{t}": float((inside < -t).mean()) for t in (950, 910, 856)},
+        **{f"haa_{t}": float((inside > -t).mean()) for t in (700, 600, 250)},
+        "perc15": float(np.percentile(inside, 15)),
     }
 
 

@@ -58,6 +58,7 @@ class CardFacts:
         parameters: weights of the network.
         stress: results of the stressed validation slices.
         comparison: with the version in place before, None for the first.
+        forced: whether a failed comparison was overruled.
     """
 
     contract: Contract
@@ -72,6 +73,7 @@ class CardFacts:
     parameters: int
     stress: Sequence[StressResult] = ()
     comparison: Comparison | None = None
+    forced: bool = False
 
 
 def write_card(facts: CardFacts, folder: Path) -> None:

@@ -37,5 +37,5 @@ def write_golden(folder: Path, contract: Contract, session: Session) -> None:
     arrays = record(golden_scan(), contract, session.run)
     unfinished = folder / f".{GOLDEN}"
     with unfinished.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
     unfinished.replace(folder / GOLDEN)

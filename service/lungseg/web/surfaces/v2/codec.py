@@ -85,7 +85,7 @@ def parse(body: bytes, header_length: str, expected: Expected) -> InferRequest:
     request_id = document.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise MalformedRequest("expected id as a string")
-    own = _parameters(document)
+    own = parameters_of(document)
     return InferRequest(
         id=request_id,
         images=_images(tensor, body[split:], expected.max_items),
