@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from lungseg.core.errors import LungsegError
 from lungseg.core.types import Scan
+from lungseg.formats.names import SLICE_SUFFIXES
+from lungseg.formats.names import stem_of as stem_of_name
 from lungseg.formats.read import read_scan
 from training.config import PATIENT_PATTERN
 from training.data.volumes import VOLUME_SUFFIXES, count_slices, is_volume, read_slice
@@ -25,7 +27,7 @@ IMAGE_FOLDERS = (("images", "masks"), ("2d_images", "2d_masks"))
 """Folder layouts understood without configuration: our own and Kaggle's."""
 MASK_SUFFIX = "_mask"
 """Layout of one folder: ``x.png`` beside ``x_mask.png``; a folder of masks may use it too."""
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy", ".dcm", *VOLUME_SUFFIXES)
+SUFFIXES = (*SLICE_SUFFIXES, *VOLUME_SUFFIXES)
 LABELS = 32
 """Masks of whole numbers below this hold labels (lungs, lobes), not grey: any label is lung."""
 IGNORED, LUNG = 128, 255
@@ -138,8 +140,7 @@ def slices_of(pair: Pair) -> list[Pair]:
 
 def stem_of(path: Path) -> str:
     """The file's name without its suffix; the points of a DICOM UID are none."""
-    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
-    return path.name[: len(path.name) - len(suffix)]
+    return stem_of_name(path.name, SUFFIXES)
 
 
 def read_sample(pair: Pair) -> Sample:
