@@ -106,8 +106,8 @@ bench-train: $(DEV_READY) ## seconds per epoch, input wait and memory of trainin
 load: $(DEV_READY) ## four times the sustainable rate for a minute
 	$(PY) -m bench load
 
-fuzz: $(DEV_READY) ## the long fuzz run: 20,000 hostile inputs
-	LUNGSEG_FUZZ_INPUTS=20000 $(PY) -m pytest tests/properties/test_fuzz.py $(ARGS)
+fuzz: $(DEV_READY) ## the long fuzz run: 50,000 hostile files, and 50,000 damaged frames in DICOM
+	LUNGSEG_FUZZ_INPUTS=50000 $(PY) -m pytest tests/properties/test_fuzz.py $(ARGS)
 
 # --- what is generated ------------------------------------------------------------------------
 

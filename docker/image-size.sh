@@ -1,8 +1,13 @@
-#!/bin/sh
-# Prints what an image adds to its base: image-size.sh BASE IMAGE
-set -eu
+#!/usr/bin/env bash
+# Prints what an image adds to its base.
+set -euo pipefail
+if (($# != 2)); then
+  echo "usage: docker/image-size.sh BASE IMAGE" >&2
+  exit 2
+fi
 size() { docker image inspect --format '{{.Size}}' "$1"; }
-base=$(size "$1") image=$(size "$2")
+base=$(size "$1")
+image=$(size "$2")
 echo "$2: $((image / 1000000)) MB, $(((image - base) / 1000000)) MB above $1"
 docker run --rm --entrypoint python "$2" -c "
 import pathlib

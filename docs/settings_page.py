@@ -9,37 +9,36 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from lungseg.settings import Settings
+from lungseg.settings import BOUNDS, PATTERNS, Settings
 
 THEMES = {
     "host": "Address",
     "models_dir": "Models",
-    "max_body_bytes": "Limits of a request",
+    "max_header_bytes": "Limits of a request",
     "workers": "Work, queue, start and stop",
+    "decoders": "Decoders of compressed DICOM",
     "providers": "Inference",
     "api_keys": "API keys",
     "log_format": "Log and traces",
 }
 """Each theme by its first setting; it goes on until the next theme, in the order of the class."""
 UNITS = {
-    "_s": "s", "_ms": "ms", "_bytes": "bytes", "_pixels": "pixels", "_items": "slices",
-    "_max_size": "slices", "queue_size": "requests", "workers": "threads", "_threads": "threads",
-    "_versions": "versions",
+    "_s": "s", "_ms": "ms", "_bytes": "bytes", "_fields": "fields", "_pixels": "pixels",
+    "_items": "slices", "_max_size": "slices", "queue_size": "requests", "workers": "threads",
+    "_threads": "threads", "_versions": "versions", "decoders": "processes",
 }  # fmt: skip
 """Units by the end of a setting's name."""
-BOUNDS = {"ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "less than {}"}
-PATTERNS = {
-    r"^(latest|[1-9][0-9]{0,8})$": "`latest` or a positive whole number",
-    r"^(/[A-Za-z0-9._~-]+)*$": "a path that begins with `/` and does not end with it",
-}
 HEAD = """\
 # Settings
 
 `make docs` writes this page from `service/lungseg/settings.py`; change it there.
 
 A setting is an environment variable, or a line of a file `.env` in the working folder; the
-environment wins. All of them are read once, at the start, and a value outside its range ends the
-start with a sentence that names the variable. An empty value counts as not set.
+environment wins. All of them are read once, at the start. A value outside its range ends the start
+with a sentence that names the variable, and exit status 2. A variable that begins with `LUNGSEG_`
+and is none of these changes nothing: a warning in the log names it and the nearest setting. An
+empty value counts as not set; only a source of API keys that is named but empty ends the start, as
+nobody means to let everybody call.
 """
 TABLE = "| setting | default | unit | values | meaning |\n|---|---|---|---|---|"
 

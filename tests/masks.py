@@ -39,11 +39,11 @@ def segmentation(
     """What the pipeline makes of one slice whose network gave this mask, shape (Y, X)."""
     given = mask.astype(np.float32) if probability is None else probability.astype(np.float32)
     view = usual_view(scan)
-    found = label_lungs(mask[None].astype(bool), view)
+    found = label_lungs(mask[None].astype(bool), scan, view)
     return Segmentation(
         labels=found.labels,
         threshold=0.5,
-        laterality=view.laterality,
+        laterality=view.laterality if found.sided[0] else None,
         components=found.components[0],
         confidence=Certainty.of(given, mask.astype(bool)).confidence,
         probability=given[None],

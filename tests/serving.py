@@ -16,6 +16,7 @@ import uvicorn
 
 from lungseg.app import SURFACES, create_app
 from lungseg.inference.timing import Deadline
+from lungseg.server import configured
 from lungseg.settings import Settings
 from lungseg.web.state import State
 from lungseg.web.surface import Surface
@@ -26,16 +27,16 @@ PATIENCE_S = 30.0
 def settings(models: Path, **changes: Any) -> Settings:
     """Settings that look at no environment file and serve the stand-in."""
     values = {"models_dir": models, "model": "standin", "workers": 2, "reload_interval_s": 0}
+    values["port"] = 0  # any free one
     return Settings(_env_file=None, **(values | changes))
 
 
 class Running:
     """A started service: ``client`` for its address, ``state`` for what tests cannot post."""
 
-    def __init__(self, configured: Settings, surfaces: tuple[Surface, ...]) -> None:
-        app = create_app(configured, surfaces)
-        config = uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="on")
-        self.server = uvicorn.Server(config)
+    def __init__(self, wanted: Settings, surfaces: tuple[Surface, ...]) -> None:
+        app = create_app(wanted, surfaces)
+        self.server = uvicorn.Server(configured(app, wanted))
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
         wait_until(lambda: self.server.started or not self._thread.is_alive())

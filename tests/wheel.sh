@@ -17,7 +17,7 @@ cd "$place"
 lungseg=venv/bin/lungseg
 "$lungseg" --version
 "$lungseg" segment phantom.dcm -o out
-"$lungseg" segment "$("$lungseg" sample)" --format png -o out
+"$lungseg" segment "$("$lungseg" sample)" --format png -o masks
 venv/bin/python - <<'PROGRAM'
 import json
 from importlib import metadata
@@ -26,11 +26,11 @@ from pathlib import Path
 import lungseg
 
 found = lungseg.load().segment("phantom.dcm")
-told = json.loads(Path("out/phantom.dcm.json").read_text())
+told = json.loads(Path("out/phantom.json").read_text())
 assert found.statistics == told["statistics"], "library and command line differ"
 assert found.statistics["lungs"]["right"]["pixels"] > 1000, found.statistics
 tops = {file.parts[0] for file in metadata.files("lungseg") if ".." not in file.parts}
 assert {top for top in tops if not top.endswith(".dist-info")} == {"lungseg"}, tops
-assert Path("out/chest.dcm.mask.png").stat().st_size > 500
+assert Path("masks/chest_mask.png").stat().st_size > 500
 PROGRAM
 echo "the wheel works outside the checkout"

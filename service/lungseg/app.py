@@ -7,8 +7,10 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
@@ -17,14 +19,18 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 import lungseg
+from lungseg.formats.decoders import DecoderLimits, Decoders, Reason
 from lungseg.inference.batcher import Batcher
 from lungseg.inference.model import Model
-from lungseg.inference.registry import Policy, Registry
+from lungseg.inference.registry import Policy, Registry, Version
 from lungseg.inference.runner import Runner
-from lungseg.inference.session import Engine
+from lungseg.inference.session import Engine, ProviderMissing
+from lungseg.inference.trouble import trouble
 from lungseg.inference.workers import Workers
 from lungseg.pipeline import Pipeline
 from lungseg.settings import Settings
+from lungseg.web.held import Ledger
+from lungseg.web.keys import Keys
 from lungseg.web.layers.limits import LimitsLayer
 from lungseg.web.layers.metrics import Metrics
 from lungseg.web.layers.refusals import REFUSALS, refuse
@@ -57,20 +63,22 @@ def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> 
     """Builds the whole service; nothing is opened or started before its lifespan.
 
     Raises:
-        ProviderMissing: a provider that is asked for is not there.
-        ValueError: an API key is malformed, or tracing is asked for but not installed.
-        OSError: the API keys cannot be read.
+        ValueError: a provider is not there, an API key is malformed or the file of them cannot be
+            used, or tracing is asked for but not installed; the sentence names the setting.
     """
     engine = Engine(
         providers=settings.providers, intra_op_threads=settings.intra_op_threads or settings.cores
     )
-    engine.check()
-    key_hashes = settings.key_hashes()
+    try:
+        engine.check()
+    except ProviderMissing as error:
+        raise ValueError(f"LUNGSEG_PROVIDERS: {error}") from None
+    keys = Keys.read(settings)
     spans = _start_tracing() if settings.tracing else None
     owners = Surfaces(members=surfaces, root_path=settings.root_path)
 
     def lifespan(_app: FastAPI) -> AbstractAsyncContextManager[dict[str, State]]:
-        return _running(settings, engine, key_hashes, spans)
+        return _running(settings, engine, keys, spans, owners.labels)
 
     # Hospital networks reach no CDN: the page's scripts come from this server.
     app = FastAPIOffline(
@@ -115,11 +123,16 @@ def _layers(settings: Settings, surfaces: Surfaces) -> list[Middleware]:
 
 @contextlib.asynccontextmanager
 async def _running(
-    settings: Settings, engine: Engine, key_hashes: tuple[bytes, ...], spans: TracerProvider | None
+    settings: Settings,
+    engine: Engine,
+    keys: Keys,
+    spans: TracerProvider | None,
+    routes: Iterable[str],
 ) -> AsyncGenerator[dict[str, State]]:
-    state, batcher = _build(settings, engine, key_hashes)
+    state, batcher = _build(settings, engine, keys)
+    state.metrics.expect(routes)
     loaded = asyncio.Event()
-    keeper = asyncio.create_task(_keep_models(state.registry, settings.reload_interval_s, loaded))
+    keeper = asyncio.create_task(_keep_current(state, settings.reload_interval_s, loaded))
     try:
         # Who can connect is sent work; until the models are loaded, nobody should be.
         with contextlib.suppress(TimeoutError):
@@ -129,6 +142,7 @@ async def _running(
         state.lifecycle.draining = True
         keeper.cancel()
         await asyncio.gather(keeper, return_exceptions=True)
+        await asyncio.to_thread(state.pipeline.decoders.close)  # nobody waits for them any more
         await asyncio.to_thread(state.workers.close)
         if batcher:
             batcher.close()
@@ -140,20 +154,21 @@ def _start_tracing() -> TracerProvider:
     try:
         from lungseg.web.layers.tracing import start_tracing
     except ImportError:
-        raise ValueError("tracing needs the extra otel: pip install lungseg[otel]") from None
+        raise ValueError(
+            "LUNGSEG_TRACING: expected the extra otel, it is not installed: "
+            "pip install lungseg[otel]"
+        ) from None
     return start_tracing()
 
 
-def _build(
-    settings: Settings, engine: Engine, key_hashes: tuple[bytes, ...]
-) -> tuple[State, Batcher | None]:
+def _build(settings: Settings, engine: Engine, keys: Keys) -> tuple[State, Batcher | None]:
     metrics = Metrics()
     pin = None if settings.model_version == "latest" else int(settings.model_version)
     registry = Registry(
         root=settings.models_dir,
         policy=Policy(model=settings.model, pin=pin, keep=settings.loaded_versions),
         open_bundle=lambda folder: Model.load(folder, engine),
-        on_failure=lambda name, number: metrics.load_failures.labels(name, number).inc(),
+        on_failure=partial(_tell_of_refusal, metrics, settings.models_dir),
     )
     batcher = _build_batcher(settings, metrics)
     state = State(
@@ -162,19 +177,39 @@ def _build(
             runner=Runner(batcher, on_batch=metrics.batch_size.observe),
             max_pixels=settings.max_pixels,
             allow_non_ct=settings.allow_non_ct,
+            decoders=_build_decoders(settings, metrics),
         ),
         workers=Workers(threads=settings.workers or settings.cores, queue_size=settings.queue_size),
         metrics=metrics,
         settings=settings,
-        key_hashes=key_hashes,
-        lifecycle=Lifecycle(),
+        keys=keys,
+        lifecycle=Lifecycle(Ledger(settings.max_buffered_bytes)),
     )
     metrics.watch_models(registry)
+    metrics.watch("api_keys", "API keys known; 0 = everybody may call.", lambda: len(keys))
+    text = "1 while the file of API keys cannot be used, so that older ones count."
+    metrics.watch("api_keys_file_refused", text, lambda: float(bool(keys.problem)))
     metrics.watch("queue_depth", "Requests that wait for a worker.", lambda: state.workers.waiting)
     metrics.watch("busy_workers", "Workers that compute.", lambda: state.workers.running)
     metrics.watch("in_flight", "Requests being answered.", lambda: state.lifecycle.in_flight)
+    metrics.watch(
+        "buffered_bytes", "Bytes of requests in memory.", lambda: state.lifecycle.buffered_bytes
+    )
     metrics.watch("ready", "1 when work is taken.", lambda: float(state.unreadiness is None))
     return state, batcher
+
+
+def _build_decoders(settings: Settings, metrics: Metrics) -> Decoders:
+    def told(reason: Reason) -> None:
+        metrics.decoder_restarts.labels(reason).inc()
+        LOG.warning("decoder replaced", extra={"fields": {"reason": reason}})
+
+    limits = DecoderLimits(
+        processes=settings.decoders or settings.workers or settings.cores,
+        timeout_s=settings.decoder_timeout_s,
+        memory_bytes=settings.decoder_memory_bytes,
+    )
+    return Decoders(limits, on_restart=told)
 
 
 def _build_batcher(settings: Settings, metrics: Metrics) -> Batcher | None:
@@ -189,8 +224,12 @@ def _build_batcher(settings: Settings, metrics: Metrics) -> Batcher | None:
     return batcher
 
 
-async def _keep_models(registry: Registry, interval_s: float, done: asyncio.Event) -> None:
-    """Loads the models, then again at each interval and at each SIGHUP; tells when it first did."""
+async def _keep_current(state: State, interval_s: float, done: asyncio.Event) -> None:
+    """Loads models and keys, again at each interval and each SIGHUP; tells when it first did.
+
+    Whatever goes wrong is counted, and it goes on: without it no model would come or go any more.
+    """
+    registry, trouble_told = state.registry, ""
     told = asyncio.Event()
     # Windows has no such signal, and outside the main thread nobody can listen to one.
     if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
@@ -198,12 +237,27 @@ async def _keep_models(registry: Registry, interval_s: float, done: asyncio.Even
     while True:
         told.clear()
         before = _loaded(registry)
-        await asyncio.to_thread(registry.refresh)
+        try:
+            await asyncio.to_thread(state.keys.reload)
+            await asyncio.to_thread(registry.refresh)
+        except Exception:
+            LOG.exception("reading keys or models again failed, it is tried again")
+            state.metrics.reload_failures.inc()
         if (now := _loaded(registry)) != before:
             LOG.info("models", extra={"fields": {"loaded": now}})
+        if (found := trouble(registry)) and found != trouble_told:
+            LOG.warning("%s", found)
+        trouble_told = found
         done.set()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(told.wait(), interval_s or None)
+
+
+def _tell_of_refusal(metrics: Metrics, root: Path, name: str, version: Version) -> None:
+    """Counts a refused bundle, and says in the log alone where it lies."""
+    metrics.load_failures.labels(name, version.number).inc()
+    folder = root.absolute() / name / str(version.number)
+    LOG.warning("model refused", extra={"fields": {"folder": folder, "reason": version.reason}})
 
 
 def _loaded(registry: Registry) -> list[str]:

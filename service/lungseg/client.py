@@ -28,6 +28,11 @@ LONGEST_PAUSE_S = 30.0
 """A server that asks for more patience than this gets none."""
 PERMANENT = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 """What is wrong with the request itself: no repetition mends it."""
+NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+"""After these no server has seen the request."""
+BROKEN = 1
+"""How often a request is repeated whose connection broke: it may be what ends its server."""
+SCHEMES = ("http", "https")
 _RETRIED = 503
 
 
@@ -51,15 +56,18 @@ class ServiceError(LungsegError, code="unknown"):
         try:
             code, detail = str(problem["code"]), str(problem["detail"])
         except (KeyError, TypeError):  # from something in between, not the service
-            code, detail = "unknown", f"the server answered {status}"
+            code, detail = "unknown", f"expected an answer of lungseg, received status {status}"
         return cls(status, code, detail, request_id)
 
 
 class Client:
     """Blocking client; threads may share one.
 
+    The URL begins with ``http://`` or ``https://``; a path after the host is kept.
+
     A request that finds the service overloaded (503, with the pause it asks for) or not there is
-    repeated ``retries`` times: answers are the same each time, so that does no harm. ``timeout_s``
+    repeated ``retries`` times: answers are the same each time, so that does no harm. One whose
+    connection broke is repeated once, because it may be what ended its server. ``timeout_s``
     is for connecting and for each wait for data, and ``transport`` replaces the network.
     """
 
@@ -74,6 +82,7 @@ class Client:
     ) -> None:
         if api_key and not (api_key.isascii() and api_key.isprintable()):
             raise InvalidParameter("expected an API key of printable ASCII characters")
+        check_url(url)
         headers = {"User-Agent": "lungseg-client"} | ({"X-API-Key": api_key} if api_key else {})
         self._retries = retries
         self._http = httpx.Client(
@@ -128,12 +137,14 @@ class Client:
         return self._post("/segment", parameters, content=content_of(source), headers=headers)
 
     def _post(self, path: str, parameters: Mapping[str, Any], **body: Any) -> httpx.Response:
+        broken = 0
         for attempt in itertools.count():
             response = None
             try:
                 response = self._http.post(path, params=as_texts(parameters), **body)
             except httpx.TransportError as error:
-                if attempt >= self._retries or isinstance(error, PERMANENT):
+                broken += not isinstance(error, NOT_SENT)
+                if attempt >= self._retries or broken > BROKEN or isinstance(error, PERMANENT):
                     raise
             pause_s = _pause_s(response, attempt, self._retries)
             if response is not None and pause_s is None:
@@ -150,6 +161,21 @@ class Client:
 
     def __exit__(self, *_error: object) -> None:
         self.close()
+
+
+def check_url(url: str) -> None:
+    """Makes sure that a URL is one of a server.
+
+    Raises:
+        InvalidParameter: it names no host, or its scheme is neither http nor https.
+    """
+    try:
+        parsed = httpx.URL(url)
+        if parsed.scheme in SCHEMES and parsed.host:
+            return
+    except httpx.InvalidURL:
+        pass
+    raise InvalidParameter(f"expected a URL as http://127.0.0.1:8000, received {url or 'none'}")
 
 
 def _pause_s(response: httpx.Response | None, attempt: int, retries: int) -> float | None:

@@ -64,18 +64,24 @@ def _probability(outcome: Outcome) -> bytes:
 
 def _dicom_seg(outcome: Outcome) -> bytes:
     contract = outcome.model.contract
-    algorithm = Algorithm(name=contract.name, version=contract.version, sha256=contract.sha256)
+    asked = outcome.query.largest_components
+    algorithm = Algorithm(
+        name=contract.name,
+        version=contract.version,
+        sha256=contract.sha256,
+        largest_components=contract.mask.largest_components if asked is None else asked,
+    )
     return dicom_seg(outcome.content, outcome.scan, outcome.segmentation, algorithm)
 
 
 FORMS: dict[str, Form] = {
     "json": Form("application/json", ".json", lambda found: compact(answer(found)).encode()),
-    "png": Form("image/png", ".mask.png", lambda found: write.mask_png(found.segmentation.mask[0])),
-    "overlay": Form("image/png", ".overlay.png", _overlay),
-    "probability": Form("image/png", ".probability.png", _probability),
+    "png": Form("image/png", "_mask.png", lambda found: write.mask_png(found.segmentation.mask[0])),
+    "overlay": Form("image/png", "_overlay.png", _overlay),
+    "probability": Form("image/png", "_probability.png", _probability),
     "npy": Form(
-        "application/x-npy", ".mask.npy", lambda found: write.mask_npy(found.segmentation.mask[0])
+        "application/x-npy", "_mask.npy", lambda found: write.mask_npy(found.segmentation.mask[0])
     ),
-    "dicom-seg": Form("application/dicom", ".seg.dcm", _dicom_seg),
+    "dicom-seg": Form("application/dicom", "_seg.dcm", _dicom_seg),
 }
 """By name; of forms with one media type, ``Accept`` means the first."""

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from lungseg.pipeline import Outcome, Pipeline
 from lungseg.query import checked_query
 
 DEFAULT_MODEL = "lung-unet"
+CPU = ("CPUExecutionProvider",)
 
 
 def load(
@@ -30,6 +32,7 @@ def load(
     version: str | int | None = None,
     models: str | os.PathLike[str] | None = None,
     threads: int = 1,
+    providers: Sequence[str] = CPU,
 ) -> Segmenter:
     """Opens a model.
 
@@ -39,13 +42,18 @@ def load(
         models: folder of ``name/version`` bundles; None for ``models`` here where it holds a
             model, else the one inside the package.
         threads: of one inference; several threads may call one segmenter at a time, too.
+        providers: execution providers of ONNX Runtime, first choice first.
 
     Raises:
         UnknownModel, ModelNotReady, BundleError: there is no such model, or it is refused;
             the message names the folder searched.
+        ProviderMissing: a provider is not there; it is a ``ValueError``.
     """
     root = Path(models) if models is not None else models_folder()
-    engine = Engine(intra_op_threads=threads)
+    if not root.is_dir():
+        raise UnknownModel(f"expected a folder of models, received {root.absolute()}: it is none")
+    engine = Engine(providers=tuple(providers), intra_op_threads=threads)
+    engine.check()
     registry = Registry(
         root=root,
         policy=Policy(model=name, keep=1 if version is None else 0),
@@ -54,16 +62,20 @@ def load(
     try:
         model = registry.load(name, None if version is None else str(version))
     except (UnknownModel, ModelNotReady, BundleError) as error:
-        raise type(error)(f"{error} (looked for {name} in {root.absolute()})") from None
+        asked = name if version is None else f"{name} {version}"
+        raise type(error)(f"{error} (looked for {asked} in {root.absolute()})") from None
     return Segmenter(model)
 
 
 class Segmenter:
-    """A model that segments slices; threads may share one."""
+    """A model that segments slices; threads may share one.
 
-    def __init__(self, model: Model) -> None:
+    The pipeline says what is accepted, by default what a service with default settings accepts.
+    """
+
+    def __init__(self, model: Model, pipeline: Pipeline | None = None) -> None:
         self.model = model
-        self._pipeline = Pipeline()
+        self._pipeline = pipeline or Pipeline()
 
     def segment(self, source: Source, **parameters: Any) -> Result:
         """Segments one slice; of arrays whose intensities are HU say so by ``unit="hu"``.

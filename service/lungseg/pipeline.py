@@ -6,17 +6,21 @@ benchmark alike, from any thread; nobody else repeats it, and nothing here knows
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from lungseg.core.errors import UndecodableImage
 from lungseg.core.orientation import usual_view
 from lungseg.core.postprocess import Certainty, cut, restore
 from lungseg.core.preprocess import fit
 from lungseg.core.report import Report, measure
 from lungseg.core.sides import label_lungs
 from lungseg.core.types import BoolArray, FloatArray, Scan, Segmentation
+from lungseg.formats.decoders import Decoders, shared_decoders
 from lungseg.formats.read import MAX_PIXELS, read_scan
 from lungseg.inference.model import Model
 from lungseg.inference.runner import Runner
@@ -66,11 +70,13 @@ class Pipeline:
         runner: joins arrays of several callers, or runs each alone.
         max_pixels: rows × columns accepted; more is refused before decoding.
         allow_non_ct: accept DICOM that is not CT even where a caller does not ask for it.
+        decoders: processes that decode compressed DICOM.
     """
 
     runner: Runner = field(default_factory=Runner)
     max_pixels: int = MAX_PIXELS
     allow_non_ct: bool = False
+    decoders: Decoders = field(default_factory=shared_decoders)
 
     def segment(
         self, content: bytes, model: Model, query: SegmentQuery, watch: Stopwatch | None = None
@@ -122,12 +128,12 @@ class Pipeline:
                 masks.append(mask)
                 certainty += Certainty.of(probability, mask)
         with watch.stage("label"):
-            found = label_lungs(view.undo(np.concatenate(masks)), view)
+            found = label_lungs(view.undo(np.concatenate(masks)), scan, view)
         single = len(scan.values) == 1
         return Segmentation(
             labels=found.labels,
             threshold=threshold,
-            laterality=view.laterality,
+            laterality=view.laterality if not single or found.sided[0] else None,
             components=found.components[0] if single else None,
             confidence=certainty.confidence,
             probability=view.undo(probability) if single else probability[:0],
@@ -146,12 +152,19 @@ class Pipeline:
             return fit(scan, model.grid_size, contract.intensity, covers=contract.grid).grey
 
     def _decode(self, content: bytes, query: SegmentQuery, watch: Stopwatch) -> Scan:
+        remaining_s = watch.deadline.remaining_s if watch.deadline else math.inf
         with watch.stage("decode"):
-            return read_scan(
-                content,
-                max_pixels=self.max_pixels,
-                spacing_mm=query.spacing_mm,
-                window_hu=query.window_hu,
-                unit=UNITS[query.unit],
-                allow_non_ct=self.allow_non_ct or query.allow_non_ct,
-            )
+            try:
+                return read_scan(
+                    content,
+                    max_pixels=self.max_pixels,
+                    spacing_mm=query.spacing_mm,
+                    window_hu=query.window_hu,
+                    unit=UNITS[query.unit],
+                    allow_non_ct=self.allow_non_ct or query.allow_non_ct,
+                    decode=partial(self.decoders.decode, remaining_s=remaining_s),
+                )
+            except UndecodableImage:
+                if watch.deadline:  # a decoder that got no time says nothing of the file
+                    watch.deadline.check()
+                raise

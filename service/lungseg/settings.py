@@ -6,25 +6,53 @@ each setting is what ``make docs`` puts into ``docs/settings.md``.
 
 from __future__ import annotations
 
-import hashlib
+import difflib
 import os
+import re
+import sys
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from lungseg.packaged import models_folder
 
 MIB = 1024 * 1024
+PREFIX = "LUNGSEG_"
+ENV_FILE = ".env"
+"""In the working folder."""
+OTHERS = ("LUNGSEG_API_KEY", "LUNGSEG_TAG")
+"""Variables with the prefix that are no settings: the client's key, and the composition's tag."""
+PATTERNS = {
+    r"^(latest|[1-9][0-9]{0,8})$": "`latest` or a positive whole number",
+    r"^(/[A-Za-z0-9._~-]+)*$": "a path that begins with `/` and does not end with it",
+}
+"""What the patterns below ask for, in words."""
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\sA-Z]+")
+"""What a browser writes into ``Origin``; whatever else is named would never be equal to it."""
+KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
+BOUNDS = {"ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "less than {}"}
+
+
+def _log_format() -> Literal["json", "console"]:
+    """Text where a person reads standard error, lines for machines where one collects them."""
+    return "console" if sys.stderr is not None and sys.stderr.isatty() else "json"
 
 
 class Settings(BaseSettings):
     """Everything an operator can set; read once at start and never changed."""
 
     model_config = SettingsConfigDict(
-        env_prefix="LUNGSEG_", env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+        env_prefix=PREFIX,
+        env_file=ENV_FILE,
+        extra="ignore",
+        frozen=True,
+        env_ignore_empty=True,
+        allow_inf_nan=False,
     )
 
     host: str = "127.0.0.1"
@@ -57,14 +85,20 @@ class Settings(BaseSettings):
     model_control: bool = True
     """Whether clients may load and unload versions of the models folder over HTTP."""
 
+    max_header_bytes: int = Field(default=64 * 1024, ge=1024)
+    """How many bytes a request may have before its body, its address included, and behind its body
+    as trailers; one with more is refused with 431 before any key is looked at."""
+    max_header_fields: int = Field(default=100, ge=8)
+    """How many header fields a request may have; one with more is refused with 431."""
     max_body_bytes: int = Field(default=64 * MIB, ge=1024)
     """The largest request body that is accepted, also once it is unpacked, and the largest single
     file of a batch; a whole batch has a limit of its own."""
     max_batch_bytes: int = Field(default=256 * MIB, ge=1024)
     """The largest body of a batch that is accepted, also once it is unpacked."""
     max_buffered_bytes: int = Field(default=512 * MIB, ge=1024)
-    """How many bytes of request bodies are held in memory at most, those of all requests together;
-    a request that would exceed this is refused with 503."""
+    """How many bytes of request bodies are held in memory at most, as they came and unpacked, those
+    of all requests together and until the last thread lets them go; a request that would exceed
+    this is refused with 503."""
     max_pixels: int = Field(default=4096 * 4096, ge=1)
     """The largest slice that is accepted, as rows times columns; a larger one is refused before it
     is decoded."""
@@ -86,14 +120,28 @@ class Settings(BaseSettings):
     deadline_s: float = Field(default=30.0, gt=0)
     """How long a request may take from its arrival to its answer; what is not ready by then is
     answered with 504."""
+    header_timeout_s: float = Field(default=10.0, gt=0)
+    """How long the headers of a request may take, from its first byte or, on a new connection, from
+    the connection; what is not there by then is refused with 408."""
     first_load_s: float = Field(default=10.0, ge=0)
     """How long the start waits for the models before the service accepts connections; after that it
     listens all the same, and `/readyz` says 503 until a model is loaded."""
     drain_s: float = Field(default=20.0, ge=0)
     """How long the requests in flight may take to finish after SIGTERM, before the process ends."""
-    linger_s: float = Field(default=0.0, ge=0)
+    linger_s: float = Field(default=1.0, ge=0)
     """How long new work is still accepted after SIGTERM while `/readyz` already says 503, so that a
-    load balancer has time to turn away."""
+    load balancer has time to turn away and no connection is reset; with 0 new work is refused at
+    once, and the last connections may be reset."""
+
+    decoders: int = Field(default=0, ge=0, le=256)
+    """How many compressed DICOM files are decoded at a time, each in a process of its own, which a
+    damaged file may end without harm to the service; 0 takes as many as `LUNGSEG_WORKERS`."""
+    decoder_timeout_s: float = Field(default=15.0, gt=0)
+    """How long one compressed DICOM file may take to decode; its decoder is then killed, and the
+    file refused as undecodable."""
+    decoder_memory_bytes: int = Field(default=512 * MIB, ge=16 * MIB)
+    """How much memory one decoder of compressed DICOM may take on Linux, beyond what it starts
+    with; a file that needs more is refused as undecodable."""
 
     providers: Annotated[tuple[str, ...], NoDecode] = ("CPUExecutionProvider",)
     """The execution providers of ONNX Runtime that run the network, separated by commas, the first
@@ -113,14 +161,16 @@ class Settings(BaseSettings):
     """The keys of which every caller must send one, separated by commas, each as it is or as
     `sha256:` and its hash; where no key is set, everybody may call."""
     api_keys_file: Path | None = None
-    """A file of further keys, one a line and in the same two forms; empty lines and lines that
-    begin with # are skipped."""
+    """A file of further keys, one a line and in the same two forms; empty lines are skipped, and so
+    is whatever follows a # at the beginning of a line or behind a blank. The file must hold a key,
+    and it is read again whenever the models folder is looked at."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """The origins of web pages whose scripts may call the service, separated by commas; `*` allows
     all, and none means that only pages of this server may."""
 
-    log_format: Literal["json", "console"] = "json"
-    """Whether the log has JSON lines for machines or short text for a console."""
+    log_format: Literal["json", "console"] = Field(default_factory=_log_format)
+    """Whether the log has JSON lines for machines or short text for people; by default text where
+    standard error is a terminal, else JSON."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The lowest level of which messages are written to the log."""
     tracing: bool = False
@@ -130,9 +180,22 @@ class Settings(BaseSettings):
     @field_validator("providers", "api_keys", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return tuple(item.strip() for item in value.split(",") if item.strip())
-        return value
+        if not isinstance(value, str):
+            return value
+        if not (items := tuple(item.strip() for item in value.split(",") if item.strip())):
+            # Of keys, none would mean that everybody may call.
+            raise ValueError("expected at least one item, received commas and blanks only")
+        return items
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _comparable(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        if all(origin in {"*", "null"} or ORIGIN.fullmatch(origin) for origin in origins):
+            return origins
+        raise ValueError(
+            "expected * or origins as browsers send them, such as https://viewer.example, in lower "
+            "case and without a path or a / at the end, received others"
+        )
 
     @cached_property
     def cores(self) -> int:
@@ -141,24 +204,50 @@ class Settings(BaseSettings):
             return len(os.sched_getaffinity(0))
         return os.cpu_count() or 1
 
-    def key_hashes(self) -> tuple[bytes, ...]:
-        """SHA-256 of each API key, from the environment and the file.
 
-        Raises:
-            OSError: the file cannot be read.
-            ValueError: a ``sha256:`` entry is not followed by 64 hexadecimal digits.
-        """
-        keys = [key.get_secret_value() for key in self.api_keys]
-        if self.api_keys_file is not None:
-            lines = self.api_keys_file.read_text(encoding="utf-8").splitlines()
-            keys += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-        return tuple(_hash(key) for key in keys)
+def expectation(name: str) -> str:
+    """What may be set, in words: the kind or the choices, and the range."""
+    field = Settings.model_fields[name]
+    for item in field.metadata:
+        if pattern := getattr(item, "pattern", None):
+            return PATTERNS[pattern]
+    if choices := get_args(field.annotation):
+        return " or ".join(map(str, choices))
+    limits = [
+        text.format(f"{getattr(item, bound):g}")
+        for item in field.metadata
+        for bound, text in BOUNDS.items()
+        if getattr(item, bound, None) is not None
+    ]
+    kind = next((text for kind, text in KINDS.items() if field.annotation is kind), "text")
+    return f"{kind}, {' and '.join(limits)}" if limits else kind
 
 
-def _hash(key: str) -> bytes:
-    if not key.startswith("sha256:"):
-        return hashlib.sha256(key.encode()).digest()
-    digest = bytes.fromhex(key.removeprefix("sha256:"))
-    if len(digest) != hashlib.sha256().digest_size:
-        raise ValueError("expected 64 hexadecimal digits after sha256: in an API key")
-    return digest
+def unknown_variables() -> dict[str, str]:
+    """Variables with the prefix that nothing reads, and the nearest name that something does.
+
+    Raises:
+        ValueError: the file ``.env`` is no text.
+    """
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | set(OTHERS)
+    unknown = sorted(name for name, _ in _given() if name not in known)
+    return {name: next(iter(difflib.get_close_matches(name, known)), "") for name in unknown}
+
+
+def empty_key_variables() -> list[str]:
+    """The sources of keys that are named without a value: nobody means to let everybody call."""
+    sources = (f"{PREFIX}API_KEYS", f"{PREFIX}API_KEYS_FILE")
+    given = dict(_given())
+    return [name for name in sources if name in given and not given[name]]
+
+
+def _given() -> Iterator[tuple[str, str]]:
+    """Name and value of all variables with the prefix; of equal names the one that counts last."""
+    try:
+        lines = dotenv_values(ENV_FILE) if Path(ENV_FILE).is_file() else {}
+    except UnicodeDecodeError:
+        raise ValueError("expected text in the file .env, received other bytes") from None
+    for source in (lines, os.environ):
+        for name, value in source.items():
+            if name.upper().startswith(PREFIX):
+                yield name.upper(), value or ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -37,6 +38,8 @@ class Scripted:
                 self.rfile.read(int(self.headers["Content-Length"]))
                 paths.append(self.path)
                 status, headers, body = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+                if status == BREAKS:
+                    return
                 self.send_response(status)
                 for name, value in (*headers.items(), ("Content-Length", str(len(body)))):
                     self.send_header(name, value)
@@ -60,6 +63,7 @@ class Scripted:
         self._server.server_close()
 
 
+BREAKS = 0
 PROBLEM = b'{"code": "overloaded", "detail": "the queue is full"}'
 BUSY = (503, {"Retry-After": "0", "X-Request-ID": "r1"}, PROBLEM)
 PNG = (
@@ -148,8 +152,9 @@ def test_another_servers_answers_are_service_errors(body: bytes) -> None:
 
 
 def test_what_no_repetition_mends_is_said_at_once() -> None:
-    with Client("foo:1/x") as client, pytest.raises(httpx.UnsupportedProtocol):
-        client.segment(b"x")
+    for url in ("foo:1/x", "localhost:8000", "ftp://localhost", "http://", "http://[::1", ""):
+        with pytest.raises(lungseg.LungsegError, match=f"received {re.escape(url) or 'none'}$"):
+            Client(url)
     with pytest.raises(lungseg.LungsegError, match="API key"):
         Client("http://127.0.0.1:9", api_key="bad\nkey")
 
@@ -197,6 +202,17 @@ def test_other_errors_are_not_repeated_and_foreign_answers_survive() -> None:
         with pytest.raises(ServiceError) as raised:
             client.fetch(b"x", "png")
         assert (raised.value.code, len(server.paths)) == ("unknown", 1)
+
+
+def test_a_request_whose_connection_broke_is_repeated_once() -> None:
+    """It may be what ended its server, and the next one would be ended, too."""
+    broken = (BREAKS, {}, b"")
+    with Scripted(broken, PNG) as server, Client(server.url) as client:
+        assert client.fetch(b"x", "png").content == b"picture"
+    with Scripted(broken) as server, Client(server.url) as client:
+        with pytest.raises(httpx.RemoteProtocolError):
+            client.fetch(b"x", "png")
+        assert len(server.paths) == 2
 
 
 def test_nobody_there() -> None:

@@ -93,8 +93,16 @@ def test_errors_name_the_folder_that_was_searched(models: Path, tmp_path: Path) 
     with pytest.raises(UnknownModel, match=str(models)):
         lungseg.load("standin", version=7, models=models)
     (write_bundle(tmp_path) / "model.onnx").write_bytes(b"x")
-    with pytest.raises(ModelNotReady, match=str(tmp_path)):
+    with pytest.raises(ModelNotReady, match=str(tmp_path)) as raised:
         lungseg.load("standin", models=tmp_path)
+    with pytest.raises(BundleError) as refused:
+        lungseg.load("standin", version=1, models=tmp_path)
+    reason = str(refused.value).partition(" (looked")[0]
+    assert f"version 1: {reason}" in str(raised.value)
+    with pytest.raises(UnknownModel, match=f"{tmp_path}/nowhere: it is none"):
+        lungseg.load("standin", models=tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"expected providers among .*CPU.*, received Nowhere"):
+        lungseg.load("standin", models=models, providers=["Nowhere"])
     with pytest.raises(BundleError, match=str(tmp_path)):
         lungseg.load("standin", version="1", models=tmp_path)
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import io
+from collections.abc import Iterator
+
+import httpx
 import numpy as np
 import pytest
 
+from lungseg.core.body import body_box
 from lungseg.core.preprocess import IntensityRule, to_grey, without_padding
-from training.synthetic.phantom import make_phantom
+from lungseg.core.types import Scan
+from tests.serving import running
+from tests.standin import write_bundle
+from training.data.intensity import pseudo_hu
+from training.synthetic.phantom import dicom_bytes, make_phantom
 
 RULE = IntensityRule(skip_padding=True)
 
@@ -14,6 +24,19 @@ RULE = IntensityRule(skip_padding=True)
 @pytest.fixture(scope="module")
 def hu() -> np.ndarray:
     return make_phantom((200, 240), seed=4).hu.astype(np.float32)
+
+
+def scan(plane: np.ndarray) -> Scan:
+    return Scan(values=plane[None], unit="grey level", media_type="application/x-npy")
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """Of a service whose model asks for everything that looks at intensities."""
+    folder = tmp_path_factory.mktemp("models")
+    write_bundle(folder, intensity={"skip_padding": True}, grid="body")
+    with running(folder) as service:
+        yield service.client
 
 
 def circle(shape: tuple[int, int]) -> np.ndarray:
@@ -50,9 +73,56 @@ def test_black_of_a_window_stays_black(hu: np.ndarray, low: float) -> None:
     assert grey.max() == 255
 
 
-@pytest.mark.parametrize("value", [0.0, 7.0])
+@pytest.mark.parametrize("value", [0.0, 7.0, 1e-38, 1e9])
 def test_constant_and_tiny_slices_have_no_padding(value: float) -> None:
+    """Nor has what resampling's rounding made of them: an ulp of spread is no contrast."""
     for shape in ((1, 1), (3, 2), (64, 64)):
         plane = np.full(shape, value, np.float32)
+        plane.flat[::2] = np.nextafter(np.float32(value), np.float32(np.inf))
         assert without_padding(plane) is plane
         assert not to_grey(plane, "grey level", RULE).any()
+        assert body_box(plane[None], "grey level").size == shape
+        assert np.isfinite(pseudo_hu(scan(plane))).all()
+
+
+def flat_pictures() -> dict[str, np.ndarray]:
+    marked = np.full((300, 300), 200, np.uint8)
+    marked[140:150, 20:60] = 90
+    faint = np.full((300, 300), 1.0, np.float32)
+    faint[::2] = np.nextafter(np.float32(1), np.float32(2))
+    return {
+        "uniform": np.full((300, 300), 200, np.uint8),
+        "white": np.full((1080, 1920), 255, np.uint8),
+        "marked": marked,
+        "one pixel": np.full((1, 1), 9, np.uint8),
+        "one line": np.full((1, 3000), 7, np.uint16),
+        "two values": np.tile(np.uint8([0, 1]), (300, 150)),
+        "an ulp apart": faint,
+        "denormal": faint * np.float32(1e-44),
+        "far apart": np.where(faint > 1, 1e9, -1e9).astype(np.float32),
+    }
+
+
+@pytest.mark.parametrize("name", flat_pictures())
+def test_pictures_without_contrast_get_answers(client: httpx.Client, name: str) -> None:
+    """One by one, in a batch and by v2, at every output that stretches intensities."""
+    stream = io.BytesIO()
+    np.save(stream, flat_pictures()[name])
+    content = stream.getvalue()
+    for target in ("/segment", "/segment?format=overlay", "/segment?unit=hu"):
+        if "hu" not in target or flat_pictures()[name].dtype != np.uint8:
+            assert client.post(target, content=content).status_code == 200
+    batch = client.post("/segment/batch", files=[("files", ("a.npy", content))])
+    assert "error" not in batch.json()["items"][0]
+    data = [base64.b64encode(content).decode()]
+    tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": data}
+    assert client.post("/v2/models/standin/infer", json={"inputs": [tensor]}).status_code == 200
+
+
+def test_a_uniform_uncalibrated_dicom_gets_an_answer(client: httpx.Client) -> None:
+    """The constant 24, without rescaling."""
+    flat = make_phantom((300, 300), seed=1)
+    pixels = np.full(flat.hu.shape, 24, np.uint16).tobytes()
+    unknown = {"RescaleSlope": None, "RescaleIntercept": None, "RescaleType": None}
+    content = dicom_bytes(flat, PixelData=pixels, **unknown)
+    assert client.post("/segment", content=content).status_code == 200

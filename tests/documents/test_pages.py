@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -95,9 +96,19 @@ def test_every_setting_and_make_target_that_is_named_exists(page: str) -> None:
 
 
 def test_the_pages_flags_are_the_services() -> None:
-    """Every flag that can be raised is explained, and no other."""
-    found = named([row[0] for row in table("docs/operating.md", "Quality flags")])
-    assert found == set(quality._MESSAGES)
+    """Every flag that can be raised is explained with its thresholds, and no other."""
+    rows = table("docs/operating.md", "Quality flags")
+    assert named([row[0] for row in rows]) == set(quality._MESSAGES)
+    constants = {
+        name: np.ravel(value)
+        for name, value in vars(quality).items()
+        if re.fullmatch("MAX_[A-Z_0-9]+|[A-Z]+_RANGE[A-Z_0-9]*|[A-Z_]+_FRACTION", name)
+    }
+    assert named([row[2] for row in rows]) == constants.keys()
+    for row in rows:
+        numbers = {float(n) for n in re.findall(r"-?\d+\.?\d*", row[1].replace("−", "-"))}
+        for name in named([row[2]]):
+            assert set(constants[name]) <= numbers, name
 
 
 def test_the_pages_errors_are_the_interfaces() -> None:

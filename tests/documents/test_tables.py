@@ -15,8 +15,10 @@ import httpx
 from httpx import TransportError
 
 import lungseg
+from lungseg.cli.errors import EXITS
 from lungseg.core.measures import Region, Statistics
 from lungseg.core.types import Confidence
+from lungseg.inference.session import PACKAGES
 from lungseg.web.surfaces import segment
 from tests.documents.test_pages import ROOT, named, table, text_of
 from training.synthetic.phantom import Phantom, dicom_bytes
@@ -105,9 +107,15 @@ def test_a_mask_of_a_batch_is_named_as_the_page_says(client: httpx.Client, grey_
     files = [("files", (sent, grey_png)), ("files", ("", grey_png)), ("files", (sent, b"no slice"))]
     answer = client.post("/segment/batch?format=zip", files=files)
     packed = zipfile.ZipFile(io.BytesIO(answer.content))
-    assert packed.namelist() == [mask, "0001.png", "statistics.csv"]
+    assert packed.namelist() == [mask, "0001_mask.png", "statistics.csv"]
     rows = list(csv.DictReader(io.StringIO(packed.read("statistics.csv").decode())))
     assert [row["filename"] for row in rows] == [sent, "", sent]
+
+
+def test_every_exit_status_is_in_the_table() -> None:
+    """With the words of the command line's own help."""
+    rows = {int(code): meaning for code, meaning in table(USING, "From a shell")}
+    assert rows == EXITS
 
 
 def test_dicom_ignores_what_its_header_says(phantom: Phantom) -> None:
@@ -117,3 +125,10 @@ def test_dicom_ignores_what_its_header_says(phantom: Phantom) -> None:
     told = segmenter.segment(content, unit="hu", window_hu=(-700, 300), spacing_mm=(2, 3))
     assert told.statistics == segmenter.segment(content).statistics
     assert told.image["spacing_mm"] is not None
+
+
+def test_the_packages_of_providers_are_those_that_a_refusal_names() -> None:
+    """Provider by provider, package by package."""
+    rows = table("docs/gpu.md", "What to install")
+    shown = {name: package.strip("`") for names, package in rows for name in named([names])}
+    assert shown == PACKAGES

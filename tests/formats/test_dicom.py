@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import itertools
+import struct
 
+import httpx
 import numpy as np
 import pydicom
 import pytest
@@ -33,6 +35,8 @@ from tests.formats.dicoms import (
 )
 from training.synthetic.phantom import Phantom, dicom_bytes, make_phantom
 
+PET_CLASS = "1.2.840.10008.5.1.4.1.1.128"
+RT_STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
 HTJ2K_24_BY_16 = bytes.fromhex(
     "ff4fff5100294000000000180000001000000000000000000000001800000010000000000000000000010f0101"
     "ff50000800020000000aff52000c00020001000504044001ff5c00132088909090909090909090909090888888"
@@ -142,10 +146,15 @@ def test_an_unknown_syntax_is_undecodable(plain: bytes) -> None:
         read(known.replace(b"1.2.840.10008.1.2.4.90", b"1.2.840.10008.1.2.4.99"))
 
 
-@pytest.mark.parametrize("length", [132, 400, 900, -1, -4000])
-def test_truncated_files(plain: bytes, length: int) -> None:
-    with pytest.raises((UndecodableImage, NotCT)):
-        read(plain[:length])
+@pytest.mark.parametrize(
+    "syntax", [uid.ExplicitVRLittleEndian, uid.RLELossless, uid.JPEGLSLossless]
+)
+def test_a_truncated_file_is_undecodable_wherever_it_ends(plain: bytes, syntax: str) -> None:
+    """From its first attribute to the bytes that end its pixels."""
+    whole = plain if syntax == uid.ExplicitVRLittleEndian else compressed(plain, syntax)
+    for length in (*range(132, 400), *range(400, len(whole) - 8, 31)):
+        with pytest.raises(UndecodableImage):
+            read(whole[:length])
 
 
 def test_a_lost_preamble_does_no_harm(small: Phantom, plain: bytes) -> None:
@@ -227,13 +236,37 @@ def test_a_padding_range_is_air(small: Phantom) -> None:
     assert (read(content).values[0, :, :6] == -1000).all()
 
 
-def test_monochrome1_whether_or_not_the_values_were_inverted(small: Phantom) -> None:
-    kept = read(dicom_bytes(small, PhotometricInterpretation="MONOCHROME1"))
-    assert np.array_equal(kept.values[0], small.hu)
-    inverted = (4095 - stored(small)).tobytes()
-    turned = dicom_bytes(small, PhotometricInterpretation="MONOCHROME1", PixelData=inverted)
-    assert read(turned).unit == "HU"
-    assert np.array_equal(read(turned).values[0], small.hu)
+PADDINGS = {"none": None, "below": -3024, "black": -1025, "water": 0, "white": 3071}
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("marked", [False, True])
+def test_monochrome1_whether_or_not_the_values_were_inverted(
+    small: Phantom, padding: str, signed: bool, marked: bool
+) -> None:
+    """Nor does padding decide, whatever its value, and whether the header names it or not."""
+    value = PADDINGS[padding]
+    corners = np.add(*(np.linspace(-1, 1, side)[axis] ** 2 for side, axis in _axes(small))) > 1.2
+    hu = small.hu.astype(np.int64)
+    if value is not None:
+        hu[corners] = value
+    shown = {"PhotometricInterpretation": "MONOCHROME1"}
+    intercept, extremes = (0, -1) if signed else (-4096, (1 << 13) - 1)
+    shown |= {"PixelRepresentation": int(signed), "RescaleIntercept": str(intercept)}
+    shown |= {"BitsStored": 13, "HighBit": 12}
+    for stored_values in (hu - intercept, extremes - (hu - intercept)):
+        pixels = stored_values.astype("<i2")
+        if marked and value is not None:
+            shown["PixelPaddingValue"] = int(pixels[0, 0])
+        scan = read(dicom_bytes(small, PixelData=pixels.tobytes(), **shown))
+        assert scan.unit == "HU"
+        kept = np.ones(hu.shape, bool) if value is None else ~corners
+        assert np.array_equal(scan.values[0][kept], small.hu[kept])
+
+
+def _axes(phantom: Phantom) -> tuple[tuple[int, tuple], tuple[int, tuple]]:
+    return (phantom.hu.shape[0], np.s_[:, None]), (phantom.hu.shape[1], np.s_[None, :])
 
 
 # --- geometry and kind --------------------------------------------------------------------------
@@ -262,6 +295,10 @@ def test_enhanced_ct_of_one_frame(small: Phantom, shared: bool) -> None:
 def test_several_frames_are_refused_with_a_pointer(small: Phantom) -> None:
     with pytest.raises(MultiFrame, match=r"received 3.*volumes"):
         read(enhanced(small, 3))
+    contradicting = parse(enhanced(small, 3))
+    contradicting.NumberOfFrames = 1
+    with pytest.raises(MultiFrame, match="received 3"):
+        read(save(contradicting))
 
 
 @pytest.mark.parametrize(
@@ -273,6 +310,8 @@ def test_several_frames_are_refused_with_a_pointer(small: Phantom) -> None:
         ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "secondary capture"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "secondary capture"),
         ({"Modality": None, "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, "no Modality"),
+        ({"Modality": None, "SOPClassUID": PET_CLASS}, "no Modality"),
+        ({"SOPClassUID": PET_CLASS}, "storage class of another kind"),
     ],
 )
 def test_what_is_no_ct_slice_is_refused_unless_allowed(
@@ -295,6 +334,64 @@ def test_values_of_other_modalities_are_never_called_hu(small: Phantom, modality
     assert read(dicom_bytes(small, Modality=modality), allow_non_ct=True).unit == "grey level"
 
 
+@pytest.mark.parametrize("modality", [None, "", "CT"])
+@pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.128"])
+def test_values_of_other_storage_classes_are_never_called_hu(
+    small: Phantom, modality: str | None, sop_class: str
+) -> None:
+    """MR and PET have rescaling of their own: a missing or wrong Modality makes them no CT."""
+    content = dicom_bytes(small, Modality=modality, SOPClassUID=sop_class)
+    assert read(content, allow_non_ct=True).unit == "grey level"
+
+
+def test_a_localizer_is_known_by_the_type_of_its_frame(small: Phantom) -> None:
+    """Enhanced objects say it there."""
+    dataset, item = parse(enhanced(small)), Dataset()
+    item.FrameType = ["ORIGINAL", "PRIMARY", "LOCALIZER", "NONE"]
+    dataset.SharedFunctionalGroupsSequence[0].CTImageFrameTypeSequence = [item]
+    with pytest.raises(NotCT, match="localizer"):
+        read(save(dataset))
+
+
+PREAMBLES = (
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",
+    b"BM",
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"PK\x03\x04",
+)
+
+
+@pytest.mark.parametrize("begin", [*PREAMBLES, b"\x93NUMPY"])
+def test_dicom_is_dicom_whatever_its_preamble(
+    client: httpx.Client, small: Phantom, plain: bytes, begin: bytes
+) -> None:
+    """The preamble is anybody's: one by one, in a form, and as the only file of a batch."""
+    content = begin.ljust(128, b"\0") + plain[128:]
+    assert np.array_equal(read(content).values[0], small.hu)
+    for answer in (
+        client.post("/segment", content=content, headers={"Content-Type": "image/tiff"}),
+        client.post("/segment", files={"file": ("a.tif", content, "image/tiff")}),
+    ):
+        assert answer.json()["image"]["media_type"] == "application/dicom"
+    items = client.post("/segment/batch", files=[("files", ("a.tif", content))]).json()["items"]
+    assert items[0]["image"]["intensity_unit"] == "HU"
+
+
+def test_a_tiff_in_the_preamble_is_not_read(small: Phantom, plain: bytes) -> None:
+    """Dual-personality files hold a whole picture as well: HU, spacing and sides are DICOM's."""
+    directory = 128 + len(plain) - 128
+    entries = ((256, 3, 83), (257, 3, 61), (258, 3, 16), (273, 4, len(plain) - 2 * 61 * 83))
+    packed = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    header = (b"II*\0" + struct.pack("<I", directory)).ljust(128, b"\0")
+    content = header + plain[128:] + struct.pack("<H", len(entries)) + packed + b"\0" * 4
+    scan = read(content)
+    assert (scan.media_type, scan.unit) == ("application/dicom", "HU")
+    assert scan.spacing_mm == pytest.approx(small.spacing_mm)
+
+
 def test_colour_and_objects_without_pixels(small: Phantom, plain: bytes) -> None:
     colour = dicom_bytes(small, SamplesPerPixel=3, PhotometricInterpretation="RGB")
     palette = dicom_bytes(small, PhotometricInterpretation="PALETTE COLOR")
@@ -302,7 +399,7 @@ def test_colour_and_objects_without_pixels(small: Phantom, plain: bytes) -> None
         with pytest.raises(NotGrey):
             read(content)
     with pytest.raises(NotCT, match="without pixels"):
-        read(dicom_bytes(small, PixelData=None))
+        read(dicom_bytes(small, PixelData=None, Rows=None, SOPClassUID=RT_STRUCTURES))
 
 
 def test_contradicting_bits_are_undecodable(small: Phantom) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from lungseg.core.types import LEFT, RIGHT
+from lungseg.core.types import LEFT, RIGHT, UNSIDED
 from lungseg.formats.write import overlay_png, probability_png
 from training.synthetic.phantom import make_phantom
 
@@ -65,10 +65,29 @@ def test_right_is_blue_and_left_is_orange() -> None:
     assert (shown[left, 0] > shown[left, 2] + 20).all()
 
 
+def test_lung_without_a_side_is_yellow() -> None:
+    labels = CHEST.lungs * np.uint8(UNSIDED)
+    shown = np.asarray(Image.open(io.BytesIO(overlay_png(CHEST.hu, "HU", labels)))).astype(int)
+    inside = ndimage.binary_erosion(CHEST.lungs)
+    assert (shown[inside][:, :2].min(axis=1) > shown[inside, 2] + 20).all()
+
+
 def test_grey_levels_and_constant_pictures_have_a_window_too() -> None:
     assert overlay("grey level").max() == 255
     flat = overlay_png(np.zeros((9, 9), np.float32), "grey level", np.zeros((9, 9), np.uint8))
     assert np.asarray(Image.open(io.BytesIO(flat))).max() == 0
+
+
+def test_padding_takes_no_contrast_from_grey_levels() -> None:
+    """Corners far below air, which no header marks, leave the body as it was shown without."""
+    padded = CHEST.hu.copy()
+    padded[:30, :40] = padded[-30:, -40:] = -3024
+    nothing = np.zeros(padded.shape, np.uint8)
+    plain, shown = (
+        np.asarray(Image.open(io.BytesIO(overlay_png(values, "grey level", nothing)))).astype(float)
+        for values in (CHEST.hu, padded)
+    )
+    assert np.abs(plain - shown)[40:80, 50:120].mean() < 10
 
 
 def test_probabilities_as_eight_bits() -> None:

@@ -237,17 +237,17 @@ def test_folders_that_are_no_versions_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_failures_are_reported_once_for_each_attempt(tmp_path: Path) -> None:
-    failures: list[tuple[str, str]] = []
+    failures: list[tuple[str, int]] = []
     flip_a_bit(write_bundle(tmp_path))
     made = Registry(
         root=tmp_path,
         policy=Policy(model="standin"),
         open_bundle=lambda folder: Model.load(folder, Engine()),
-        on_failure=lambda name, number: failures.append((name, number)),
+        on_failure=lambda name, version: failures.append((name, version.number)),
     )
     for _ in range(3):
         made.refresh()
-    assert failures == [("standin", "1")]
+    assert failures == [("standin", 1)]
 
 
 def test_a_provider_that_does_not_start_again_refuses_the_version(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def test_bodies_of_clients_that_left_are_let_go_at_once(models: Path) -> None:
     body = bytes(3 << 20)
     with running(models, workers=2, queue_size=2) as service, service.busy(2):
         before = psutil.Process().memory_info().rss
-        for _ in range(40):
+        for _ in range(15):
             leaving = http.client.HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE_S)
             leaving.request("POST", "/segment", body)
             wait_until(lambda: service.state.workers.waiting == 1)

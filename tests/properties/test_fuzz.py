@@ -14,12 +14,15 @@ from hypothesis import strategies as st
 
 from lungseg.core.errors import LungsegError
 from lungseg.formats.archive import ArchiveLimits, open_archive
+from lungseg.formats.decoders import DecoderLimits, Decoders
 from lungseg.formats.read import read_scan
 from lungseg.web.errors import PROBLEMS
-from tests.properties.mutations import mutate, seeds
+from tests.properties.mutations import coded_seeds, mutate, mutate_frame, seeds
 
-SHORT, LONG = 500, 20_000
+SHORT, SHORT_FRAMES = 500, 200
 PATIENCE_S = 2.0
+DECODERS = Decoders(DecoderLimits(processes=2, timeout_s=1.0))
+"""Some mutants would keep a decoder busy for as long as it may be."""
 MAX_PIXELS = 1 << 20
 GROWTH_MB = 96
 """What a run of any length may add to the peak: slices at the limit of pixels, and caches."""
@@ -27,9 +30,9 @@ SEEDS = seeds()
 LIMITS = ArchiveLimits(max_items=8, max_item_bytes=1 << 20, max_total_bytes=4 << 20)
 
 
-def inputs() -> int:
+def inputs(short: int = SHORT) -> int:
     """How many: set by ``make fuzz``."""
-    return int(os.environ.get("LUNGSEG_FUZZ_INPUTS", SHORT))
+    return int(os.environ.get("LUNGSEG_FUZZ_INPUTS", short))
 
 
 def attempt(content: bytes, name: str) -> str:
@@ -40,7 +43,10 @@ def attempt(content: bytes, name: str) -> str:
             for member in open_archive(content, LIMITS):
                 member.read()
         else:
-            scan = read_scan(content, max_pixels=MAX_PIXELS, allow_non_ct=bool(len(content) % 2))
+            allowed = bool(len(content) % 2)
+            scan = read_scan(
+                content, max_pixels=MAX_PIXELS, allow_non_ct=allowed, decode=DECODERS.decode
+            )
             assert scan.values.dtype == np.float32
             assert np.isfinite(scan.values).all()
             assert scan.values.size <= MAX_PIXELS
@@ -66,6 +72,22 @@ def test_mutated_files_give_an_answer_or_a_documented_error() -> None:
     grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) / 1024
     assert grown_mb < GROWTH_MB, outcomes
     assert len(outcomes) > 3, outcomes
+
+
+def test_mutated_frames_cost_themselves_alone() -> None:
+    """Inside sound headers, where native decoders meet them; sound files decode in between."""
+    random = np.random.default_rng(int(os.environ.get("LUNGSEG_FUZZ_SEED", "20260101")))
+    coded = coded_seeds()
+    names = list(coded)
+    outcomes: dict[str, int] = {}
+    for number in range(inputs(SHORT_FRAMES)):
+        name = names[number % len(names)]
+        code = attempt(mutate_frame(coded[name], random), name)
+        outcomes[code] = outcomes.get(code, 0) + 1
+        if number % 100 == 0:
+            assert attempt(coded[name], name) == "ok"
+    print(outcomes)
+    assert set(outcomes) == {"ok", "undecodable_image"}
 
 
 @pytest.mark.parametrize("name", SEEDS)

@@ -74,7 +74,7 @@ def test_right_is_the_patients_in_every_acquisition(
     usual[:, 5:15, 3:10] = 1  # low columns: the patient's right
     usual[:, 4:12, 18:27] = 2
     scan = acquired(usual, order, signs)
-    labels = label_lungs(scan.values > 0, usual_view(scan)).labels
+    labels = label_lungs(scan.values > 0, scan).labels
     assert np.array_equal(labels == RIGHT, scan.values == 1)
     assert np.array_equal(labels == LEFT, scan.values == 2)
 
@@ -124,7 +124,7 @@ def test_axes_far_from_the_patients_have_no_sides() -> None:
     )
     view = usual_view(scan)
     assert view.laterality is None
-    assert set(np.unique(label_lungs(scan.values == 0, view).labels)) == {UNSIDED}
+    assert set(np.unique(label_lungs(scan.values == 0, scan, view).labels)) == {UNSIDED}
 
 
 @given(

@@ -11,6 +11,7 @@ from lungseg.core.types import Scan, Segmentation
 from tests.masks import segmentation
 from training.data.dataset import Pair, Sample
 from training.evaluation.compare import group_setbacks
+from training.evaluation.doubts import DOUBTS, format_doubts
 from training.evaluation.evaluate import SliceResult, measure_slice
 from training.evaluation.groups import airway_share, by_lung, format_groups
 from training.evaluation.metrics import measure_areas
@@ -141,3 +142,29 @@ def test_examples_of_a_disease_judge_by_themselves() -> None:
     assert groups["· disease"].worst == "s/d"
     assert (groups["· disease"].slices, groups["· disease"].mean) == (1, pytest.approx(18 / 19))
     assert "· disease: mean Dice 1.0000 → 0.9474" in group_setbacks(before, after)
+
+
+def test_flags_of_doubt_are_counted_on_bad_slices_and_on_good_ones() -> None:
+    """A lost lung is bad whatever its Dice; lung in plain view that is left out is flagged."""
+    truth = box(16, 24, top=8)
+    both = truth | np.roll(box(4, 24, top=8), 24, axis=0)
+    values = np.where(both, -850.0, 40.0)
+    values[[0, -1]] = values[:, [0, -1]] = -1000
+    pair = Pair(name="a", image=PLACE, mask=PLACE, patient="a", source="s")
+
+    def slice_of(mask: np.ndarray) -> SliceResult:
+        scan = Scan(
+            values=values[None].astype(np.float32),
+            unit="HU",
+            media_type="application/dicom",
+            spacing_mm=(CELL_MM, CELL_MM),
+        )
+        sample = Sample(pair=pair, scan=scan, mask=both, ignored=np.zeros_like(both))
+        return measure_slice(sample, segmentation(scan, mask))
+
+    good, lost = slice_of(both), slice_of(truth)
+    assert (good.lost, lost.lost) == (False, True)
+    assert not {*DOUBTS} & good.flags
+    assert "air_unlabelled" in lost.flags
+    *_, last = format_doubts([good, good, lost]).splitlines()
+    assert last == "| any of them | 1 of 1 (100.0%) | 0 of 2 (0.0%) |"

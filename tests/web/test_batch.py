@@ -121,17 +121,66 @@ def test_zip_holds_masks_and_the_table(
     answer = client.post("/segment/batch?format=zip", files=files)
     assert answer.headers["content-type"] == "application/zip"
     archive = zipfile.ZipFile(io.BytesIO(answer.content))
-    names = ["0000-_cmd_.png", "0001-z.png", "0003-a.png", "0004-z.png", "statistics.csv"]
+    names = ["=cmd()_mask.png", "z_mask.png", "a_mask.png", "z-2_mask.png", "statistics.csv"]
     assert archive.namelist() == names
     rows = list(csv.DictReader(io.StringIO(archive.read("statistics.csv").decode())))
     assert [row["error"] for row in rows] == ["", "", "unsupported_media_type", "", ""]
     assert rows[0]["filename"] == "'=cmd().png"
-    mask = np.asarray(Image.open(io.BytesIO(archive.read("0001-z.png"))))
+    assert [row["result"] for row in rows] == ["'=cmd()_mask.png", *names[1:2], "", *names[2:4]]
+    mask = np.asarray(Image.open(io.BytesIO(archive.read("z_mask.png"))))
     assert int(rows[1]["pixels"]) == np.count_nonzero(mask)
     assert int(rows[1]["right_pixels"]) + int(rows[1]["left_pixels"]) == int(rows[1]["pixels"])
     assert rows[3]["laa_950"] == ""  # a picture without calibration
     again = client.post("/segment/batch", files=files, headers={"Accept": "application/zip"})
     assert again.content == answer.content
+
+
+def test_names_keep_folders_and_letters_and_lead_nowhere_else(
+    client: httpx.Client, grey_png: bytes
+) -> None:
+    """Masks stand where their slices stood, under names that unpack safely on every system."""
+    sent = {
+        "größe/Schicht 1.png": "größe/Schicht 1_mask.png",
+        "1.2.840.1": "1.2.840.1_mask.png",
+        "../../etc/x.png": "etc/x_mask.png",
+        "/root/y.png": "root/y_mask.png",
+        "C:/scans/肺.png": "C_/scans/肺_mask.png",
+        "": "0005_mask.png",
+        "a?b.png": "a_b_mask.png",
+        "...": "0007_mask.png",
+    }
+    files = form(*((name, grey_png) for name in sent))
+    answer = client.post("/segment/batch?format=zip", files=files)
+    archive = zipfile.ZipFile(io.BytesIO(answer.content))
+    assert archive.namelist() == [*sent.values(), "statistics.csv"]
+    assert {entry.external_attr >> 16 for entry in archive.infolist()} == {0o100644}
+    rows = csv.DictReader(io.StringIO(archive.read("statistics.csv").decode(), newline=""))
+    assert {row["filename"]: row["result"] for row in rows} == sent
+
+
+def test_masks_of_one_name_are_told_apart(client: httpx.Client, grey_png: bytes) -> None:
+    """By their endings, else by a number; what differs in case alone counts as the same."""
+    sent = ["a.dcm", "a.png", "B/x.png", "b/X.png", "z.png", "z.png", "z-2.png"]
+    answer = client.post("/segment/batch?format=zip", files=form(*((n, grey_png) for n in sent)))
+    names = zipfile.ZipFile(io.BytesIO(answer.content)).namelist()[:-1]
+    assert names[:2] == ["a.dcm_mask.png", "a.png_mask.png"]
+    assert names[4:] == ["z_mask.png", "z-3_mask.png", "z-2_mask.png"]
+    assert len({name.casefold() for name in names}) == len(sent)
+
+
+def test_names_of_a_zip_that_does_not_say_that_they_are_utf_8(
+    client: httpx.Client, grey_png: bytes
+) -> None:
+    """As macOS writes them; others are code page 437, as the format has it."""
+    archive = packed(("größe.png", grey_png), ("plain.png", grey_png))
+    unsaid = archive.replace(b"\x00\x08\x08\x00", b"\x00\x00\x08\x00")
+    assert unsaid != archive
+    dos = packed(("gr#sse.png", grey_png)).replace(b"gr#sse", b"gr\x94sse")
+    found = [
+        client.post("/segment/batch", content=content).json()["items"][0]["filename"]
+        for content in (archive, unsaid, dos)
+    ]
+    assert found == ["größe.png", "größe.png", "grösse.png"]
 
 
 @pytest.mark.parametrize(

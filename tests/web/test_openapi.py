@@ -7,10 +7,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from lungseg.packaged import sample_slice
 from lungseg.web.errors import PROBLEMS
 from lungseg.web.schemas import SliceQuery
 from tests.serving import running
@@ -26,6 +28,19 @@ def test_the_document_is_the_snapshot(client: httpx.Client) -> None:
     expected = json.loads(SNAPSHOT.read_text(encoding="utf-8"))
     document["info"]["version"] = expected["info"]["version"]
     assert document == expected
+
+
+def test_the_example_of_an_answer_is_one(client: httpx.Client) -> None:
+    """Every member is one that a slice of CT gets."""
+    answered = client.get("/openapi.json").json()["paths"]["/segment"]["post"]["responses"]["200"]
+    example = answered["content"]["application/json"]["examples"]["sample"]["value"]
+    real = client.post("/segment?encoding=none", content=sample_slice().read_bytes()).json()
+
+    def members(document: dict[str, Any]) -> set[str]:
+        below = ((k, members(v)) for k, v in document.items() if isinstance(v, dict))
+        return set(document) | {f"{name}.{member}" for name, inner in below for member in inner}
+
+    assert members(example) == members(real)
 
 
 def test_the_examples_of_problems_follow_the_table(client: httpx.Client) -> None:

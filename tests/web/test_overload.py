@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import http.client
+import io
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lungseg.formats.archive import write_archive
 from lungseg.inference.workers import LARGE_BODY_BYTES
 from tests.conftest import encode
 from tests.serving import PATIENCE_S, Running, running, wait_until
@@ -110,6 +115,75 @@ def test_bodies_in_memory_are_limited_in_all(models: Path) -> None:
         for connection in holding:
             connection.close()
         wait_until(lambda: service.state.lifecycle.buffered_bytes == 0)
+
+
+def test_what_compressed_bodies_unpack_to_is_counted_and_waits_with_the_large(
+    models: Path,
+) -> None:
+    """Small as they come, large as they are held."""
+    unpacked = encode_npy(np.zeros((1024, 1100), np.float32))
+    packed = gzip.compress(unpacked)
+    assert len(packed) < 10_000 < LARGE_BODY_BYTES < len(unpacked)
+    headers = {"Content-Encoding": "gzip"}
+    with running(models, workers=2, max_buffered_bytes=len(unpacked) + 2 * len(packed)) as service:
+        workers, lifecycle = service.state.workers, service.state.lifecycle
+        with service.busy(1, size_bytes=LARGE_BODY_BYTES + 1):
+            connection = post(service, packed, **headers)
+            wait_until(lambda: lifecycle.buffered_bytes == len(unpacked))
+            wait_until(lambda: workers.waiting == 1)  # although a worker for small ones is free
+            refused = service.client.post("/segment", content=packed, headers=headers)
+            assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+        assert connection.getresponse().status == 200
+        connection.close()
+        wait_until(lambda: not lifecycle.buffered_bytes)
+
+
+def test_members_of_a_zip_are_counted_while_they_are_unpacked(models: Path) -> None:
+    """Each as long as it is computed, beside the archive."""
+    noise = np.random.default_rng(0).integers(0, 2, (1024, 1100))
+    content = encode_npy(noise.astype(np.float32))
+    packed = write_archive({"a.npy": content, "b.npy": content})
+    with running(models, workers=4) as service:
+        lifecycle = service.state.lifecycle
+        with ThreadPoolExecutor(1) as callers, slow_inference(service):
+            answer = callers.submit(service.client.post, "/segment/batch", content=packed)
+            # Two large ones at a time: half as many as there are workers.
+            wait_until(lambda: lifecycle.buffered_bytes == len(packed) + 2 * len(content))
+        assert [item["image"]["width"] for item in answer.result().json()["items"]] == [1100, 1100]
+        wait_until(lambda: not lifecycle.buffered_bytes)
+
+
+def test_what_a_job_holds_is_counted_when_its_request_is_over(
+    models: Path, grey_png: bytes
+) -> None:
+    """A thread that goes on after a 504 holds the body as long."""
+    with running(models, workers=1, deadline_s=0.4) as service:
+        lifecycle = service.state.lifecycle
+        with slow_inference(service):
+            answer = service.client.post("/segment", content=grey_png)
+            assert answer.status_code == 504
+            wait_until(lambda: not lifecycle.in_flight)
+            assert lifecycle.buffered_bytes == len(grey_png)
+        wait_until(lambda: not lifecycle.buffered_bytes)
+
+
+@contextlib.contextmanager
+def slow_inference(service: Running) -> Iterator[threading.Event]:
+    """Keeps every inference waiting, as a slow network would, until the end or the event."""
+    gate, runner = threading.Event(), service.state.pipeline.runner
+    hears = runner.on_batch
+    object.__setattr__(runner, "on_batch", lambda _size: gate.wait(PATIENCE_S))
+    try:
+        yield gate
+    finally:
+        gate.set()
+        object.__setattr__(runner, "on_batch", hears)
+
+
+def encode_npy(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, pixels)
+    return stream.getvalue()
 
 
 @pytest.mark.parametrize("mode", ["waiting", "window"])

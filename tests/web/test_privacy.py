@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+import signal
+import socket
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -14,7 +16,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 from pydicom.dataset import Dataset
 
-from tests.serving import Running, running
+from tests.serving import PATIENCE_S, Running, running
+from tests.web.test_lifecycle import LOGS, process
 from training.synthetic.phantom import dicom_bytes, make_phantom
 
 MARKER = "ZQXMARKERQXZ"
@@ -126,3 +129,53 @@ def test_markers_are_found_nowhere(
     assert not [text[:200] for text in seen if MARKER in text]
     assert not list(folder.rglob("*"))
     assert caplog.records  # the log was on
+
+
+def raw(port: int, request: str) -> bytes:
+    """Sends bytes as they are, and reads until the server closes or answers."""
+    with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as connection:
+        connection.sendall(request.encode("latin-1"))
+        connection.shutdown(socket.SHUT_WR)
+        return connection.recv(65536)
+
+
+def test_what_a_caller_writes_around_a_file_is_in_no_log(models: Path) -> None:
+    """Paths, queries, names, values of headers and keys, well-formed or not, at any level."""
+    mark, png = MARKER.lower(), pictures()[0]
+    headers = dict.fromkeys(
+        ("User-Agent", "Referer", "Cookie", "Accept-Language", "X-API-Key", "X-Patient", mark), mark
+    )
+    headers["Authorization"] = f"Bearer {mark}"
+    with process(models, LUNGSEG_LOG_LEVEL="debug", LUNGSEG_LOG_FORMAT="console") as service:
+        for path in ("/segment", f"/{mark}", f"/models/{mark}", f"/v2/models/{mark}/infer"):
+            for query in (f"?{mark}=1", f"?window_hu={mark}", f"?model={mark}&threshold={mark}"):
+                service.client.post(path + query, content=png, headers=headers)
+                service.client.get(path + query, headers=headers)
+        for name in ("file", "files", mark):
+            form = {name: (f"{mark}.png", png, f"image/{mark}")}
+            service.client.post("/segment", files=form, data={mark: mark})
+            service.client.post("/segment/batch", files=form)
+        service.client.post(f"/v2/repository/models/{mark}/load", json={mark: mark})
+        for kind in (f"multipart/form-data; boundary={mark}", f"application/{mark}", mark):
+            content_type = {
+                "Content-Type": kind,
+                "Content-Encoding": mark,
+                "X-Request-ID": f"{mark}!",
+            }
+            service.client.post("/segment", content=mark.encode(), headers=content_type)
+        for line in (
+            f"GET /{mark} HTTP/9.9\r\n\r\n",
+            f"{mark.upper()} /{mark} HTTP/1.1\r\nHost: {mark}\r\n\r\n",
+            f"GET / HTTP/1.1\r\nHost: x\r\n{mark}\r\n\r\n",
+            f"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: {mark}\r\n\r\n",
+            *(
+                f"GET /?{mark} HTTP/1.1\r\nHost: x\r\nUpgrade: {to}\r\nConnection: Upgrade\r\n\r\n"
+                for to in (mark, "websocket")
+            ),
+        ):
+            raw(service.port, line)
+        service.signal(signal.SIGTERM)
+        assert service.exit_status() == 0
+    lines = LOGS[service.popen.pid]
+    assert len(lines) > 30
+    assert not [line for line in lines if mark in line.lower()]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import io
 import json
 import struct
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.serving import Running, running
 from tests.standin import expected, write_bundle
+from training.synthetic.phantom import Phantom
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:tritonclient"),
@@ -109,6 +112,29 @@ def test_tritons_client_sends_encoded_images(
     assert 0.05 < (mask > 0.5).mean() < 0.95
 
 
+def test_parameters_say_how_encoded_images_are_read(
+    client_v2: triton.InferenceServerClient, service: Running, phantom: Phantom, dicom: bytes
+) -> None:
+    """An array declared HU looks to the network as the DICOM slice of the same HU does."""
+    stream = io.BytesIO()
+    np.save(stream, phantom.hu.astype(np.int16))
+    spacing = ",".join(map(str, phantom.spacing_mm))
+    declared = {"unit": "hu", "spacing_mm": spacing}
+    masks = []
+    for content, parameters in ((dicom, {}), (stream.getvalue(), declared)):
+        made = triton.InferInput("image", [1], "BYTES")
+        made.set_data_from_numpy(np.array([content], dtype=np.object_))
+        answer = client_v2.infer("standin", [made], parameters=parameters)
+        masks.append(answer.as_numpy("mask"))
+    assert np.array_equal(*masks)
+    for images, wrong in (
+        (made, {"unit": "kelvin"}),
+        (tensor(triton, np.zeros((1, 256, 256, 1), np.float32)), {"unit": "hu"}),
+    ):
+        with pytest.raises(InferenceServerException, match="unit"):
+            client_v2.infer("standin", [images], parameters=wrong)
+
+
 def test_tritons_client_is_told_what_is_wrong(
     client_v2: triton.InferenceServerClient, images: np.ndarray
 ) -> None:
@@ -193,6 +219,115 @@ def test_wrong_binary_requests_are_400(client: httpx.Client) -> None:
     headers = {"Inference-Header-Content-Length": "999"}
     assert client.post(INFER, content=b"{}", headers=headers).status_code == 400
     assert client.post(INFER, content=b"\xff").status_code == 400
+
+
+def test_lengths_that_are_no_lengths_are_400(client: httpx.Client) -> None:
+    """Thousands of digits, signs and other digits among them."""
+    for length in ("9" * 5000, "-1", "+2", "2.0", "1e400", "²", "1_0", "0x2"):
+        headers = {"Inference-Header-Content-Length": length.encode("latin-1")}
+        answer = client.post(INFER, content=b"{}", headers=headers)
+        assert (answer.status_code, list(answer.json())) == (400, ["error"]), length
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": [1e400, 1]},
+        {"shape": [10**4000]},
+        {"shape": [1, 2**30, 2**30, 2**30, 2**30]},
+        {"shape": [1] * 100},
+        {"shape": ["²"]},
+        {"shape": [True]},
+        {"parameters": {"binary_data_size": 10**4000}},
+        {"parameters": {"binary_data_size": -1}},
+        {"data": ["²"]},
+        {"data": 1e400},
+        {"data": {"a": 1}},
+        {"datatype": "BYTES", "shape": [2], "data": "ab"},
+        {"datatype": "BYTES", "shape": [1], "data": {"a": 1}},
+    ],
+)
+def test_numbers_beyond_reason_are_400(client: httpx.Client, change: dict[str, object]) -> None:
+    """In shapes, sizes and data, in whatever way they are written."""
+    text = json.dumps(document(np.zeros((1, 2), np.float32), **change)).replace("Infinity", "1e400")
+    answer = client.post(INFER, content=text)
+    assert (answer.status_code, list(answer.json())) == (400, ["error"]), answer.text
+
+
+@pytest.mark.parametrize("element", [b"[],", b"0,", b'"ab",'])
+def test_values_are_counted_before_they_are_made(client: httpx.Client, element: bytes) -> None:
+    """A few kilobytes of gzip become millions of objects else."""
+    body = b'{"inputs": [{"data": [' + element * 5_000_000
+    headers = {"Content-Encoding": "gzip"}
+    answer = client.post(INFER, content=gzip.compress(body, 1), headers=headers)
+    assert answer.status_code == 413
+    assert "values" in answer.json()["error"]
+
+
+def test_elements_are_counted_before_they_are_made(client: httpx.Client) -> None:
+    """Those of no bytes too, of which four million take four megabytes of memory each."""
+    tail = bytes(4 * 4_000_000)
+    sized = {
+        "name": "image",
+        "shape": [1],
+        "datatype": "BYTES",
+        "parameters": {"binary_data_size": len(tail)},
+    }
+    head = json.dumps({"inputs": [sized]}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head)), "Content-Encoding": "gzip"}
+    answer = client.post(INFER, content=gzip.compress(head + tail, 1), headers=headers)
+    assert answer.status_code == 400
+    assert "expected 1 BYTES elements" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "named"),
+    [
+        ("models/standin/load", {"version": "1"}, "'version'"),
+        ("models/standin/load", {"parameters": {"versoin": "1"}}, "'versoin'"),
+        ("models/standin/load", {"parameters": {"version": 1e9}}, "version"),
+        ("models/standin/load", {"parameters": {"version": "1", "config": "{}"}}, "config"),
+        ("models/standin/load", {"parameters": {"config": {}}}, "config"),
+        ("models/standin/load", {"parameters": {"config": '{"version_polcy": {}}'}}, "polcy"),
+        (
+            "models/standin/load",
+            {"parameters": {"config": '{"version_policy": {"specfic": {}}}'}},
+            "specfic",
+        ),
+        (
+            "models/standin/load",
+            {"parameters": {"config": '{"version_policy": {"specific": {}}}'}},
+            "version",
+        ),
+        ("models/standin/unload", {"version": "1"}, "'version'"),
+        ("index", {"redy": True}, "'redy'"),
+        ("index", {"ready": "yes"}, "ready"),
+    ],
+)
+def test_what_would_be_ignored_is_refused_by_name(
+    client: httpx.Client, path: str, body: dict[str, object], named: str
+) -> None:
+    """A misspelt roll-back must not load the newest version."""
+    answer = client.post(f"/v2/repository/{path}", json=body)
+    assert answer.status_code == 400
+    assert named in answer.json()["error"]
+    assert client.get("/readyz").status_code == 200
+
+
+def test_roll_backs_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Who looks for the reason of other masks finds which call changed the version."""
+    write_bundle(tmp_path, version="1")
+    write_bundle(tmp_path, version="2")
+    with running(tmp_path) as service, caplog.at_level("INFO", logger="lungseg.models"):
+        wanted = {"parameters": {"version": 1}}
+        headers = {"X-Request-ID": "why"}
+        service.client.post("/v2/repository/models/standin/load", json=wanted, headers=headers)
+        service.client.post("/v2/repository/models/standin/unload")
+        answer = service.client.get("/readyz").json()
+    assert "version 1: unloaded by request" in answer["detail"]
+    loaded, unloaded = (record for record in caplog.records if record.name == "lungseg.models")
+    assert loaded.fields == {"model": "standin", "version": "1", "request_id": "why"}
+    assert unloaded.getMessage() == "unloaded by request"
 
 
 def test_tritons_client_loads_rolls_back_and_unloads(tmp_path: Path, images: np.ndarray) -> None:

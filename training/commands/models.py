@@ -1,4 +1,4 @@
-"""Commands about exported models: evaluate, stress, rules, compare, cost."""
+"""Commands about exported models: evaluate, stress, rules, compare, cost, golden."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from training.data.sources import list_sources
 from training.data.split import in_groups
 from training.errors import DataError
 from training.evaluation.compare import compare_models, group_setbacks
+from training.evaluation.doubts import format_doubts
 from training.evaluation.evaluate import (
     evaluate,
     format_table,
@@ -31,6 +32,7 @@ from training.evaluation.groups import format_groups
 from training.evaluation.report import write_report
 from training.evaluation.rules import format_rules, try_rules
 from training.evaluation.stress import format_stress, joined, stress
+from training.release.golden import GOLDEN, write_golden
 from training.synthetic.views import STANDARD_WINDOWS_HU, through_window
 
 
@@ -68,6 +70,9 @@ def register(commands: Any) -> None:
     price.add_argument("--threads", type=int, default=2, help="of one inference [2]")
     price.add_argument("--rounds", type=int, default=50, help="runs of each [50]")
     price.set_defaults(command=_cost)
+    proof = commands.add_parser("golden", help="give bundles a new golden scan")
+    proof.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="folder NAME/VERSION")
+    proof.set_defaults(command=_golden)
 
 
 def _add_data_flags(parser: argparse.ArgumentParser, subset: str = "all") -> None:
@@ -108,6 +113,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             f"\n{count} of the {len(pairs)} slices are ones that the model learnt from, or of such "
             "patients: the figures are too good; --subset validation measures only the others"
         )
+    print(f"\n{format_doubts(results)}")
     print("\nworst slices:")
     for result in worst(results):
         print(f"  {result.pair.source}/{result.pair.name}: Dice {result.metrics.dice:.4f}")
@@ -155,6 +161,14 @@ def _cost(arguments: argparse.Namespace) -> None:
     for folder in arguments.models:
         _load(folder)
     print(format_cost(cost(arguments.models, threads=arguments.threads, rounds=arguments.rounds)))
+
+
+def _golden(arguments: argparse.Namespace) -> None:
+    for folder in arguments.models:
+        model = _load(folder)  # what it holds now has to hold, before it is replaced
+        write_golden(folder.resolve(), model.contract, model.session)
+        _load(folder)
+        print(f"renewed {folder / GOLDEN}")
 
 
 def _load(folder: Path) -> Model:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lungseg.core.preprocess import HISTOGRAM_BINS, without_padding
+from lungseg.core.preprocess import HISTOGRAM_BINS, is_flat, without_padding
 from lungseg.core.types import AIR_HU, Scan, Unit
 
 SOFT_TISSUE_HU = 40.0
@@ -59,7 +59,7 @@ def find_peaks(values: NDArray[np.float32]) -> tuple[float, float]:
     # Beside a page there is no padding, and the lungs might be taken for it.
     values = values[~page] if page.any() else without_padding(values)
     low, high = (float(edge) for edge in np.percentile(values, ROBUST_PERCENTILES))
-    if high <= low:
+    if is_flat(low, high):
         return low, low + 1.0
     counts, edges = np.histogram(values, bins=HISTOGRAM_BINS, range=(low, high))
     # Pictures clip at both ends: black and white are counted like any other level.

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lungseg.formats.names import SLICE_SUFFIXES
+from lungseg.formats.names import stem_of as stem_of_name
 from training.data.volumes import VOLUME_SUFFIXES
 from training.errors import DataError
 
@@ -31,7 +33,7 @@ MASK_WORD = re.compile(r"^(mask|label|seg)[_-]|[_-](mask|label|seg)$", re.IGNORE
 IMAGE_WORD = re.compile(
     r"^(img|image|ct|slice|scan)[_-]|[_-](img|image|ct|slice|scan)$", re.IGNORECASE
 )
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy", ".dcm", *VOLUME_SUFFIXES)
+SUFFIXES = (*SLICE_SUFFIXES, *VOLUME_SUFFIXES)
 HINT = (
     "expected images/ and masks/ (or 2d_images/ and 2d_masks/, imagesTr/ and labelsTr/, or files "
     "as x.png and x_mask.png, img_x.png and mask_x.png) with equal names"
@@ -73,8 +75,7 @@ def find_partners(folder: Path) -> Matches:
 
 def stem_of(path: Path) -> str:
     """The file's name without its suffix; the points of a DICOM UID are none."""
-    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
-    return path.name[: len(path.name) - len(suffix)]
+    return stem_of_name(path.name, SUFFIXES)
 
 
 def is_dicom(path: Path) -> bool:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lungseg.core.regions import label_regions
+from lungseg.core.report import measure
 from lungseg.core.types import Scan, Segmentation
 from lungseg.inference.model import Model
 from lungseg.pipeline import Pipeline
@@ -34,6 +36,8 @@ DISTANCE_NOTE = (
     "slices whose lung is missed altogether, or invented, have no distance and are counted beside. "
     "ECE is the expected calibration error over pixels of uncertain probability, 0.1 to 0.9."
 )
+LARGE_SHARE, FOUND_SHARE = 0.2, 0.1
+"""A region with this share of a slice's lung is lost where less than this of it is found."""
 SUMMARY_METRICS = ("dice", "iou", "precision", "recall", "f1", "accuracy", "hd95", "assd")
 
 
@@ -47,6 +51,8 @@ class SliceResult:
         calibration: reliability of its probabilities.
         areas: in cm², None where the spacing is unknown.
         height_mm: how far towards the head the slice lies, None where that is unknown.
+        flags: codes that the answer carries.
+        lost: a lung that is there is not in the mask at all.
     """
 
     pair: Pair
@@ -54,6 +60,8 @@ class SliceResult:
     calibration: Calibration
     areas: Areas | None = None
     height_mm: float | None = None
+    flags: frozenset[str] = frozenset()
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +141,18 @@ def measure_slice(sample: Sample, found: Segmentation) -> SliceResult:
         calibration=calibration(found.probability[0], sample.mask, ignored=sample.ignored),
         areas=areas,
         height_mm=None if scan.positions_mm is None else float(scan.positions_mm[0, 2]),
+        flags=frozenset(flag.code for flag in measure(scan, found).quality.flags),
+        lost=_lost(found, sample.mask),
     )
+
+
+def _lost(found: Segmentation, truth: NDArray[np.bool_]) -> bool:
+    """Whether a large region of the truth has next to nothing in the mask."""
+    regions = label_regions(truth)
+    sizes = np.bincount(regions.labels.ravel(), minlength=regions.count + 1)
+    covered = np.bincount(regions.labels[found.mask[0]], minlength=regions.count + 1)
+    large = sizes[1:] >= LARGE_SHARE * sizes[1:].sum()
+    return bool((large & (covered[1:] < FOUND_SHARE * sizes[1:])).any())
 
 
 def summarise(group: str, results: Sequence[SliceResult]) -> Summary:

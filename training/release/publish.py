@@ -17,8 +17,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.core.preprocess import IntensityRule, fit
-from lungseg.core.types import Scan
+from lungseg.core.preprocess import fit
 from lungseg.inference.contract import Contract, Golden, MaskRule, TensorSpec
 from lungseg.inference.errors import BundleError
 from lungseg.inference.model import Model
@@ -33,6 +32,7 @@ from training.networks.convert import OPSET, parity, to_onnx, write_triton_confi
 from training.release.card import CardFacts, write_card
 from training.release.change import Start, describe_change
 from training.release.gate import judge
+from training.release.golden import write_golden
 from training.release.quantize import (
     GOLDEN_DIFFERENCE,
     calibration_views,
@@ -40,11 +40,9 @@ from training.release.quantize import (
     quantize_int8,
 )
 from training.release.target import Release, latest, next_version
-from training.synthetic.phantom import make_phantom
 from training.synthetic.views import STANDARD_WINDOWS_HU, through_window
 
 PARITY_SLICES = 16
-GOLDEN_SEED = 1
 WEIGHTS = "model.keras"
 
 
@@ -173,15 +171,13 @@ def _write_graph(
     golden: Golden,
     metrics: Mapping[str, float] | None = None,
 ) -> Contract:
-    """Writes graph, golden pair and the contract that binds them."""
+    """Writes graph, golden scan and the contract that binds them."""
     session = Session(content, Engine())
     (folder / "model.onnx").write_bytes(content)
     sides = [
         (int(node.shape[1] or 0), int(node.shape[2] or 0))
         for node in (session.input, session.output)
     ]
-    image = _golden_image(sides[0])
-    np.savez_compressed(folder / "golden.npz", image=image, mask=session.run(image))
     contract = Contract(
         name=folder.parent.name,
         version=folder.name,
@@ -197,14 +193,9 @@ def _write_graph(
         metrics=dict(metrics or {}),
     )
     (folder / "contract.json").write_text(contract.model_dump_json(indent=2) + "\n")
+    write_golden(folder, contract, session)
     (folder / "CARD.md").touch()
     return contract
-
-
-def _golden_image(grid_size: tuple[int, int]) -> NDArray[np.float32]:
-    phantom = make_phantom(seed=GOLDEN_SEED)
-    scan = Scan(values=phantom.hu[None], unit="HU", media_type="application/dicom")
-    return fit(scan, grid_size, IntensityRule()).grey
 
 
 def _greys(pairs: Sequence[Pair], config: TrainConfig) -> Iterator[NDArray[np.float32]]:

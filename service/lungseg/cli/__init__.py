@@ -1,8 +1,4 @@
-"""The command line: each module adds its commands and runs them.
-
-Exit codes: 0 = every file was segmented, 1 = some were refused (standard error says which and
-why), 2 = nothing could be done: wrong usage, no files, no model, no server.
-"""
+"""The command line: each module adds its commands and runs them."""
 
 from __future__ import annotations
 
@@ -10,29 +6,63 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import lungseg
 from lungseg.cli import segment, serve
-from lungseg.cli.errors import UNUSABLE, UsageError
+from lungseg.cli.errors import (
+    EXITS,
+    INTERRUPTED,
+    OK,
+    READER_GONE,
+    SOME_FAILED,
+    UNUSABLE,
+    UsageError,
+    in_words,
+)
+from lungseg.cli.parser import Parser
+from lungseg.cli.streams import drop_output, flush_output, hold_closed_streams
+
+
+def command() -> NoReturn:
+    """The process: ``main``, and an end that waits for nobody where that has stopped early.
+
+    Threads may then still wait for a silent server or a pipe, and Python would wait for them.
+    """
+    code = main()
+    if code in (OK, SOME_FAILED):
+        sys.exit(code)
+    os._exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    """Runs one command; returns the exit code, of which ``EXITS`` says what it means."""
+    hold_closed_streams()
     try:
-        return options.run(options)
-    except (UsageError, OSError) as error:
+        try:
+            options = _parser().parse_args(arguments)
+            return options.run(options)
+        finally:
+            flush_output()
+    except BrokenPipeError:  # nobody reads any more, so there is nothing to say
+        drop_output()
+        return READER_GONE
+    except OSError as error:
+        print(f"lungseg: {in_words(error)}", file=sys.stderr)
+    except UsageError as error:
         print(f"lungseg: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        os._exit(UNUSABLE)  # at once: threads may still wait for a silent server
+    except KeyboardInterrupt as stopped:
+        print(f"lungseg: {': '.join(['interrupted', *map(str, stopped.args)])}", file=sys.stderr)
+        return INTERRUPTED
     return UNUSABLE
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    exits = "; ".join(f"{code} = {meaning}" for code, meaning in EXITS.items())
+    parser = Parser(
         prog="lungseg",
         description="Lung segmentation of chest CT slices. Research use only.",
-        epilog=(__doc__ or "").partition("\n\n")[2],
+        epilog=f"Exit codes: {exits}.",
     )
     parser.add_argument("--version", action="version", version=f"lungseg {lungseg.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)

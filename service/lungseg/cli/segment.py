@@ -3,49 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import json
+import errno
 import os
 import sys
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import httpx
 from tqdm import tqdm
 
 from lungseg.answers import File
+from lungseg.cli.configured import option
 from lungseg.cli.errors import OK, SOME_FAILED, UsageError
-from lungseg.client import Client, ServiceError
-from lungseg.core.errors import LungsegError
-from lungseg.formats.table import statistics_csv
+from lungseg.cli.inputs import Input, find_inputs
+from lungseg.cli.outputs import TABLE, Outputs
+from lungseg.cli.places import Place, here, there
+from lungseg.cli.running import Refusal, answers
+from lungseg.cli.streams import STREAM
+from lungseg.core.errors import InvalidParameter
+from lungseg.formats.names import result_names
 from lungseg.forms import FORMS
 from lungseg.query import OneOf, SegmentQuery, checked_query
 
-STREAM = "-"
-AHEAD = 2
-"""Requests under way per processor: one computes while the next is read."""
-Refusal = tuple[str, str]
-"""Why a slice has no answer: code and sentence."""
-FATAL = ("unauthorized", "unknown_model", "model_not_ready")
-"""Codes after which no other file will fare better."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Input:
-    """One slice: where it is, and its name for outputs and tables."""
-
-    path: Path | None
-    name: str
-
-    def read(self) -> bytes:
-        """The content; standard input where there is no path."""
-        return sys.stdin.buffer.read() if self.path is None else self.path.read_bytes()
+DEFAULT_FORM = "json"
+UNWRITABLE = "unwritable"
+BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt}, {remaining} left"
+"""The bar of progress: part done, files, and the time that the rest will take."""
 
 
 def add_to(commands: Any) -> None:
@@ -55,8 +39,12 @@ def add_to(commands: Any) -> None:
     add = parser.add_argument
     add("files", nargs="+", help="files or folders (searched recursively); - is standard input")
     add("-o", "--output", help="folder for results and statistics.csv; - or none: standard output")
-    add("--format", choices=FORMS, default="json", help="form of the results (default: json)")
-    add("--csv", type=Path, help="write a table of statistics there")
+    add("--format", choices=FORMS, help="form of the results (default: json)")
+    add("--csv", help="write a table of statistics there; - is standard output")
+    there_already = parser.add_mutually_exclusive_group()
+    text = "go on: leave out slices whose results are there already, and keep their rows"
+    there_already.add_argument("--skip-existing", action="store_true", help=text)
+    there_already.add_argument("--force", action="store_true", help="overwrite what is there")
     add("--url", help="of a server; without it the model runs in this process")
     add("--models-dir", type=Path, help="folder of models for running here")
     for name, item in SegmentQuery.model_fields.items():
@@ -65,11 +53,7 @@ def add_to(commands: Any) -> None:
             switch = {"action": "store_true", "default": None}
         elif names := [kind.names for kind in item.metadata if isinstance(kind, OneOf)]:
             switch = {"choices": names[0], "type": str.lower}
-        add(
-            f"--{name.replace('_', '-')}",
-            help=(item.description or "").replace("%", "%%"),
-            **switch,
-        )
+        add(option(name), help=(item.description or "").replace("%", "%%"), **switch)
     add("-q", "--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run)
 
@@ -78,134 +62,103 @@ def run(options: argparse.Namespace) -> int:
     """Segments the files; returns the exit code.
 
     Raises:
-        UsageError: nothing can be done at all.
+        UsageError: nothing can be done at all, or no more.
     """
-    inputs = _inputs(options.files)
-    _check_outputs(options, inputs)
     parameters = {name: getattr(options, name) for name in SegmentQuery.model_fields}
-    try:
-        checked_query(parameters)
-        with ExitStack() as stack:
-            fetch = _opened(options, parameters, stack)
-            return _segment(options, inputs, fetch)
-    except (LungsegError, ServiceError) as error:
-        raise UsageError(str(error)) from None
-    except (httpx.TransportError, httpx.InvalidURL) as error:
-        raise UsageError(
-            f"{options.url} cannot be reached: {error or type(error).__name__}"
-        ) from None
-
-
-def _opened(
-    options: argparse.Namespace, parameters: dict[str, Any], stack: ExitStack
-) -> Callable[[bytes], File]:
-    """What makes one answer: a server asked, or a model run here."""
-    if options.url:
-        key = os.environ.get("LUNGSEG_API_KEY")
-        client = stack.enter_context(Client(options.url, api_key=key))
-        return partial(client.fetch, form=options.format, **parameters)
-    from lungseg.library import DEFAULT_MODEL, load  # ONNX Runtime, which a server's caller spares
-
-    name = parameters.pop("model") or os.environ.get("LUNGSEG_MODEL") or DEFAULT_MODEL
-    models = options.models_dir or os.environ.get("LUNGSEG_MODELS_DIR")
-    segmenter = load(name, version=parameters.pop("version"), models=models)
-    return partial(segmenter.fetch, form=options.format, **parameters)
-
-
-def _inputs(names: Sequence[str]) -> list[Input]:
-    found: list[Input] = []
-    for name in names:
-        path = Path(name)
-        if name == STREAM:
-            found.append(Input(path=None, name="stdin"))
-        elif path.is_dir():
-            found += [
-                Input(path=file, name=str(file.relative_to(path)))
-                for file in sorted(path.rglob("*"))
-                if file.is_file() and not file.name.startswith(".")
-            ]
-        elif path.exists():
-            found.append(Input(path=path, name=path.name))
+    _check_parameters(parameters)
+    inputs = find_inputs(options.files)
+    outputs = _outputs(options, inputs)
+    outputs.check(
+        [item.path for item in inputs if item.path], keep=options.skip_existing or options.force
+    )
+    done = outputs.keep_done() if options.skip_existing else frozenset[str]()
+    if done and not options.quiet:
+        print(f"lungseg: {len(done)} of {len(inputs)} files are done already", file=sys.stderr)
+    left = [item for item in inputs if item.name not in done]
+    if not left:
+        return OK
+    form = options.format or DEFAULT_FORM
+    with ExitStack() as stack:
+        if options.url is None:
+            place = here(form, parameters, models_dir=options.models_dir)
         else:
-            raise UsageError(f"expected a file or folder, received {name}: there is none")
-    if not found:
-        raise UsageError("expected slices, received folders without files")
-    twice = [name for name, count in Counter(item.name for item in found).items() if count > 1]
-    if twice:
-        raise UsageError(f"two files are called {twice[0]}: segment their folders one by one")
-    return found
+            place = stack.enter_context(there(form, parameters, url=options.url))
+        return _segment(left, place, outputs, quiet=options.quiet)
 
 
-def _check_outputs(options: argparse.Namespace, inputs: list[Input]) -> None:
-    to_stream = options.output in (None, STREAM)
-    if to_stream and options.format != "json" and len(inputs) > 1:
-        raise UsageError(f"{options.format} of several files needs a folder: -o DIR")
-    if sum(item.path is None for item in inputs) > 1:
-        raise UsageError("standard input can be read only once")
+def _check_parameters(parameters: dict[str, Any]) -> None:
+    """Each by itself, so that what is wrong is named as the option that it is."""
+    for name, value in parameters.items():
+        try:
+            checked_query({name: value})
+        except InvalidParameter as error:
+            raise UsageError(f"{option(name)}: {str(error).partition(': ')[2]}") from None
 
 
-def _segment(
-    options: argparse.Namespace, inputs: list[Input], fetch: Callable[[bytes], File]
-) -> int:
-    rows: list[tuple[str, dict[str, Any]]] = []
-    hidden = options.quiet or None  # None: where standard error is no terminal
-    for item, answer in tqdm(_answers(inputs, fetch), total=len(inputs), disable=hidden):
-        if isinstance(answer, File):
-            rows.append((item.name, answer.summary))
-            _write(options, item, answer.content)
+def _outputs(options: argparse.Namespace, inputs: Sequence[Input]) -> Outputs:
+    """Where results go, by the options.
+
+    Raises:
+        UsageError: they contradict each other.
+    """
+    for name in ("output", "csv"):
+        if getattr(options, name) == "":
+            raise UsageError(f"expected a name after {option(name)}, received an empty one")
+    folder = None if options.output in (None, STREAM) else Path(options.output)
+    form = options.format or DEFAULT_FORM
+    # Whoever wants a table on standard output, and asks for no results, gets the table alone.
+    table_alone = options.csv == STREAM and options.output is None and options.format is None
+    prints = folder is None and not table_alone
+    if prints and options.csv == STREAM:
+        raise UsageError("results and table can't both go to standard output: -o FOLDER")
+    if prints and form != DEFAULT_FORM and len(inputs) > 1:
+        raise UsageError(f"{form} of several files needs a folder: -o FOLDER")
+    if folder is None and options.skip_existing:
+        raise UsageError("--skip-existing needs a folder of results: -o FOLDER")
+    tables = [str(folder / TABLE)] if folder else []
+    tables += [options.csv] if options.csv else []
+    names = [item.name for item in inputs]
+    return Outputs(
+        folder=folder,
+        prints=prints,
+        tables=list(
+            {os.path.realpath(name) if name != STREAM else name: name for name in tables}.values()
+        ),
+        targets=dict(zip(names, result_names(names, FORMS[form].suffix), strict=True)),
+    )
+
+
+def _segment(inputs: Sequence[Input], place: Place, outputs: Outputs, *, quiet: bool) -> int:
+    finished = refused = 0
+    hidden = quiet or None  # None: where standard error is no terminal
+    try:
+        with tqdm(total=len(inputs), disable=hidden, bar_format=BAR) as bar:
+            for item, answer in answers(inputs, place):
+                refused += not _put(outputs, item, answer)
+                finished += 1
+                bar.update()
+    except (KeyboardInterrupt, UsageError) as stopped:
+        more = "; the same command with --skip-existing goes on" if outputs.folder else ""
+        said = f"{finished} of {len(inputs)} files are done{more}"
+        if isinstance(stopped, KeyboardInterrupt):
+            raise KeyboardInterrupt(said) from None
+        raise UsageError(f"{stopped}; {said}" if finished else str(stopped)) from None
+    return SOME_FAILED if refused else OK
+
+
+def _put(outputs: Outputs, item: Input, answer: File | Refusal) -> bool:
+    """Writes what came of one slice; whether it is a result."""
+    if isinstance(answer, File):
+        try:
+            result = outputs.write(item.name, answer)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:  # all else would befall the other files too
+                raise
+            answer = UNWRITABLE, "the name of its result is too long"
         else:
-            code, sentence = answer
-            rows.append((item.name, {"error": {"code": code}}))
-            tqdm.write(f"{item.name}: {sentence}", sys.stderr)
-    _write_table(options, rows)
-    return SOME_FAILED if any("error" in row for _, row in rows) else OK
-
-
-def _answers(
-    inputs: list[Input], fetch: Callable[[bytes], File]
-) -> Generator[tuple[Input, File | Refusal]]:
-    """Answers in the order of the inputs; a few are worked on at a time."""
-    limit = AHEAD * (os.cpu_count() or 1)
-    pool = ThreadPoolExecutor(limit, thread_name_prefix="lungseg-cli")
-    begun = ((item, pool.submit(_answer, item, fetch)) for item in inputs)
-    try:
-        pending = deque(islice(begun, limit))
-        while pending:
-            item, answer = pending.popleft()
-            yield item, answer.result()
-            pending.extend(islice(begun, 1))
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _answer(item: Input, fetch: Callable[[bytes], File]) -> File | Refusal:
-    try:
-        return fetch(item.read())
-    except OSError:
-        return "unreadable", "the file cannot be read"
-    except (LungsegError, ServiceError) as error:
-        if error.code in FATAL:
-            raise
-        return error.code, error.detail if isinstance(error, ServiceError) else str(error)
-
-
-def _write(options: argparse.Namespace, item: Input, content: bytes) -> None:
-    if options.output in (None, STREAM):
-        if options.format == "json":
-            answer = {"filename": item.name, **json.loads(content)}
-            content = json.dumps(answer, separators=(",", ":")).encode() + b"\n"
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
-        return
-    target = Path(options.output) / f"{item.name}{FORMS[options.format].suffix}"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(content)
-
-
-def _write_table(options: argparse.Namespace, rows: list[tuple[str, dict[str, Any]]]) -> None:
-    places = [options.csv] if options.csv else []
-    if options.output not in (None, STREAM):
-        places.append(Path(options.output) / "statistics.csv")
-    for place in places:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(statistics_csv(rows), encoding="utf-8", errors="backslashreplace")
+            outputs.add(item.name, {**answer.summary, "result": result})
+            return True
+    code, sentence = answer
+    outputs.add(item.name, {"error": {"code": code}})
+    tqdm.write(f"{item.name}: {sentence}", sys.stderr)
+    return False

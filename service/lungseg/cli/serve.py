@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pydantic import ValidationError
-
+from lungseg.cli.configured import configured
 from lungseg.cli.errors import OK, UsageError
+from lungseg.cli.streams import write_output
 from lungseg.packaged import SAMPLE_CITATION, sample_slice
-
-if TYPE_CHECKING:
-    from lungseg.settings import Settings
 
 
 def add_to(commands: Any) -> None:
@@ -33,31 +31,30 @@ def add_to(commands: Any) -> None:
 
 def _serve(options: argparse.Namespace) -> int:
     from lungseg.server import serve  # FastAPI, which no other command needs
+    from lungseg.settings import empty_key_variables
 
+    if empty := empty_key_variables():
+        raise UsageError(f"{empty[0]}: expected at least one key, received an empty value")
     names = ("host", "port", "models_dir")
     given = {name: getattr(options, name) for name in names}
-    serve(_settings({name: value for name, value in given.items() if value is not None}))
+    serve(configured({name: value for name, value in given.items() if value is not None}))
     return OK
 
 
 def _openapi(_options: argparse.Namespace) -> int:
     from lungseg.app import create_app
 
-    print(json.dumps(create_app(_settings({})).openapi(), indent=2, sort_keys=True))
+    settings = configured({})
+    try:
+        app = create_app(settings)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    document = json.dumps(app.openapi(), indent=2, sort_keys=True)
+    write_output(document.encode() + b"\n")
     return OK
 
 
 def _sample(_options: argparse.Namespace) -> int:
-    print(sample_slice())
+    write_output(os.fsencode(sample_slice()) + b"\n")
     print(SAMPLE_CITATION, file=sys.stderr)
     return OK
-
-
-def _settings(given: dict[str, Any]) -> Settings:
-    from lungseg.settings import Settings
-
-    try:
-        return Settings(**given)
-    except ValidationError as error:
-        wrong = [f"LUNGSEG_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
-        raise UsageError("\nlungseg: ".join(wrong)) from None

@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 
 from lungseg.core.types import Unit
 
+Planes = NDArray[np.float32 | np.int16]
+"""Intensities of slices of one view, shape (Z, Y, X)."""
+Span = tuple[int, int]
+"""A first row or column, and the one after the last."""
 Covers = Literal["whole", "body"]
 """What the network's grid covers: the slice as it is, or the body's box."""
 CELLS = 128
@@ -40,7 +44,7 @@ class Box:
     size: tuple[int, int]
 
 
-def body_box(planes: NDArray[np.float32 | np.int16], unit: Unit) -> Box:
+def body_box(planes: Planes, unit: Unit) -> Box:
     """Finds the box of the body that slices share.
 
     Args:
@@ -50,18 +54,39 @@ def body_box(planes: NDArray[np.float32 | np.int16], unit: Unit) -> Box:
     Returns:
         The box, margins included, within the slices; all of them where nothing is solid.
     """
-    height, width = planes.shape[1:]
-    step = max(1, -(-max(height, width) // CELLS))
-    cells = planes[:, ::step, ::step].astype(np.float32)
-    solid = cells > (SOLID_HU if unit == "HU" else _border(cells))
-    counts = [solid.sum(axis=axis).max(axis=0) for axis in (2, 1)]  # of each row, each column
-    if not counts[0].any():
-        return Box(corner=(0, 0), size=(height, width))
-    spans = [_span(count, step, side) for count, side in zip(counts, (height, width), strict=True)]
+    extent = body_extent(planes, unit)
+    if extent is None:
+        return Box(corner=(0, 0), size=(planes.shape[1], planes.shape[2]))
+    step = cell_step(planes.shape[1:])
+    spans = [
+        _widened(span, step, side) for span, side in zip(extent, planes.shape[1:], strict=True)
+    ]
     return Box(
         corner=(spans[0][0], spans[1][0]),
         size=(spans[0][1] - spans[0][0], spans[1][1] - spans[1][0]),
     )
+
+
+def body_extent(planes: Planes, unit: Unit) -> tuple[Span, Span] | None:
+    """The body's rows and columns without any margin, None where nothing is solid."""
+    height, width = planes.shape[1:]
+    step = cell_step((height, width))
+    cells = planes[:, ::step, ::step].astype(np.float32)
+    solid = cells > solid_above(cells, unit)
+    counts = [solid.sum(axis=axis).max(axis=0) for axis in (2, 1)]  # of each row, each column
+    if not counts[0].any():
+        return None
+    return _span(counts[0], step, height), _span(counts[1], step, width)
+
+
+def cell_step(size: tuple[int, ...]) -> int:
+    """Pixels a side of a cell, for slices of a (height, width)."""
+    return max(1, -(-max(size) // CELLS))
+
+
+def solid_above(cells: NDArray[np.float32], unit: Unit) -> float:
+    """The value above which a cell is tissue and not air."""
+    return SOLID_HU if unit == "HU" else _border(cells)
 
 
 def _border(cells: NDArray[np.float32]) -> float:
@@ -70,15 +95,19 @@ def _border(cells: NDArray[np.float32]) -> float:
     border = (low + high) / 2
     if low == high:
         return border
-    clipped = np.clip(cells, low, high)
+    # float64: between any two float32 lies a border that leaves some on each side.
+    clipped = np.clip(cells.astype(np.float64), low, high)
     for _ in range(ROUNDS):
         border = float(clipped[clipped <= border].mean() + clipped[clipped > border].mean()) / 2
     return border
 
 
-def _span(counts: NDArray[np.int64], step: int, side: int) -> tuple[int, int]:
-    """First pixel and the one after the last, of rows or columns that hold enough."""
+def _span(counts: NDArray[np.int64], step: int, side: int) -> Span:
+    """The rows or columns that hold enough."""
     held = np.flatnonzero(counts >= LEAST_SHARE * counts.max())
-    first, last = int(held[0]) * step, (int(held[-1]) + 1) * step
-    margin = round(MARGIN * (last - first)) + step
-    return max(0, first - margin), min(side, last + margin)
+    return int(held[0]) * step, min(side, (int(held[-1]) + 1) * step)
+
+
+def _widened(span: Span, step: int, side: int) -> Span:
+    margin = round(MARGIN * (span[1] - span[0])) + step
+    return max(0, span[0] - margin), min(side, span[1] + margin)

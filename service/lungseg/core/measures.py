@@ -27,7 +27,10 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intensity:
-    """Distribution of the intensities in the mask; percentiles interpolate linearly."""
+    """Distribution of the intensities in the mask; percentiles interpolate linearly.
+
+    A figure is None where nothing was measured, or where the file's values cannot show it.
+    """
 
     unit: Unit
     mean: float | None = None
@@ -42,15 +45,18 @@ class Intensity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Density:
-    """Fractions of the mask below −t HU (``laa_t``) or above −t HU (``haa_t``), and Perc15."""
+    """Fractions of the mask below −t HU (``laa_t``) or above −t HU (``haa_t``), and Perc15.
 
-    laa_950: float
-    laa_910: float
-    laa_856: float
-    haa_700: float
-    haa_600: float
-    haa_250: float
-    perc15: float
+    A figure is None where the file's values cannot show it.
+    """
+
+    laa_950: float | None
+    laa_910: float | None
+    laa_856: float | None
+    haa_700: float | None
+    haa_600: float | None
+    haa_250: float | None
+    perc15: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +75,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lungs:
-    """The patient's right and left lung; None where the slice shows no sides."""
+    """The patient's right and left lung; None where sides cannot be told."""
 
     right: Region | None
     left: Region | None

@@ -49,6 +49,19 @@ def usual_view(scan: Scan) -> View:
     )
 
 
+def slant(scan: Scan, view: View) -> float:
+    """Columns by which the patient's left lies further on with each row of the view's slices.
+
+    It is 0 where columns run straight from right to left, or where that is not known better.
+    """
+    if scan.orientation is None or view.laterality != "dicom_orientation":
+        return 0.0
+    towards = _directions(scan.orientation, scan.step_mm)[list(view.order)]
+    row, column = (float(towards[axis, X]) * (-1 if view.flipped[axis] else 1) for axis in (1, 2))
+    spacing = view_spacing(scan, view) or (1.0, 1.0)
+    return row * spacing[0] / (column * spacing[1])
+
+
 def view_spacing(scan: Scan, view: View) -> tuple[float, float] | None:
     """(row, column) spacing in mm of the view's slices, None where it is unknown."""
     step = scan.step_mm

@@ -67,6 +67,8 @@ class Certainty:
     """The sum of their probabilities."""
     uncertain: int = 0
     """Pixels, inside the mask or not, of uncertain probability."""
+    greatest: float = 0.0
+    """The greatest probability anywhere."""
 
     @classmethod
     def of(cls, probability: FloatArray, mask: BoolArray) -> Certainty:
@@ -76,6 +78,7 @@ class Certainty:
             lung=int(np.count_nonzero(mask)),
             summed=float(probability[mask].sum(dtype=np.float64)),
             uncertain=int(np.count_nonzero((probability >= low) & (probability <= high))),
+            greatest=float(probability.max(initial=0.0)),
         )
 
     def __add__(self, other: Certainty) -> Certainty:
@@ -83,14 +86,15 @@ class Certainty:
             lung=self.lung + other.lung,
             summed=self.summed + other.summed,
             uncertain=self.uncertain + other.uncertain,
+            greatest=max(self.greatest, other.greatest),
         )
 
     @property
     def confidence(self) -> Confidence:
-        """The two figures of the answer."""
-        if not self.lung:
-            return Confidence(mean_probability=None, uncertain_fraction=None)
+        """The figures of the answer."""
+        empty = not self.lung
         return Confidence(
-            mean_probability=round(self.summed / self.lung, 6),
-            uncertain_fraction=round(self.uncertain / self.lung, 6),
+            mean_probability=None if empty else round(self.summed / self.lung, 6),
+            uncertain_fraction=None if empty else round(self.uncertain / self.lung, 6),
+            max_probability=round(self.greatest, 6),
         )

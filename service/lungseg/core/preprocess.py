@@ -24,6 +24,10 @@ PADDING_GAP = 0.15
 """Width of the empty range above padding, as a share of the whole range."""
 EMPTY_FRACTION = 5e-3
 """Share of the pixels that an empty range may still hold (noise, interpolated edges)."""
+ROUNDING = 256 * float(np.finfo(np.float32).eps)
+"""Of an intensity, the share that float32 sums may be off by: 3e-5, a tenth of 12 bits' step."""
+SMALLEST = 1e-30
+"""Intensities below are none: float32 holds too few steps between them to count."""
 SAMPLED = 4
 """Every such pixel is counted to find padding: thousands suffice, and all take a millisecond."""
 
@@ -129,7 +133,7 @@ def to_grey(
     HU go through the fixed window of the rule. Grey levels of unknown origin (8-bit pictures,
     16-bit exports, uncalibrated TIFF) are stretched between two percentiles of the slice
     ``whole`` (``plane`` itself by default), so that the bit depth and a constant offset make no
-    difference; a constant plane becomes 0.
+    difference; a plane that is constant to float32's rounding becomes 0.
     """
     if unit == "HU":
         low, high = rule.window_hu
@@ -137,9 +141,9 @@ def to_grey(
         whole = plane if whole is None else whole
         seen = without_padding(whole) if rule.skip_padding else whole
         low, high = percentiles(seen, rule.grey_percentiles)
-        if high <= low:  # a small object on a constant ground: fall back to its whole range
+        if is_flat(low, high):  # a small object on a constant ground: fall back to its whole range
             low, high = float(whole.min()), float(whole.max())
-        if high <= low:
+        if is_flat(low, high):
             return np.zeros(plane.shape, np.float32)
     scaled = (plane.astype(np.float64) - low) * (GREY_MAX / (high - low))
     return np.clip(scaled, 0.0, GREY_MAX).astype(np.float32)
@@ -159,7 +163,7 @@ def without_padding(values: FloatArray) -> FloatArray:
     sample = values.reshape(-1)[::SAMPLED]  # (pixels / SAMPLED,)
     # Metal must not widen the range.
     bottom, top = percentiles(sample, (0.0, PADDING_PERCENTILE))
-    if top <= bottom:
+    if is_flat(bottom, top):
         return values
     counts, edges = np.histogram(sample, bins=HISTOGRAM_BINS, range=(bottom, top))
     below = np.concatenate(([0], np.cumsum(counts))) / sample.size  # (bins + 1,): per edge
@@ -172,6 +176,11 @@ def without_padding(values: FloatArray) -> FloatArray:
         return values
     kept = values[values > edges[starts[0] + width]]
     return kept if kept.size else values
+
+
+def is_flat(low: float, high: float) -> bool:
+    """Whether two intensities differ by no more than resampling's rounding of constant ones."""
+    return high - low <= ROUNDING * max(abs(low), abs(high), SMALLEST)
 
 
 def percentiles(plane: FloatArray, percents: tuple[float, float]) -> tuple[float, float]:

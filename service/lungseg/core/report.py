@@ -2,15 +2,18 @@
 
 Definitions follow the Chest Imaging Platform (``parenchyma_phenotypes.py``): low attenuation
 areas lie strictly below, high attenuation areas strictly above their threshold, and every
-fraction is one of the lung's pixels. A value that can't be known is None, never 0.
+fraction is one of the lung's pixels. Where nothing was measured (``measured``), pixels count to
+sizes and places and to nothing else. A value that can't be known is None, never 0.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 import numpy as np
 
+from lungseg.core.measured import Scale, padding_within, scale_of
 from lungseg.core.measures import Box, Density, Intensity, Lungs, Point, Region, Statistics
 from lungseg.core.preprocess import percentile
 from lungseg.core.quality import Flag, find_flags
@@ -56,8 +59,15 @@ class _Window:
 
     labels: LabelArray
     values: FloatArray
+    padding: BoolArray | None
+    """Where nothing was measured; None = nowhere."""
+    scale: Scale
     top: int
     left: int
+
+    def measured(self, mask: BoolArray) -> FloatArray:
+        """The values in a part of the window, sorted."""
+        return _ordered(self.values[mask if self.padding is None else mask & ~self.padding])
 
 
 def measure(scan: Scan, segmentation: Segmentation) -> Report:
@@ -73,6 +83,8 @@ def measure(scan: Scan, segmentation: Segmentation) -> Report:
     window = _Window(
         labels=segmentation.labels[0][box],
         values=scan.values[0][box].astype(np.float32, copy=False),
+        padding=padding_within(scan, box) if mask.any() else None,
+        scale=scale_of(scan),
         top=rows.start,
         left=columns.start,
     )
@@ -90,10 +102,10 @@ def _statistics(
     mask = window.labels > 0
     right = left = None
     if segmentation.laterality is None:
-        ordered = _ordered(window.values[mask])
+        ordered = window.measured(mask)
     else:
         sides = window.labels == RIGHT, window.labels == LEFT
-        first, second = (_ordered(window.values[side]) for side in sides)
+        first, second = map(window.measured, sides)
         right = _region(scan, window, sides[0], first, components[1])
         left = _region(scan, window, sides[1], second, components[2])
         # two sorted halves: a stable sort merges them in one pass
@@ -110,8 +122,8 @@ def _statistics(
 def _region(
     scan: Scan, window: _Window, mask: BoolArray, ordered: FloatArray, components: int
 ) -> Region:
-    """Measures one part of the window, whose intensities come sorted."""
-    pixels = int(ordered.size)
+    """Measures one part of the window, whose measured intensities come sorted."""
+    pixels = int(np.count_nonzero(mask))
     area_mm2 = None
     if scan.spacing_mm is not None:
         area_mm2 = _rounded(pixels * scan.spacing_mm[0] * scan.spacing_mm[1])
@@ -123,8 +135,8 @@ def _region(
         bounding_box=box,
         centroid=centroid,
         components=components,
-        intensity=_intensity(ordered, scan.unit),
-        density=_density(ordered) if scan.unit == "HU" and pixels else None,
+        intensity=_intensity(ordered, scan.unit, window.scale),
+        density=_density(ordered, window.scale) if scan.unit == "HU" and ordered.size else None,
     )
 
 
@@ -158,24 +170,40 @@ def _ordered(values: FloatArray) -> FloatArray:
     return np.sort(values)
 
 
-def _intensity(ordered: FloatArray, unit: Unit) -> Intensity:
+def _intensity(ordered: FloatArray, unit: Unit, scale: Scale) -> Intensity:
     if not ordered.size:
         return Intensity(unit=unit)
+    averaged = scale.shows_mean(ordered)
     return Intensity(
         unit=unit,
-        mean=_rounded(ordered.mean(dtype=np.float64)),
-        std=_rounded(ordered.std(dtype=np.float64)),
-        min=_rounded(ordered[0]),
-        max=_rounded(ordered[-1]),
-        **{name: _rounded(percentile(ordered, part)) for name, part in PERCENTILES.items()},
+        mean=_rounded(ordered.mean(dtype=np.float64)) if averaged else None,
+        std=_rounded(ordered.std(dtype=np.float64)) if averaged else None,
+        min=_percentile(ordered, 0, scale),
+        max=_percentile(ordered, 100, scale),
+        **{name: _percentile(ordered, part, scale) for name, part in PERCENTILES.items()},
     )
 
 
-def _density(ordered: FloatArray) -> Density:
-    below = {f"laa_{t}": int(np.searchsorted(ordered, -t, "left")) for t in LAA_HU}
-    above = {f"haa_{t}": ordered.size - int(np.searchsorted(ordered, -t, "right")) for t in HAA_HU}
-    shares = {name: _share(count, ordered.size) for name, count in (below | above).items()}
-    return Density(**shares, perc15=_rounded(percentile(ordered, 15)))
+def _density(ordered: FloatArray, scale: Scale) -> Density:
+    shares: dict[str, float | None] = {}
+    for level in LAA_HU:
+        count = int(np.searchsorted(ordered, np.float32(-level), "left"))
+        shown = scale.shows_below(-level)
+        shares[f"laa_{level}"] = _share(count, ordered.size) if shown else None
+    for level in HAA_HU:
+        count = ordered.size - int(np.searchsorted(ordered, np.float32(-level), "right"))
+        shown = scale.shows_above(-level)
+        shares[f"haa_{level}"] = _share(count, ordered.size) if shown else None
+    return Density(**shares, perc15=_percentile(ordered, 15, scale))
+
+
+def _percentile(ordered: FloatArray, percent: float, scale: Scale) -> float | None:
+    """A percentile of sorted values, None where one that it lies between is unknown."""
+    position = (ordered.size - 1) * percent / 100
+    nearest = ordered[[math.floor(position), math.ceil(position)]]
+    if not all(scale.shows(float(value)) for value in nearest):
+        return None
+    return _rounded(percentile(ordered, percent))
 
 
 def _share(part: int, whole: int) -> float:

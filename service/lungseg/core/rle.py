@@ -75,11 +75,12 @@ def kaggle_string(plane: BoolArray) -> str:
 def cvat_points(plane: BoolArray) -> list[int]:
     """CVAT's mask points: row-major runs within the bounding box, then x1, y1, x2, y2.
 
-    The corner x2, y2 is inclusive. CVAT has no empty shape: an empty mask has no points.
+    The corner x2, y2 is inclusive. CVAT has no empty shape: an empty mask is the top left pixel
+    alone, and that is False.
     """
     rows, columns = box = bounding_box(plane)
-    if rows.stop == 0:
-        return []
+    if rows.stop == 0 and plane.size:
+        rows, columns = box = slice(0, 1), slice(0, 1)
     corners = [columns.start, rows.start, columns.stop - 1, rows.stop - 1]
     return [*runs(plane[box].ravel()).tolist(), *corners]
 

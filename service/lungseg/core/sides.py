@@ -2,7 +2,8 @@
 
 The side comes from the direction of the image axes in the patient, never from the display.
 Without it the radiological convention holds: the patient's right at the picture's left. In the
-usual view (``orientation``) columns run from right to left, so nothing here asks for axes.
+usual view (``orientation``) columns run from right to left. What position and shape cannot tell,
+such as lungs one above the other in a turned picture, is ``UNSIDED``, never one side or the other.
 """
 
 from __future__ import annotations
@@ -12,98 +13,188 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lungseg.core.midline import Frame, frame_of
+from lungseg.core.orientation import slant, usual_view, view_spacing
 from lungseg.core.regions import bounding_box, column_sums, label_regions
-from lungseg.core.types import LEFT, RIGHT, UNSIDED, BoolArray, LabelArray, View
+from lungseg.core.types import LEFT, RIGHT, UNSIDED, BoolArray, LabelArray, Scan, View
 
-MIDLINE_BAND = (0.35, 0.65)
-"""Where the gap between the lungs is looked for, as parts of the picture's lateral extent."""
 ONE_SIDED_FRACTION = 0.1
-"""A side with less of the lung than this looks as if both lungs were one region."""
-VALLEY_FRACTION = 0.5
-"""Two lungs in one region have between them less than this part of either lung's height."""
+"""A side with less of the lung than this may be a lung, or the tip of the other."""
+CROSSING_FRACTION = 0.25
+"""A region with this much of itself on either side of the midline is two lungs that touch, or
+one that has grown across: a single lung keeps more to its side."""
+MOST_OF_LUNG = 0.8
+"""Of all lung, the least that two lungs in one region have."""
+VALLEY_FRACTION = 0.85
+"""Two lungs in one region have at the midline at most this part of either lung's height."""
+UNSURE_VALLEY_FRACTION = 0.5
+"""As ``VALLEY_FRACTION`` where the walls of the body do not say where the midline runs."""
 SEAM_REACH = 0.1
 """How far a cut may leave the midline, as a part of the picture's lateral extent."""
+SECOND_FRACTION = 0.25
+"""Of the largest region, the least that makes the second one a lung or a good part of one."""
+ASTRAY_FRACTION = 0.05
+"""Of each lung, what may lie beyond the midline where one is not beside but above the other."""
+NEAR_WALL_FRACTION = 0.25
+"""Of the picture's lateral extent: a lung alone in a field that shows one wall of the body is on
+that wall's side where it comes this close to it."""
 _SEAM_BEND_COST = 1e-3
 
 
 class Labelling(NamedTuple):
-    """Labels of a scan's shape, and of each slice how many regions it has (all, right, left)."""
+    """Labels of a scan's shape; of each slice its regions (all, right, left), and if sides are."""
 
     labels: LabelArray
     components: list[tuple[int, int, int]]
+    sided: list[bool]
 
 
-def label_lungs(mask: BoolArray, view: View) -> Labelling:
+def label_lungs(mask: BoolArray, scan: Scan, view: View | None = None) -> Labelling:
     """Labels the lungs of a scan's mask, shape (Z, Y, X), slice by slice of its usual view.
 
-    Without laterality all lung is ``UNSIDED``. Counts come in the order of the view's slices.
+    Lung whose side cannot be told is ``UNSIDED``, and so is all of its slice. Counts come in the
+    order of the view's slices.
     """
-    planes = view.apply(mask)
+    view = view or usual_view(scan)
+    planes, values = view.apply(mask), view.apply(scan.values)
+    spacing, leaning = view_spacing(scan, view), slant(scan, view)
     labels = np.zeros(planes.shape, np.uint8)
     components: list[tuple[int, int, int]] = []
-    for plane, labelled in zip(planes, labels, strict=True):
+    sided: list[bool] = []
+    for plane, shown, labelled in zip(planes, values, labels, strict=True):
         box = bounding_box(plane)
         inside = plane[box]
-        if view.laterality is None:
+        found = None
+        if view.laterality is not None and inside.size:
+            upright = view.laterality == "dicom_orientation"
+            frame = frame_of(shown, scan.unit, box, leaning, spacing, upright=upright)
+            found = _split(inside, frame)
+        if found is None:
             labelled[box] = np.where(inside, UNSIDED, 0)
             components.append((label_regions(inside).count, 0, 0))
         else:
-            is_left, counts = _split(inside, start=box[1].start, extent=plane.shape[1])
-            labelled[box] = np.where(inside, np.where(is_left, LEFT, RIGHT), 0)
-            components.append(counts)
-    return Labelling(labels=view.undo(labels), components=components)
+            labelled[box] = np.where(inside, np.where(found[0], LEFT, RIGHT), 0)
+            components.append(found[1])
+        sided.append(found is not None or (view.laterality is not None and not inside.size))
+    return Labelling(labels=view.undo(labels), components=components, sided=sided)
 
 
-def _split(mask: BoolArray, *, start: int, extent: int) -> tuple[BoolArray, tuple[int, int, int]]:
-    """Divides a plane into the patient's right and left lung.
+def _split(mask: BoolArray, frame: Frame) -> tuple[BoolArray, tuple[int, int, int]] | None:
+    """Divides the lung of a plane, which it fills to the edges; None where nothing tells sides.
 
-    Whole regions go to the side of the midline on which their centroid lies. Only where that
-    leaves a side all but empty, and one region has a waist at the midline, it is cut there,
-    along the path with the fewest lung pixels: lungs that touch at the anterior junction.
+    Whole regions go to the side of the midline on which their centroid lies. A region that lies
+    on both is cut where it narrows there, along the path with the fewest lung pixels.
 
-    The plane is the part of a slice that holds all its lung: it begins at the column ``start`` of
-    ``extent``. Returned are the left lung, of its shape, and regions in all, right and left.
+    Returns:
+        The left lung, of the plane's shape, and the regions in all, right and left.
     """
-    regions = label_regions(mask)
-    width = mask.shape[1]
-    midline = _midline(column_sums(mask), start, extent)
-    # Of each region, 0 being the background: its area, and the sum of its column indices.
-    region_of = regions.labels[mask]  # (lung pixels,)
-    areas = np.bincount(region_of, minlength=regions.count + 1)
-    across = np.broadcast_to(np.arange(width, dtype=np.float64), mask.shape)[mask]
-    moments = np.bincount(region_of, weights=across, minlength=regions.count + 1)
-    is_right = moments < midline * areas  # (regions + 1,)
-    right = mask & is_right.take(regions.labels)
-    counts = (int(is_right[1:].sum()), int(regions.count - is_right[1:].sum()))
-    on_right, total = int(areas[is_right].sum()), int(areas.sum())
-    if min(on_right, total - on_right) < ONE_SIDED_FRACTION * total:
-        biggest = regions.labels == int(areas.argmax())
-        if _has_waist(column_sums(biggest), midline):
-            seam = _seam(biggest, midline, max(1, round(SEAM_REACH * extent)))  # (height,)
-            right = np.where(biggest, np.arange(width) < seam[:, None], right)
-            counts = (label_regions(right).count, label_regions(mask & ~right).count)
-    return mask & ~right, (regions.count, *counts)
+    found = label_regions(mask)
+    # Sheared, where the patient's left is not exactly along the rows: (Y, wider X).
+    regions = frame.shear(found.labels)
+    lung = regions > 0
+    profile = column_sums(lung)
+    middle = frame.middle(profile)
+    region_of = regions[lung]  # (lung pixels,)
+    areas = np.bincount(region_of, minlength=found.count + 1)
+    columns = np.broadcast_to(np.arange(lung.shape[1], dtype=np.float64), lung.shape)[lung]
+    moments = np.bincount(region_of, weights=columns, minlength=found.count + 1)
+    is_left = moments >= middle * areas  # (regions + 1,)
+    left, total = lung & is_left.take(regions), int(areas.sum())
+    counts = (found.count, int(found.count - is_left[1:].sum()), int(is_left[1:].sum()))
+    if _stacked(regions, areas, is_left, middle, frame):
+        return None
+    biggest = regions == int(areas.argmax())
+    crossing = column_sums(biggest)
+    if min(crossing[:middle].sum(), crossing[middle:].sum()) >= CROSSING_FRACTION * areas.max():
+        if areas.max() < MOST_OF_LUNG * total or not _narrows(crossing, middle, frame):
+            return None
+        seam = _seam(biggest, middle, max(1, round(SEAM_REACH * frame.extent)))
+        left = np.where(biggest, np.arange(lung.shape[1]) >= seam[:, None], left)
+        counts = (found.count, label_regions(lung & ~left).count, label_regions(left).count)
+    share = np.count_nonzero(left) / total
+    if min(share, 1 - share) >= ONE_SIDED_FRACTION:
+        known = _beside_each_other(lung & ~left, left, middle, frame)
+        return (frame.unshear(left) & mask, counts) if known else None
+    side = _lone_side(profile, frame)
+    if side is None:
+        return None
+    if (side == LEFT) != (share > 0.5):  # without both walls the midline was but a guess
+        left = lung if side == LEFT else np.zeros_like(lung)
+        counts = (found.count, *((0, found.count) if side == LEFT else (found.count, 0)))
+    return frame.unshear(left) & mask, counts
 
 
-def _midline(profile: NDArray[np.int64], start: int, extent: int) -> int:
-    """The column, relative to the profile, with the least lung in the slice's middle band."""
-    low, high = (round(part * extent) for part in MIDLINE_BAND)
-    candidates = np.arange(low, max(high, low + 1))
-    inside = (candidates >= start) & (candidates < start + profile.size)
-    lung = np.zeros(candidates.size, np.int64)
-    lung[inside] = profile[candidates[inside] - start]
-    off_centre = np.abs(candidates - (extent - 1) / 2)
-    return int(candidates[np.lexsort((off_centre, lung))[0]]) - start
+def _stacked(
+    regions: NDArray[np.int32],
+    areas: NDArray[np.int64],
+    is_left: BoolArray,
+    middle: int,
+    frame: Frame,
+) -> bool:
+    """Whether the two largest regions share a side although that may be each another's.
+
+    Parts of one lung do; but so do both lungs of a picture on its side, whatever speck of lung
+    the other side has. By its header a slice is known to be upright.
+    """
+    first, second = np.argsort(areas)[-2:]
+    if areas[first] < SECOND_FRACTION * areas[second] or is_left[first] != is_left[second]:
+        return False
+    if None in frame.walls:
+        return not frame.upright
+    part = column_sums((regions == first) | (regions == second))
+    astray = (part[:middle] if is_left[first] else part[middle:]).sum()
+    return bool(astray > ASTRAY_FRACTION * part.sum())
 
 
-def _has_waist(profile: NDArray[np.int64], midline: int) -> bool:
+def _beside_each_other(right: BoolArray, left: BoolArray, middle: int, frame: Frame) -> bool:
+    """Whether two lungs lie side by side, and not one above the other as in a turned picture."""
+    rows, columns = (
+        [_mean_index(column_sums(lung)) for lung in lungs]
+        for lungs in ((right.T, left.T), (right, left))
+    )
+    if abs(rows[1] - rows[0]) * frame.tallness <= columns[1] - columns[0]:
+        return True
+    astray = right[:, middle:].sum() / right.sum(), left[:, :middle].sum() / left.sum()
+    return None not in frame.walls and max(astray) <= ASTRAY_FRACTION
+
+
+def _mean_index(counts: NDArray[np.int64]) -> float:
+    return float(counts @ np.arange(counts.size) / counts.sum())
+
+
+def _lone_side(profile: NDArray[np.int64], frame: Frame) -> int | None:
+    """The side of all lung of a slice, as far as the walls of the body that are seen tell it.
+
+    The profile has the pixels of lung in each column. Where one wall is cut off, the midline lies
+    beyond the middle of what is seen of the body, on the side of the cut.
+    """
+    first, last = frame.walls
+    if first is None and last is None and not frame.wide:
+        return None
+    border = frame.border
+    middle = ((border[0] if first is None else first) + (border[1] if last is None else last)) / 2
+    on_right = profile[: max(0, round(middle))].sum() / profile.sum()
+    if first is not None and last is not None:
+        if CROSSING_FRACTION < on_right < 1 - CROSSING_FRACTION:
+            return None
+        return RIGHT if on_right > 0.5 else LEFT
+    reach = NEAR_WALL_FRACTION * frame.extent
+    if last is None and (
+        on_right > 1 - ONE_SIDED_FRACTION or (first is not None and -first <= reach)
+    ):
+        return RIGHT
+    if first is None and (
+        on_right < ONE_SIDED_FRACTION or (last is not None and last - profile.size <= reach)
+    ):
+        return LEFT
+    return None
+
+
+def _narrows(profile: NDArray[np.int64], middle: int, frame: Frame) -> bool:
     """Whether a region narrows at the midline as two touching lungs do."""
-    if not 0 < midline < profile.size - 1:
-        return False
-    before, after = profile[:midline], profile[midline + 1 :]
-    if min(before.sum(), after.sum()) < ONE_SIDED_FRACTION * profile.sum():
-        return False
-    return bool(profile[midline] <= VALLEY_FRACTION * min(before.max(), after.max()))
+    highest = min(profile[:middle].max(), profile[middle:].max())
+    limit = UNSURE_VALLEY_FRACTION if None in frame.walls else VALLEY_FRACTION
+    return bool(profile[middle] <= limit * highest)
 
 
 def _seam(region: BoolArray, midline: int, reach: int) -> NDArray[np.int64]:

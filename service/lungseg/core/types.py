@@ -46,6 +46,18 @@ class Orientation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """What the values of a file can say, in its unit: neither beyond the ends nor any finer."""
+
+    low: float
+    """A value at or below this may have been any lower one."""
+    high: float
+    """A value at or above this may have been any higher one."""
+    step: float = 0.0
+    """Distance between neighbouring levels; 0 where it is finer than matters, or unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
     """Measured intensities and what is known of their geometry, in the order of the file."""
 
@@ -62,6 +74,11 @@ class Scan:
     tilted gantry shears the stack."""
     white: float | None = None
     """The grey level of white where the encoding fixes it (255, 65535)."""
+    reach: Reach | None = None
+    """What the encoding can hold, where that is known; values may have been clipped before."""
+    padding: BoolArray | None = None
+    """True where the file says that nothing was measured, shape (Z, Y, X); None = nowhere. Such
+    values are air's in HU, and the darkest of the slice else."""
     notes: tuple[str, ...] = ()
     """Codes of what a reader had to accept against its better judgement (``not_ct``)."""
 
@@ -149,10 +166,11 @@ class ModelInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confidence:
-    """How sure the network was; None for an empty mask."""
+    """How sure the network was; the first two are None for an empty mask."""
 
     mean_probability: float | None
     uncertain_fraction: float | None
+    max_probability: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +182,7 @@ class Segmentation:
     threshold: float
     """Lung is where the probability is at least this."""
     laterality: Laterality | None
-    """How sides are known, None where the scan shows none."""
+    """How sides are known, None where the scan shows none or they cannot be told."""
     components: tuple[int, int, int] | None
     """8-connected regions (in all, right, left) of a single slice."""
     confidence: Confidence

@@ -16,6 +16,7 @@ from lungseg.core.errors import (
     UndecodableImage,
     UnsupportedMediaType,
 )
+from lungseg.formats.sniff import is_zip
 
 MAX_RATIO = 200
 """Unpacked to packed bytes of a member; slices reach 20, bombs a thousand and more."""
@@ -23,10 +24,12 @@ MIN_RATIO_BYTES = 1 << 20
 """Members that unpack to less may be as dense as they like."""
 MAX_ENTRIES_PER_ITEM = 16
 """Folders and hidden files are no slices, but each entry of the directory costs time and memory."""
-ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")
 _ENTRY_SIGNATURE = b"PK\x01\x02"
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
+_UTF_8 = 0x800
+_PERMISSIONS = 0o100644
+"""A plain file that all may read and its owner may write, in the high half of the attributes."""
 _FOLDERS_OF_OTHERS = ("__MACOSX",)
 
 
@@ -36,6 +39,8 @@ class Member:
 
     filename: str
     """What the client calls it: repeated in answers, never opened."""
+    size_bytes: int
+    """How many bytes its content has at most."""
     read: Callable[[], bytes]
     """Gives the content; raises a ``LungsegError`` where this one can't be had."""
 
@@ -47,11 +52,6 @@ class ArchiveLimits:
     max_items: int
     max_item_bytes: int
     max_total_bytes: int
-
-
-def is_zip(content: bytes) -> bool:
-    """Whether the content is a zip archive."""
-    return content.startswith(ZIP_SIGNATURES)
 
 
 def open_archive(content: bytes, limits: ArchiveLimits) -> list[Member]:
@@ -76,7 +76,14 @@ def open_archive(content: bytes, limits: ArchiveLimits) -> list[Member]:
     if len(files) > limits.max_items:
         raise TooManyItems(f"expected at most {limits.max_items} files, received {len(files)}")
     _check_sizes(files, limits)
-    return [Member(filename=entry.filename, read=partial(_read, archive, entry)) for entry in files]
+    return [
+        Member(
+            filename=_name_of(entry),
+            size_bytes=entry.file_size,
+            read=partial(_read, archive, entry),
+        )
+        for entry in files
+    ]
 
 
 def write_archive(files: Mapping[str, bytes]) -> bytes:
@@ -84,8 +91,20 @@ def write_archive(files: Mapping[str, bytes]) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = _PERMISSIONS << 16  # else unpacking gives files nobody may read
+            archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
     return stream.getvalue()
+
+
+def _name_of(entry: zipfile.ZipInfo) -> str:
+    """The name; UTF-8 is meant where it reads as such, though macOS does not say that it is."""
+    if entry.flag_bits & _UTF_8:
+        return entry.filename
+    try:
+        return entry.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return entry.filename
 
 
 def _check_name(name: str) -> None:

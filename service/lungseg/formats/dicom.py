@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom import config
+from pydicom import config, uid
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.pixels.processing import apply_modality_lut
+from pydicom.uid import UID
 
 from lungseg.core.errors import LungsegError, MultiFrame, NotCT, UndecodableImage
-from lungseg.core.types import AIR_HU, FloatArray, Orientation, Scan, Unit
+from lungseg.core.types import AIR_HU, FloatArray, Orientation, Reach, Scan, Unit
+from lungseg.formats.decoders import DecodeFrame
 from lungseg.formats.dicom_pixels import Layout, decode_plane, inflate, read_layout, used_bits
 from lungseg.formats.image import check_pixels, checked
 from lungseg.formats.quiet import silence_decoders
@@ -29,16 +31,25 @@ CT_STORAGE_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT Image Storage
     "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image Storage
 )
+STANDARD_CLASSES = "1.2.840.10008."
+"""What the standard's own classes begin with; others are manufacturers'."""
 SECONDARY_CAPTURE_CLASS = "1.2.840.10008.5.1.4.1.1.7"
 """Secondary Capture, and as a prefix its multi-frame kin."""
 OTHER_MODALITIES = ("CR", "DX", "MG", "MR", "NM", "OT", "PT", "RF", "RTDOSE", "SC", "US", "XA")
 """Those an error may name: anything else in that attribute could be any text."""
 UNIT_TOLERANCE = 1e-2
 """How far direction cosines may be from unit length and from a right angle."""
-PLAUSIBLE_AIR_HU = (-1100.0, -300.0)
-"""Where the first percentile of a chest CT slice lies: the air around and in the patient."""
+BODY_HU = (-1100.0, 300.0)
+"""Air, lung, fat and soft tissue: nearly all of a CT slice, and little of one that is inverted."""
+TURNING_GAIN = 0.2
+"""By how much more of a slice must be in ``BODY_HU`` before stored values count as inverted: bone
+becomes soft tissue by inverting, but is never a fifth of a slice."""
+LEAST_SHARE_OF_BODY = 0.3
+"""With less of it in ``BODY_HU`` a slice is in no HU at all."""
 PLAUSIBLE_SPACING_MM = (0.01, 20.0)
 """Pixel spacings beyond are mistakes of the header."""
+LOSSY_SYNTAXES = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless)
+"""Transfer syntaxes that cannot keep every value."""
 HU_RESCALE_TYPES = ("HU", "HU_MOD", "US")
 """Rescale Types of Hounsfield units; US, unspecified, is what many scanners write for them."""
 
@@ -47,25 +58,15 @@ _ATTRIBUTES = [
     *("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing"),
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration"),
     *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
-    *("PixelPaddingValue", "PixelPaddingRangeLimit", "PixelData"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit", "PixelData", "LossyImageCompression"),
     *("RescaleIntercept", "RescaleSlope", "RescaleType", "ModalityLUTSequence"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 ]
 
 
-def looks_like_dicom(content: bytes) -> bool:
-    """Whether the content is a DICOM Part 10 file, or one that lost its preamble."""
-    if content[128:132] == b"DICM":
-        return True
-    # Without preamble: a data element of group 0002 or 0008, little endian, at the start.
-    if content[:2] not in (b"\x02\x00", b"\x08\x00") or len(content) < 132:
-        return False
-    return content[4:6] in (b"UL", b"CS", b"UI") or (
-        content[2:4] in (b"\x00\x00", b"\x05\x00", b"\x08\x00") and content[5:8] == b"\0\0\0"
-    )
-
-
-def read_dicom(content: bytes, max_pixels: int, *, allow_non_ct: bool) -> Scan:
+def read_dicom(
+    content: bytes, max_pixels: int, *, allow_non_ct: bool, decode: DecodeFrame | None = None
+) -> Scan:
     """Decodes a CT slice into HU; another modality, where it is allowed, with a note.
 
     Stored values go through the Modality LUT (PS3.3 C.11.1) or the Pixel Value Transformation
@@ -73,10 +74,12 @@ def read_dicom(content: bytes, max_pixels: int, *, allow_non_ct: bool) -> Scan:
 
     Raises:
         ImageTooLarge, MultiFrame, NotCT, NotGrey, UndecodableImage: as their names say.
+        DecoderUnavailable: there is no process for a compressed frame.
     """
     silence_decoders()
     try:
-        return _read(inflate(content, max_pixels), max_pixels, allow_non_ct=allow_non_ct)
+        dataset = parse(inflate(content, max_pixels), _ATTRIBUTES)
+        return _read(dataset, max_pixels, allow_non_ct=allow_non_ct, decode=decode)
     except LungsegError:
         raise
     except Exception:  # noqa: BLE001 - pydicom raises anything on broken bytes and quotes them
@@ -85,15 +88,19 @@ def read_dicom(content: bytes, max_pixels: int, *, allow_non_ct: bool) -> Scan:
         ) from None
 
 
-def _read(content: bytes, max_pixels: int, *, allow_non_ct: bool) -> Scan:
-    dataset = parse(content, _ATTRIBUTES)
+def _read(
+    dataset: FileDataset, max_pixels: int, *, allow_non_ct: bool, decode: DecodeFrame | None
+) -> Scan:
     notes = _check_kind(dataset, allow_non_ct=allow_non_ct)
     layout = read_layout(dataset)
     check_pixels(layout.rows, layout.columns, max_pixels)
-    plane = decode_plane(dataset, layout)
+    plane = decode_plane(dataset, layout, decode)
     if plane.shape != (layout.rows, layout.columns):
         raise UndecodableImage("expected one plane of Rows x Columns, received another shape")
-    values, unit = _intensities(dataset, plane, layout)
+    padding = _padding(dataset, plane, layout)
+    values, unit = _intensities(dataset, plane, layout, padding)
+    if _is_lossy(dataset):
+        notes = (*notes, "lossy_compression")
     return Scan(
         values=checked(values)[None],
         unit=unit,
@@ -101,6 +108,8 @@ def _read(content: bytes, max_pixels: int, *, allow_non_ct: bool) -> Scan:
         spacing_mm=_spacing(dataset),
         orientation=_orientation(dataset),
         positions_mm=_position(dataset),
+        reach=_reach(dataset, layout) if unit == "HU" else None,
+        padding=padding[None] if padding is not None and padding.any() else None,
         notes=notes,
     )
 
@@ -116,24 +125,39 @@ def parse(content: bytes, attributes: list[str] | None = None) -> FileDataset:
 
 def _check_kind(dataset: FileDataset, *, allow_non_ct: bool) -> tuple[str, ...]:
     """Refuses what is no single CT slice; returns the notes for what is let through."""
-    if "Rows" not in dataset or "PixelData" not in dataset:
-        raise NotCT("expected a CT image, received a DICOM object without pixels")
-    frames = int(dataset.get("NumberOfFrames") or 1)
+    _check_complete(dataset)
+    modality = str(dataset.get("Modality") or "").strip().upper()
+    reason = _not_ct_because(dataset, modality)
+    groups = dataset.get("PerFrameFunctionalGroupsSequence") or ()
+    frames = max(int(dataset.get("NumberOfFrames") or 1), len(groups))
     if frames != 1:
         raise MultiFrame(
             f"expected one frame, received {frames}: this endpoint takes single slices, "
             "volumes will have an endpoint of their own"
         )
-    modality = str(dataset.get("Modality") or "").strip().upper()
-    reason = _not_ct_because(dataset, modality)
     if reason and not allow_non_ct:
         raise NotCT(f"expected a CT slice, received {reason}")
     return ("not_ct",) if reason or not modality else ()
 
 
+def _check_complete(dataset: FileDataset) -> None:
+    """Tells an image that ends before its pixels from an object that never had any."""
+    if "Rows" in dataset and "PixelData" in dataset:
+        return
+    meta = dataset.get("file_meta") or {}
+    named = {str(dataset.get("SOPClassUID")), str(meta.get("MediaStorageSOPClassUID"))}
+    # A file that ends within its first attributes says of no class that it is another.
+    others = {name for name in named if UID(name).type == "SOP Class"} - {*CT_STORAGE_CLASSES}
+    if "Rows" in dataset or not others:
+        raise UndecodableImage("expected an image with pixels, received a file that has none")
+    raise NotCT("expected a CT image, received a DICOM object without pixels")
+
+
 def _not_ct_because(dataset: FileDataset, modality: str) -> str | None:
-    sop_class = str(dataset.get("SOPClassUID") or "")
-    image_type = {str(value).strip().upper() for value in _sequence(dataset.get("ImageType"))}
+    sop_class = _sop_class(dataset)
+    frame_type = functional(dataset, "CTImageFrameTypeSequence", "FrameType")
+    image_type = (*_sequence(dataset.get("ImageType")), *_sequence(frame_type))
+    image_type = {str(value).strip().upper() for value in image_type}
     if "LOCALIZER" in image_type:
         return "a localizer"
     if sop_class.startswith(SECONDARY_CAPTURE_CLASS) or "SCREEN SAVE" in image_type:
@@ -142,23 +166,36 @@ def _not_ct_because(dataset: FileDataset, modality: str) -> str | None:
         return f"Modality {modality if modality in OTHER_MODALITIES else 'of another kind'}"
     if not modality and sop_class not in CT_STORAGE_CLASSES:
         return "no Modality and no CT image storage class"
+    if sop_class.startswith(STANDARD_CLASSES) and sop_class not in CT_STORAGE_CLASSES:
+        return "Modality CT in a storage class of another kind"
     return None
 
 
+def _sop_class(dataset: FileDataset) -> str:
+    """The object's class; a file that is cut off may say it in its meta header alone."""
+    meta = dataset.file_meta
+    return str(dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "")
+
+
 def _intensities(
-    dataset: FileDataset, plane: NDArray[np.integer], layout: Layout
+    dataset: FileDataset,
+    plane: NDArray[np.integer],
+    layout: Layout,
+    padding: NDArray[np.bool_] | None,
 ) -> tuple[FloatArray, Unit]:
     """HU where the header calibrates the stored values, else grey levels."""
-    padding = _padding(dataset, plane, layout)
     stored = used_bits(plane, layout)
     values, calibrated = _rescaled(dataset, stored)
     inverted = str(dataset.get("PhotometricInterpretation")).strip() == "MONOCHROME1"
-    if inverted and not (calibrated and _has_air(values, padding)):
+    if inverted:
         # By the standard HU are HU however they are shown; but files exist whose stored
-        # values were inverted with the display. Air in the right place tells them apart.
+        # values were inverted with the display. What the body is made of tells them apart.
         extremes = -1 if layout.signed else (1 << layout.bits_stored) - 1
-        values, calibrated = _rescaled(dataset, extremes - stored.astype(np.int64))
-        calibrated = calibrated and _has_air(values, padding)
+        turned, _ = _rescaled(dataset, extremes - stored.astype(np.int64))
+        share = _share_of_body(values, padding) if calibrated else 0.0
+        gain = _share_of_body(turned, padding) - share
+        if gain > TURNING_GAIN or share < LEAST_SHARE_OF_BODY:
+            values, calibrated = turned, calibrated and share + gain >= LEAST_SHARE_OF_BODY
     if padding is not None:
         kept = values[~padding]
         darkest = float(kept.min()) if kept.size else 0.0
@@ -170,9 +207,9 @@ def _rescaled(dataset: FileDataset, stored: NDArray[np.integer]) -> tuple[FloatA
     """Values after the modality transformation, and whether the header says they are HU."""
     table = dataset.get("ModalityLUTSequence")
     if table:
-        kind = str(table[0].get("ModalityLUTType") or "")
+        kind = str(table[0].get("ModalityLUTType") or "").strip().upper()
         looked_up = np.asarray(apply_modality_lut(stored, dataset))
-        return looked_up.astype(np.float32), kind.strip().upper() == "HU"
+        return looked_up.astype(np.float32), _is_of_ct(dataset) and kind == "HU"
     macro = "PixelValueTransformationSequence"
     slope = _floats(dataset, macro, "RescaleSlope", 1)
     intercept = _floats(dataset, macro, "RescaleIntercept", 1)
@@ -182,14 +219,45 @@ def _rescaled(dataset: FileDataset, stored: NDArray[np.integer]) -> tuple[FloatA
     values *= np.float32(slope[0])
     values += np.float32(intercept[0])
     kind = functional(dataset, macro, "RescaleType")
-    modality = str(dataset.get("Modality") or "CT").strip().upper()
-    return values, modality == "CT" and str(kind or "HU").strip().upper() in HU_RESCALE_TYPES
+    return values, _is_of_ct(dataset) and str(kind or "HU").strip().upper() in HU_RESCALE_TYPES
 
 
-def _has_air(values: FloatArray, padding: NDArray[np.bool_] | None) -> bool:
-    seen = values if padding is None else values[~padding]
-    low, high = PLAUSIBLE_AIR_HU
-    return seen.size > 0 and low <= float(np.percentile(seen, 1)) <= high
+def _is_lossy(dataset: FileDataset) -> bool:
+    """Whether values were changed to save space, now or before."""
+    syntax = dataset.file_meta.get("TransferSyntaxUID") if dataset.file_meta else None
+    said = str(dataset.get("LossyImageCompression") or "").strip() == "01"
+    return said or syntax in LOSSY_SYNTAXES
+
+
+def _reach(dataset: FileDataset, layout: Layout) -> Reach | None:
+    """What the stored bits can hold, in HU; of a table that only its values say."""
+    if dataset.get("ModalityLUTSequence"):
+        return None
+    lowest = -(1 << layout.bits_stored - 1) if layout.signed else 0
+    ends = np.array([lowest, lowest + (1 << layout.bits_stored) - 1])
+    low, high = sorted(float(value) for value in _rescaled(dataset, ends)[0])
+    return Reach(low=low, high=high, step=(high - low) / ((1 << layout.bits_stored) - 1))
+
+
+def _is_of_ct(dataset: FileDataset) -> bool:
+    """Whether neither Modality nor storage class speaks against HU, and one speaks for them."""
+    modality, sop_class = str(dataset.get("Modality") or "").strip().upper(), _sop_class(dataset)
+    if sop_class in CT_STORAGE_CLASSES:
+        return modality in ("CT", "")
+    captured = sop_class.startswith(SECONDARY_CAPTURE_CLASS)
+    return modality == "CT" and (captured or not sop_class.startswith(STANDARD_CLASSES))
+
+
+def _share_of_body(values: FloatArray, padding: NDArray[np.bool_] | None) -> float:
+    """How much of a slice has HU of air and soft tissue.
+
+    Padding is mostly outside, marked or not, and counts little either way.
+    """
+    low, high = BODY_HU
+    inside = (values >= low) & (values <= high)
+    if padding is not None:
+        inside &= ~padding
+    return float(inside.mean())
 
 
 def _padding(

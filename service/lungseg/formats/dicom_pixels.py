@@ -1,7 +1,8 @@
 """DICOM pixel data to stored values, in every common transfer syntax, with bounded memory.
 
 No decoder is trusted with sizes: before one runs, the image header inside the compressed data
-must announce what Rows and Columns do, and nothing inflates beyond what those two allow.
+must announce what the file's does, and nothing inflates beyond what Rows and Columns allow.
+Native decoders of compressed data run in other processes, see ``decoders``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import struct
 import zlib
 from typing import Any, NamedTuple
 
-import gdcm
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import uid
@@ -19,18 +19,16 @@ from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 
 from lungseg.core.errors import ImageTooLarge, NotGrey, UndecodableImage
+from lungseg.formats import codecs
+from lungseg.formats.codestream import Announced, announced, container_bytes
+from lungseg.formats.decoder_wire import CodedFrame
+from lungseg.formats.decoders import DecodeFrame, shared_decoders
 from lungseg.formats.deflate import unpack
 
 MAX_HEADER_BYTES = 8 << 20
 """Room for everything but the pixels in a deflated file."""
 BITS_ALLOCATED = (8, 16, 32)
-_PLUGINS = {
-    **dict.fromkeys(uid.JPEGLSTransferSyntaxes, "pyjpegls"),
-    **dict.fromkeys(uid.JPEG2000TransferSyntaxes, "pylibjpeg"),
-}
-_GDCM = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
 _TRANSFER_SYNTAX = b"\x02\x00\x10\x00UI"
-_SOC_SIZ = b"\xff\x4f\xff\x51"
 _RLE_HEADER = struct.Struct("<16L")
 
 
@@ -77,15 +75,22 @@ def read_layout(dataset: FileDataset) -> Layout:
     return layout
 
 
-def decode_plane(dataset: FileDataset, layout: Layout) -> NDArray[np.integer]:
+def decode_plane(
+    dataset: FileDataset, layout: Layout, decode: DecodeFrame | None = None
+) -> NDArray[np.integer]:
     """Stored values of the only frame as they lie in memory, unused bits included.
+
+    Args:
+        dataset: the file.
+        layout: of its pixels.
+        decode: decodes compressed frames; by default the decoders that all share.
 
     Returns:
         Signed or unsigned integers, shape (rows, columns).
 
     Raises:
         UndecodableImage: the frame is not of the announced size or syntax.
-        Exception: whatever a decoder makes of broken data.
+        Exception: whatever becomes of broken data.
     """
     syntax = _transfer_syntax(dataset)
     if not syntax.is_encapsulated:
@@ -95,14 +100,55 @@ def decode_plane(dataset: FileDataset, layout: Layout) -> NDArray[np.integer]:
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
     if syntax == uid.RLELossless:
         return _rle_plane(frame, layout)
-    if _announced_size(frame) != (layout.rows, layout.columns, 1):
-        raise UndecodableImage("expected compressed pixels of Rows x Columns, received others")
-    if syntax in _GDCM:
-        return _gdcm_plane(frame, layout, syntax)
-    decoded, _ = get_decoder(syntax).as_array(
-        dataset, index=0, raw=True, decoding_plugin=_PLUGINS.get(syntax, "")
+    if syntax not in (*codecs.JPEG, *codecs.JPEG_LS, *codecs.JPEG_2000):
+        raise UndecodableImage("expected a transfer syntax of CT images, received another")
+    own = announced(frame)
+    _check_agreement(own, layout)
+    coded = CodedFrame(
+        syntax=syntax,
+        rows=layout.rows,
+        columns=layout.columns,
+        sample_bytes=own.sample_bytes,
+        bits_stored=layout.bits_stored,
+        signed=layout.signed,
+        content=frame,
     )
-    return decoded
+    samples = (decode or shared_decoders().decode)(coded)
+    return _with_sign(samples, coded, own, layout)
+
+
+def _check_agreement(own: Announced, layout: Layout) -> None:
+    """Refuses a stream that is not of the file's size, of one sample, or of too few or many bits.
+
+    Its precision may lie beside Bits Stored, as it does in files of common encoders.
+    """
+    if own[:3] != (layout.rows, layout.columns, 1):
+        raise UndecodableImage(
+            f"expected compressed pixels of Rows x Columns, {layout.rows} x {layout.columns}, and "
+            f"1 sample, received {own.rows} x {own.columns} and {own.samples}"
+        )
+    least, most = container_bytes(layout.bits_stored), layout.bits_allocated // 8
+    if not least <= own.sample_bytes <= most:
+        raise UndecodableImage(
+            f"expected compressed pixels of {layout.bits_stored} bits in {layout.bits_allocated}, "
+            f"as the header says, received {own.precision} bits"
+        )
+
+
+def _with_sign(
+    samples: bytearray, coded: CodedFrame, own: Announced, layout: Layout
+) -> NDArray[np.integer]:
+    """Samples as the file's type, the sign bit taken from where the stream keeps it.
+
+    JPEG-LS knows no signs, and JPEG 2000 may have been told wrong ones: as pydicom has it.
+    """
+    kind = "i" if layout.signed else "u"
+    plane = np.frombuffer(samples, f"<{kind}{coded.sample_bytes}").astype(layout.dtype)
+    signless = coded.syntax in codecs.JPEG_LS and layout.signed
+    if signless or (coded.syntax in codecs.JPEG_2000 and own.signed != layout.signed):
+        beside = layout.bits_allocated - own.precision
+        plane = (plane << beside) >> beside
+    return plane.reshape(layout.rows, layout.columns)
 
 
 def used_bits(plane: NDArray[np.integer], layout: Layout) -> NDArray[np.integer]:
@@ -155,49 +201,6 @@ def _transfer_syntax(dataset: FileDataset) -> uid.UID:
     if not little:
         return uid.ExplicitVRBigEndian
     return uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
-
-
-def _announced_size(frame: bytes) -> tuple[int, int, int] | None:
-    """(rows, columns, samples) in the header of a JPEG, JPEG-LS or JPEG 2000 stream."""
-    siz = frame.find(_SOC_SIZ, 0, 4096)
-    if siz >= 0 and not frame.startswith(b"\xff\xd8"):
-        right, bottom, left, top = struct.unpack_from(">4L", frame, siz + 8)
-        (samples,) = struct.unpack_from(">H", frame, siz + 40)
-        return bottom - top, right - left, samples
-    place = 2
-    while frame.startswith(b"\xff\xd8") and place + 10 <= len(frame) and frame[place] == 0xFF:
-        marker = frame[place + 1]
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            rows, columns, samples = struct.unpack_from(">HHB", frame, place + 5)
-            return rows, columns, samples
-        fill = marker == 0xFF  # any marker may be preceded by fill bytes
-        place += 1 if fill else 2 + int.from_bytes(frame[place + 2 : place + 4], "big")
-    return None
-
-
-def _gdcm_plane(frame: bytes, layout: Layout, syntax: uid.UID) -> NDArray[np.integer]:
-    """Decodes JPEG by GDCM itself: pydicom's way there refuses 12-bit JPEG Extended.
-
-    The samples of 12-bit JPEG Extended were compared with DCMTK's, bit for bit.
-    """
-    fragment = gdcm.Fragment()
-    fragment.SetByteStringValue(frame)
-    fragments = gdcm.SequenceOfFragments.New()
-    fragments.AddFragment(fragment)
-    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
-    element.SetValue(fragments.__ref__())
-    image = gdcm.Image()
-    image.SetNumberOfDimensions(2)
-    image.SetDimensions((layout.columns, layout.rows, 1))
-    image.SetDataElement(element)
-    grey = gdcm.PhotometricInterpretation.GetPIType("MONOCHROME2")
-    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(grey))
-    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(str(syntax))))
-    bits = (1, layout.bits_allocated, layout.bits_stored, layout.bits_stored - 1)
-    image.SetPixelFormat(gdcm.PixelFormat(*bits, int(layout.signed)))
-    # GDCM hands out bytes as text
-    decoded = image.GetBuffer().encode("utf-8", "surrogateescape")
-    return _as_plane(decoded, layout)
 
 
 def _rle_plane(frame: bytes, layout: Layout) -> NDArray[np.integer]:

@@ -2,14 +2,13 @@
 
 The mask refers to its source by UID and frame of reference and lies on the same pixels, so
 that viewers draw it where it belongs whatever the slice's orientation. UIDs and dates follow
-from the input: the same slice and model give the same bytes.
+from the input: the same slice and model give the same bytes, and the slices of a series one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -20,8 +19,9 @@ from pydicom.dataset import Dataset, FileDataset
 
 from lungseg.core.errors import InvalidParameter
 from lungseg.core.types import LEFT, RIGHT, BoolArray, Scan, Segmentation
-from lungseg.formats.dicom import functional, parse
+from lungseg.formats.dicom import parse
 from lungseg.formats.dicom_pixels import inflate
+from lungseg.formats.dicom_source import derivation_source, instance_number, moment
 from lungseg.formats.quiet import silence_decoders
 
 if TYPE_CHECKING:
@@ -30,35 +30,37 @@ if TYPE_CHECKING:
 MANUFACTURER = "lungseg"
 SERIES_NUMBER = 300
 """Beyond the numbers that scanners give."""
-_NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
-_NEEDED_PLANE = {
-    "ImagePositionPatient": "PlanePositionSequence",
-    "ImageOrientationPatient": "PlaneOrientationSequence",
-    "PixelSpacing": "PixelMeasuresSequence",
-}
 _LATERALITY = {
     "Right lung": ("24028007", "SCT", "Right"),
     "Left lung": ("7771000", "SCT", "Left"),
 }
-_DATE, _TIME = re.compile(r"\d{8}"), re.compile(r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?")
-_NO_DATE, _NO_TIME = "19000101", "000000"
-_MAY_BE_EMPTY = ("PatientID", "PatientName", "AccessionNumber", "StudyID", "ReferringPhysicianName")
-_EMPTY_UNLESS = {
-    "PatientBirthDate": _DATE,
-    "PatientSex": re.compile("[MFO]"),
-    "StudyDate": _DATE,
-    "StudyTime": _TIME,
-}
-"""Attributes that become empty where they are not of this form."""
+
+
+NOT_INSTALLED = "dicom-seg is not installed here: it is the extra of that name"
+
+
+def check_installed() -> None:
+    """Makes sure that the extra ``dicom-seg`` is there.
+
+    Raises:
+        InvalidParameter: it is not; the sentence is ``NOT_INSTALLED``.
+    """
+    if find_spec("highdicom") is None:
+        raise InvalidParameter(NOT_INSTALLED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Algorithm:
-    """What found the mask: the model's name, version and digest."""
+    """What found the mask: the model's name, version and digest, and what it was told."""
 
     name: str
     version: str
     sha256: str
+    largest_components: int
+
+    def settings(self, threshold: float) -> dict[str, str]:
+        """What changes masks besides the model."""
+        return {"threshold": f"{threshold:g}", "largest_components": str(self.largest_components)}
 
 
 def dicom_seg(
@@ -78,28 +80,16 @@ def dicom_seg(
     """
     if scan.media_type != "application/dicom":
         raise InvalidParameter("dicom-seg needs a DICOM slice, received another format")
-    if find_spec("highdicom") is None:
-        raise InvalidParameter("dicom-seg is not installed here: it is an extra")
+    check_installed()
     silence_decoders()
-    source = parse(inflate(content, segmentation.labels.size))
-    _check(source)
-    planes, names = _segments(segmentation)
+    given = parse(inflate(content, segmentation.labels.size))
+    source = derivation_source(given)
     try:
-        return _write(source, planes, names, algorithm)
+        return _write(given, source, segmentation, algorithm)
     except Exception:  # noqa: BLE001 - highdicom checks and quotes the patient's attributes
         raise InvalidParameter(
             "the DICOM file has attributes whose values a segmentation may not have"
         ) from None
-
-
-def _check(source: FileDataset) -> None:
-    missing = [keyword for keyword in (*_NEEDED, "FrameOfReferenceUID") if not source.get(keyword)]
-    plane = _NEEDED_PLANE.items()
-    missing += [keyword for keyword, macro in plane if not functional(source, macro, keyword)]
-    if missing:
-        raise InvalidParameter(
-            f"dicom-seg needs attributes that this file lacks: {', '.join(missing)}"
-        )
 
 
 def _segments(segmentation: Segmentation) -> tuple[list[BoolArray], list[str]]:
@@ -110,44 +100,42 @@ def _segments(segmentation: Segmentation) -> tuple[list[BoolArray], list[str]]:
 
 
 def _write(
-    source: FileDataset, planes: list[BoolArray], names: list[str], algorithm: Algorithm
+    given: FileDataset, source: Dataset, segmentation: Segmentation, algorithm: Algorithm
 ) -> bytes:
     import highdicom  # half a second that only callers of this format pay
 
+    planes, names = _segments(segmentation)
     pixels = np.stack(planes, axis=-1)[None]  # (frame, row, column, segment)
-    digest = hashlib.sha256(pixels.tobytes() + algorithm.sha256.encode()).hexdigest()
-    entropy = [str(source.SOPInstanceUID), digest]
-    cleaned = _clean(source)
-    date, time = _moment(source)
-    position, orientation, spacing = (
-        [float(item) for item in functional(source, macro, keyword)]
-        for keyword, macro in _NEEDED_PLANE.items()
-    )
-    thickness = functional(source, "PixelMeasuresSequence", "SliceThickness")
+    settings = algorithm.settings(segmentation.threshold)
+    # One series for all slices of a series, by one model with the same settings.
+    series = [source.SeriesInstanceUID, algorithm.sha256, algorithm.name, algorithm.version]
+    series += [*settings.values()]
+    entropy = [*series, source.SOPInstanceUID, hashlib.sha256(pixels.tobytes()).hexdigest()]
+    date, time = moment(given)
     coordinates = highdicom.CoordinateSystemNames.PATIENT
     result = highdicom.seg.Segmentation(
-        source_images=[cleaned],
+        source_images=[source],
         pixel_array=pixels,
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[
-            _description(number, name, algorithm, entropy)
+            _description(number, name, algorithm, settings, _uid(series, name))
             for number, name in enumerate(names, start=1)
         ],
-        series_instance_uid=_uid(entropy, "series"),
+        series_instance_uid=_uid(series, "series"),
         series_number=SERIES_NUMBER,
         sop_instance_uid=_uid(entropy, "instance"),
-        instance_number=1,
+        instance_number=instance_number(given),
         manufacturer=MANUFACTURER,
         manufacturer_model_name=algorithm.name,
         software_versions=algorithm.version,
         device_serial_number=algorithm.sha256[:16],
         content_label="LUNGS",
         content_description="Lungs, research use only",
-        pixel_measures=highdicom.PixelMeasuresSequence(
-            spacing, float(thickness) if thickness else None
+        pixel_measures=highdicom.PixelMeasuresSequence(source.PixelSpacing, source.SliceThickness),
+        plane_orientation=highdicom.PlaneOrientationSequence(
+            coordinates, source.ImageOrientationPatient
         ),
-        plane_orientation=highdicom.PlaneOrientationSequence(coordinates, orientation),
-        plane_positions=[highdicom.PlanePositionSequence(coordinates, position)],
+        plane_positions=[highdicom.PlanePositionSequence(coordinates, source.ImagePositionPatient)],
         omit_empty_frames=False,  # an empty lung is an answer, too
         content_date=date,
         content_time=time,
@@ -159,7 +147,7 @@ def _write(
 
 
 def _description(
-    number: int, name: str, algorithm: Algorithm, entropy: list[str]
+    number: int, name: str, algorithm: Algorithm, settings: dict[str, str], tracking_uid: str
 ) -> SegmentDescription:
     """One segment, coded by SNOMED CT as lung with its laterality."""
     import highdicom
@@ -173,10 +161,13 @@ def _description(
         segmented_property_type=CodedConcept("39607008", "SCT", "Lung"),
         algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(
-            name=algorithm.name, family=codes.DCM.ArtificialIntelligence, version=algorithm.version
+            name=algorithm.name,
+            family=codes.DCM.ArtificialIntelligence,
+            version=algorithm.version,
+            parameters=settings,
         ),
         tracking_id=f"{MANUFACTURER} {name}",
-        tracking_uid=_uid(entropy, name),
+        tracking_uid=tracking_uid,
     )
     if name in _LATERALITY:
         kind = description.SegmentedPropertyTypeCodeSequence[0]
@@ -184,37 +175,14 @@ def _description(
     return description
 
 
-def _clean(source: FileDataset) -> FileDataset:
-    """The source without pixels, and without values that its type 2 attributes may not have."""
-    for keyword in ("PixelData", "FailedAttributesSequence"):
-        source.pop(keyword, None)
-    for frame in source.get("PerFrameFunctionalGroupsSequence") or ():
-        if "PlanePositionSequence" not in frame:  # highdicom looks for it there alone
-            shared = source.SharedFunctionalGroupsSequence[0]
-            frame.PlanePositionSequence = shared.PlanePositionSequence
-    for keyword in _MAY_BE_EMPTY:
-        source.setdefault(keyword, "")
-    for keyword, pattern in _EMPTY_UNLESS.items():
-        if not pattern.fullmatch(str(source.get(keyword) or "")):
-            setattr(source, keyword, "")
-    return source
-
-
-def _moment(source: Dataset) -> tuple[str, str]:
-    """Date and time of the slice: those of now would make every answer another."""
-    dates = (source.get(keyword) for keyword in ("ContentDate", "AcquisitionDate", "StudyDate"))
-    date = next((str(day) for day in dates if _DATE.fullmatch(str(day or ""))), _NO_DATE)
-    times = (source.get(keyword) for keyword in ("ContentTime", "AcquisitionTime", "StudyTime"))
-    time = next((str(hour) for hour in times if _TIME.fullmatch(str(hour or ""))), _NO_TIME)
-    return date, time
-
-
 def _settle(result: Any, entropy: list[str], date: str, time: str) -> None:
-    """Replaces what highdicom took from the clock and from chance."""
+    """Replaces what highdicom took from the clock and from chance, and what it made up."""
     result.InstanceCreationDate, result.InstanceCreationTime = date, time
     for equipment in result.get("ContributingEquipmentSequence", ()):
         if "ContributionDateTime" in equipment:
             equipment.ContributionDateTime = date + time
+    measures = result.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    measures.pop("SpacingBetweenSlices", None)  # one slice has none
     dimension = _uid(entropy, "dimension")
     for item in (*result.DimensionOrganizationSequence, *result.DimensionIndexSequence):
         item.DimensionOrganizationUID = dimension

@@ -4,48 +4,38 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from PIL.ExifTags import Base as Tag
 
 from lungseg.core.errors import ImageTooLarge, LungsegError, MultiFrame, NotGrey, UndecodableImage
 from lungseg.core.types import FloatArray, Scan
 from lungseg.formats.quiet import silence_decoders
 
-PICTURE_FORMATS = {f"image/{name.lower()}": name for name in ("PNG", "JPEG", "TIFF", "BMP")}
+PICTURE_FORMATS = {f"image/{name.lower()}": name for name in ("PNG", "JPEG", "BMP")}
 """Pillow's names by media type."""
 COLOUR_TOLERANCE = 24
 """Spread between channels, in 8-bit levels, that JPEG's chroma coding may leave in grey."""
 COLOUR_FRACTION = 0.001
 """Share of pixels that may spread more: a small mark, not a colour picture."""
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)
+"""Of red, green and blue in Rec. 601, what JPEG's own grey channel is."""
 MAX_SIDE = 65_535
 """Longest side in pixels: DICOM and JPEG count rows and columns in 16 bits. Resampling a line of
 all the pixels that a slice may have would cost far more memory than the slice itself."""
-PLAUSIBLE_SPACING_MM = (0.2, 3.0)
-"""Pixel spacings of CT; below are print resolutions, above are no CT slices."""
-PRINT_RESOLUTIONS_DPI = (72, 96, 100)
-"""Defaults of picture software within the plausible range: they say nothing of the patient."""
 MAX_INTENSITY = 1e9
 """Intensities beyond are no measurements, and their squares would overflow."""
 MAX_TEXT_CHUNKS = 16
 """Compressed texts in a PNG, of which each may unpack to a megabyte."""
-MAX_TILE_EXCESS = 4
-"""How many times the picture's pixels a TIFF tile may hold: it is unpacked as a whole."""
-SMALL_TILE_PIXELS = 1 << 20
-"""Tiles up to this are accepted with the smallest of pictures."""
-MM_PER_RESOLUTION_UNIT = {2: 25.4, 3: 10.0}
-"""TIFF 6.0 ResolutionUnit: 2 = inch, 3 = centimetre."""
-_WHITE_IS_ZERO = 0
-_ON_ITS_SIDE = (5, 6, 7, 8)
-"""EXIF orientations that exchange rows and columns."""
 _PNG_SIZE = slice(16, 24)
 
 
 def read_picture(content: bytes, format_name: str, max_pixels: int) -> Scan:
-    """Decodes a PNG, JPEG, TIFF or BMP into grey levels.
+    """Decodes a PNG, JPEG or BMP into grey levels.
 
     Colour is accepted when the channels are equal or nearly so; transparency lies on black;
     an EXIF orientation is applied. Pillow tries the format of that name alone.
@@ -63,15 +53,8 @@ def read_picture(content: bytes, format_name: str, max_pixels: int) -> Scan:
             check_pixels(picture.height, picture.width, max_pixels)
             if getattr(picture, "is_animated", False):
                 raise MultiFrame("expected one picture in the file, received several")
-            _check_hidden_sizes(content, picture)
-            spacing_mm = _tiff_spacing(picture) if format_name == "TIFF" else None
-            orientation = picture.getexif().get(Tag.Orientation, 1)
-            if orientation in _ON_ITS_SIDE and spacing_mm is not None:
-                spacing_mm = (spacing_mm[1], spacing_mm[0])
-            turned = picture if orientation == 1 else ImageOps.exif_transpose(picture)
-            grey, white = _grey_levels(turned)
-            if _is_inverted(picture) and white is not None:
-                grey = np.float32(white) - grey.astype(np.float32)
+            _check_texts(content, picture)
+            grey, white = picture_levels(ImageOps.exif_transpose(picture))
     except LungsegError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -86,30 +69,15 @@ def read_picture(content: bytes, format_name: str, max_pixels: int) -> Scan:
         values=checked(grey)[None],
         unit="grey level",
         media_type=Image.MIME[format_name],
-        spacing_mm=spacing_mm,
         white=white,
     )
 
 
-def _check_hidden_sizes(content: bytes, picture: Image.Image) -> None:
+def _check_texts(content: bytes, picture: Image.Image) -> None:
     """Refuses what would unpack to far more than the picture's own pixels."""
-    if picture.format == "PNG":
-        if content.count(b"zTXt") + content.count(b"iTXt") > MAX_TEXT_CHUNKS:
-            raise UndecodableImage(f"expected at most {MAX_TEXT_CHUNKS} text chunks in a PNG")
-    elif picture.format == "TIFF":
-        tags = picture.getexif()
-        tile = int(tags.get(Tag.TileWidth, 1)) * int(tags.get(Tag.TileLength, 1))
-        if tile > max(SMALL_TILE_PIXELS, MAX_TILE_EXCESS * picture.width * picture.height):
-            raise ImageTooLarge("expected tiles of about the picture's size, received larger ones")
-
-
-def _is_inverted(picture: Image.Image) -> bool:
-    """A 16-bit TIFF whose white is 0, which Pillow inverts at 8 bits only."""
-    return (
-        picture.format == "TIFF"
-        and picture.mode.startswith("I;16")
-        and picture.getexif().get(Tag.PhotometricInterpretation) == _WHITE_IS_ZERO
-    )
+    texts = content.count(b"zTXt") + content.count(b"iTXt") if picture.format == "PNG" else 0
+    if texts > MAX_TEXT_CHUNKS:
+        raise UndecodableImage(f"expected at most {MAX_TEXT_CHUNKS} text chunks in a PNG")
 
 
 def read_npy(content: bytes, max_pixels: int) -> Scan:
@@ -157,7 +125,7 @@ def check_pixels(height: int, width: int, max_pixels: int) -> None:
         raise UndecodableImage("expected at least one pixel, received none")
 
 
-def _grey_levels(picture: Image.Image) -> tuple[NDArray[np.generic], float | None]:
+def picture_levels(picture: Image.Image) -> tuple[NDArray[np.generic], float | None]:
     """Grey levels of a decoded picture and the level of white, where its mode fixes it."""
     mode = picture.mode
     if mode in ("1", "L"):
@@ -167,24 +135,37 @@ def _grey_levels(picture: Image.Image) -> tuple[NDArray[np.generic], float | Non
     if mode in ("I", "F"):
         return np.asarray(picture), None
     if mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in picture.info:
-        rgba = np.asarray(picture.convert("RGBA"))
-        if rgba[..., 3].min() == 255:
-            return _equal_channels(rgba[..., :3]), 255.0
-        opacity = rgba[..., 3:].astype(np.uint16)
-        return _equal_channels((rgba[..., :3] * opacity + 127) // 255), 255.0
-    return _equal_channels(np.asarray(picture.convert("RGB"))), 255.0
+        *channels, opacity = (np.asarray(band) for band in picture.convert("RGBA").split())
+        if opacity.min() < 255:
+            channels = [(band * opacity.astype(np.uint16) + 127) // 255 for band in channels]
+        return equal_channels(channels), 255.0
+    return equal_channels([np.asarray(band) for band in picture.convert("RGB").split()]), 255.0
 
 
-def _equal_channels(rgb: NDArray[np.generic]) -> NDArray[np.generic]:
-    """The one grey channel of nearly equal ones."""
-    levels = rgb.astype(np.int16)
-    spread = levels.max(axis=2) - levels.min(axis=2)
-    if np.count_nonzero(spread > COLOUR_TOLERANCE) > COLOUR_FRACTION * spread.size:
+def equal_channels(channels: Sequence[NDArray[Any]], white: float | None = 255.0) -> NDArray[Any]:
+    """The one grey channel of red, green and blue that are nearly equal, each of shape (Y, X).
+
+    White is their highest level; where it is unknown, their range stands in its place.
+
+    Raises:
+        NotGrey: they differ by more than lossy coding does.
+    """
+    red, green, blue = channels
+    highest = np.maximum(np.maximum(red, green), blue)
+    lowest = np.minimum(np.minimum(red, green), blue)
+    if np.array_equal(highest, lowest):
+        return red
+    # In unsigned numbers nothing can overflow.
+    spread = (
+        highest - lowest if red.dtype.kind == "u" else np.subtract(highest, lowest, dtype=float)
+    )
+    scale = (float(highest.max()) - float(lowest.min()) if white is None else white) / 255.0
+    if np.count_nonzero(spread > COLOUR_TOLERANCE * scale) > COLOUR_FRACTION * spread.size:
         raise NotGrey("expected a grey picture, received colours")
-    if not spread.any():
-        return levels[..., 0]
-    # Rec. 601 luma, what JPEG's own grey channel is
-    return (levels * np.array([0.299, 0.587, 0.114], np.float32)).sum(axis=2)
+    grey = np.zeros(red.shape, np.float32)
+    for channel, weight in zip(channels, LUMA_WEIGHTS, strict=True):
+        grey += channel * np.float32(weight)
+    return grey
 
 
 def checked(values: NDArray[np.generic]) -> FloatArray:
@@ -197,17 +178,3 @@ def checked(values: NDArray[np.generic]) -> FloatArray:
     if not -MAX_INTENSITY <= low <= high <= MAX_INTENSITY:  # false for NaN
         raise UndecodableImage(f"expected finite intensities of at most ±{MAX_INTENSITY:.0e}")
     return np.ascontiguousarray(values, np.float32)
-
-
-def _tiff_spacing(picture: Image.Image) -> tuple[float, float] | None:
-    """(row, column) spacing in mm from the TIFF's resolution, None where it isn't plausible."""
-    tags = picture.getexif()
-    unit_mm = MM_PER_RESOLUTION_UNIT.get(int(tags.get(Tag.ResolutionUnit, 2)))
-    per_unit = (float(tags.get(Tag.YResolution, 0)), float(tags.get(Tag.XResolution, 0)))
-    if unit_mm is None or not all(np.isfinite(value) and value > 0 for value in per_unit):
-        return None
-    spacing = (unit_mm / per_unit[0], unit_mm / per_unit[1])
-    low, high = PLAUSIBLE_SPACING_MM
-    plausible = all(low <= value <= high for value in spacing)
-    of_print = any(abs(25.4 / mm - dpi) < 0.5 for mm in spacing for dpi in PRINT_RESOLUTIONS_DPI)
-    return spacing if plausible and not of_print else None

@@ -5,16 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lungseg.core.errors import InvalidParameter, MalformedRequest, UnsupportedMediaType
-from lungseg.core.types import Scan, Unit
-from lungseg.formats.dicom import looks_like_dicom, read_dicom
+from lungseg.core.types import Reach, Scan, Unit
+from lungseg.formats.decoders import DecodeFrame
+from lungseg.formats.dicom import read_dicom
 from lungseg.formats.image import PICTURE_FORMATS, read_npy, read_picture
+from lungseg.formats.sniff import DICOM, NPY, TIFF, sniff
+from lungseg.formats.tiff import read_tiff
 
-DICOM, NPY = "application/dicom", "application/x-npy"
 MAX_PIXELS = 4096 * 4096
 """Rows × columns of the largest slice that is accepted unless somebody says otherwise."""
+LOSSY = "lossy_compression"
+"""Note of a scan whose values were changed to save space."""
+JPEG_LEVELS = 4
+"""Grey levels by which JPEG's compression commonly changes a value, either way."""
 
 
-def read_scan(
+def read_scan(  # noqa: PLR0913 - what callers may say of a slice, and how it is read
     content: bytes,
     *,
     max_pixels: int = MAX_PIXELS,
@@ -22,6 +28,7 @@ def read_scan(
     window_hu: tuple[float, float] | None = None,
     unit: Unit = "grey level",
     allow_non_ct: bool = False,
+    decode: DecodeFrame | None = None,
 ) -> Scan:
     """Decodes one CT slice.
 
@@ -35,6 +42,7 @@ def read_scan(
         allow_non_ct: accept DICOM images that are no CT slices: another Modality, localizers,
             secondary captures, and neither a Modality nor a storage class of CT. A CT storage
             class without a Modality is always accepted.
+        decode: decodes compressed DICOM frames; None for the decoder processes that all share.
 
     Returns:
         The slice with Z = 1. Of DICOM the header alone says what its values are; what it does
@@ -44,6 +52,7 @@ def read_scan(
         MalformedRequest: there are no bytes at all.
         UnsupportedMediaType: the content is of none of these formats.
         ImageTooLarge, UndecodableImage, MultiFrame, NotCT, NotGrey: see ``core.errors``.
+        DecoderUnavailable: there is no process for a compressed DICOM frame.
         InvalidParameter: ``window_hu`` or ``unit`` was given for intensities it can't calibrate.
     """
     if not content:
@@ -54,11 +63,9 @@ def read_scan(
             "expected PNG, JPEG, TIFF, BMP, NPY or DICOM content, received none of these"
         )
     if media_type == DICOM:
-        scan = read_dicom(content, max_pixels, allow_non_ct=allow_non_ct)
-    elif media_type == NPY:
-        scan = read_npy(content, max_pixels)
+        scan = read_dicom(content, max_pixels, allow_non_ct=allow_non_ct, decode=decode)
     else:
-        scan = read_picture(content, PICTURE_FORMATS[media_type], max_pixels)
+        scan = _read_picture(content, media_type, max_pixels, as_stored=unit == "HU")
     if scan.spacing_mm is None and spacing_mm is not None:
         scan = replace(scan, spacing_mm=spacing_mm)
     if media_type == DICOM:
@@ -70,12 +77,13 @@ def read_scan(
     return scan if window_hu is None else calibrate(scan, window_hu)
 
 
-def sniff(content: bytes) -> str | None:
-    """Names the media type of the content by its first bytes, None when it is unknown."""
-    for media_type, signatures in _SIGNATURES.items():
-        if content.startswith(signatures):
-            return media_type
-    return DICOM if looks_like_dicom(content) else None
+def _read_picture(content: bytes, media_type: str, max_pixels: int, *, as_stored: bool) -> Scan:
+    if media_type == NPY:
+        return read_npy(content, max_pixels)
+    if media_type == TIFF:
+        return read_tiff(content, max_pixels, as_stored=as_stored)
+    scan = read_picture(content, PICTURE_FORMATS[media_type], max_pixels)
+    return replace(scan, notes=(*scan.notes, LOSSY)) if media_type == "image/jpeg" else scan
 
 
 def _as_hu(scan: Scan) -> Scan:
@@ -84,7 +92,9 @@ def _as_hu(scan: Scan) -> Scan:
             "unit=hu needs an array, or a signed or floating-point picture; "
             "an 8 or 16 bit picture needs window_hu"
         )
-    return replace(scan, unit="HU", white=None)
+    # Unsigned arrays hold nothing below 0 HU; of others the values show where they end.
+    reach = None if scan.white is None else Reach(low=0.0, high=scan.white, step=1.0)
+    return replace(scan, unit="HU", white=None, reach=reach)
 
 
 def calibrate(scan: Scan, window_hu: tuple[float, float]) -> Scan:
@@ -98,14 +108,11 @@ def calibrate(scan: Scan, window_hu: tuple[float, float]) -> Scan:
             "window_hu needs an 8 or 16 bit picture, whose black and white are known"
         )
     low, high = window_hu
-    return replace(scan, values=low + scan.values * ((high - low) / scan.white), unit="HU")
-
-
-_SIGNATURES = {
-    "image/png": (b"\x89PNG\r\n\x1a\n",),
-    "image/jpeg": (b"\xff\xd8\xff",),
-    "image/tiff": (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
-    "image/bmp": (b"BM",),
-    NPY: (b"\x93NUMPY",),
-}
-"""First bytes; DICOM has its own rule."""
+    level_hu = (high - low) / scan.white
+    step = level_hu * (JPEG_LEVELS if LOSSY in scan.notes else 1)
+    return replace(
+        scan,
+        values=low + scan.values * level_hu,
+        unit="HU",
+        reach=Reach(low=low, high=high, step=step),
+    )

@@ -1,10 +1,10 @@
-"""Statistics of many slices as CSV, one row each."""
+"""Statistics of many slices as CSV, one row each, written and read again."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
@@ -23,6 +23,7 @@ def _numbers(of: type) -> list[str]:
 
 _REGION, _INTENSITY, _DENSITY = (_numbers(value) for value in (Region, Intensity, Density))
 _PLACES: dict[str, tuple[str, ...]] = {
+    "result": ("result",),
     "width": ("image", "width"),
     "height": ("image", "height"),
     **{name: ("statistics", name) for name in _REGION},
@@ -44,19 +45,50 @@ def statistics_csv(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
     """CSV with a header line; unknown values are empty.
 
     Args:
-        rows: for each file its name and the JSON answer, or ``{"error": problem}``.
+        rows: for each file its name and the JSON answer, with the name of its own file as
+            ``result`` where it has one, or ``{"error": problem}``.
     """
+    return csv_lines([COLUMNS, *(table_row(filename, answer) for filename, answer in rows)])
+
+
+def table_row(filename: str, answer: Mapping[str, Any]) -> list[Any]:
+    """The cells of one file, in the order of ``COLUMNS``."""
+    row = {column: _at(answer, place) for column, place in _PLACES.items()}
+    flags: list[dict[str, str]] = _at(answer, ("quality", "flags")) or []
+    row["filename"] = as_cell(filename)
+    row["error"] = _at(answer, ("error", "code"))
+    row["result"] = as_cell(row["result"] or "")
+    row["flags"] = " ".join(flag["code"] for flag in flags)
+    return [row[column] for column in COLUMNS]
+
+
+def as_cell(name: str) -> str:
+    """A name as tables hold it: no formula, and text whatever bytes the file system has."""
+    plain = name.encode(errors="backslashreplace").decode()
+    return f"'{plain}" if plain.startswith(_FORMULA) else plain
+
+
+def csv_lines(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as CSV."""
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for filename, answer in rows:
-        row = {column: _at(answer, place) for column, place in _PLACES.items()}
-        flags: list[dict[str, str]] = _at(answer, ("quality", "flags")) or []
-        row["filename"] = f"'{filename}" if filename.startswith(_FORMULA) else filename
-        row["error"] = _at(answer, ("error", "code"))
-        row["flags"] = " ".join(flag["code"] for flag in flags)
-        writer.writerow(row)
+    csv.writer(stream, lineterminator="\n").writerows(rows)
     return stream.getvalue()
+
+
+def read_rows(text: str) -> list[dict[str, str]]:
+    """The rows of a table that ``statistics_csv`` began; one that was cut off is left out.
+
+    Raises:
+        ValueError: it is no such table.
+    """
+    complete = text[: text.rfind("\n") + 1]
+    try:
+        header, *rows = csv.reader(io.StringIO(complete, newline=""))
+    except (csv.Error, ValueError):
+        header, rows = [], []
+    if tuple(header) != COLUMNS:
+        raise ValueError("expected a table of statistics with today's columns")
+    return [dict(zip(COLUMNS, row, strict=True)) for row in rows if len(row) == len(COLUMNS)]
 
 
 def _at(answer: Any, place: tuple[str, ...]) -> Any:

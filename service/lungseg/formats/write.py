@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from lungseg.core import rle
 from lungseg.core.contours import polygons
+from lungseg.core.preprocess import percentiles, without_padding
 from lungseg.core.types import (
     LEFT,
     RIGHT,
@@ -33,7 +33,10 @@ OVERLAY_PERCENTILES = (0.5, 99.5)
 COLOURS_RGB = {RIGHT: (86, 180, 233), LEFT: (230, 159, 0), UNSIDED: (240, 228, 66)}
 """Okabe and Ito's sky blue, orange and yellow: far apart for every kind of colour vision."""
 TINT_OPACITY = 0.3
-_FACES = ndimage.generate_binary_structure(2, 1)
+OVERLAY_SAMPLE = 1 << 18
+"""About as many values tell the percentiles of a slice of any size."""
+OVERLAY_COMPRESSION = 1
+"""Noise of a slice does not compress: three times the effort saves an eighth of the bytes."""
 _FAST_COMPRESSION = 3
 
 
@@ -70,23 +73,43 @@ def overlay_png(values: IntensityArray, unit: Unit, labels: LabelArray) -> bytes
     """
     low, high = OVERLAY_WINDOW_HU
     if unit != "HU":
-        low, high = (float(level) for level in np.percentile(values, OVERLAY_PERCENTILES))
-    grey = np.clip((values - np.float32(low)) / max(high - low, 1e-6), 0.0, 1.0) * 255
-    picture = np.repeat(grey[..., None], 3, axis=2)  # (Y, X, 3)
-    for label, colour in COLOURS_RGB.items():
-        lung = labels == label
-        inner = np.asarray(ndimage.binary_erosion(lung, _FACES), bool)
-        tint = np.array(colour, np.float32)
-        picture[inner] = (1 - TINT_OPACITY) * picture[inner] + TINT_OPACITY * tint
-        picture[lung & ~inner] = tint
-    mask = labels > 0
-    picture[np.asarray(ndimage.binary_dilation(mask, _FACES), bool) & ~mask] = 0
-    return _png(np.rint(picture).astype(np.uint8))
+        every = max(1, values.size // OVERLAY_SAMPLE)
+        sample = values.ravel()[::every].astype(np.float32)
+        low, high = percentiles(without_padding(sample), OVERLAY_PERCENTILES)
+    grey = (values - np.float32(low)) * np.float32(255 / max(high - low, 1e-6))
+    index = np.clip(np.rint(grey), 0, 255).astype(np.uint16)
+    index += labels.astype(np.uint16) << 8
+    picture = _PALETTE.take(index, axis=0)  # (Y, X, 3)
+    edges = _edges(labels)
+    picture[edges] = _OUTLINES.take(labels[edges], axis=0)
+    return _png(picture, OVERLAY_COMPRESSION)
 
 
-def _png(pixels: NDArray[np.uint8]) -> bytes:
+def _edges(labels: LabelArray) -> BoolArray:
+    """Where an outline runs: on either side of each lung's border, and where the picture ends."""
+    edges = np.zeros(labels.shape, bool)
+    across = labels[1:] != labels[:-1]
+    edges[1:] |= across
+    edges[:-1] |= across
+    across = labels[:, 1:] != labels[:, :-1]
+    edges[:, 1:] |= across
+    edges[:, :-1] |= across
+    for rim in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1]):
+        edges[rim] |= labels[rim] > 0
+    return edges
+
+
+def _palette() -> NDArray[np.uint8]:
+    """Colours of each label's grey levels, row 256 · label + level: the lungs are tinted."""
+    grey = np.repeat(np.arange(256.0)[:, None], 3, axis=1)
+    tints = (TINT_OPACITY * np.array(COLOURS_RGB[label]) for label in (RIGHT, LEFT, UNSIDED))
+    shown = [grey, *((1 - TINT_OPACITY) * grey + tint for tint in tints)]
+    return np.rint(np.concatenate(shown)).astype(np.uint8)
+
+
+def _png(pixels: NDArray[np.uint8], compression: int = _FAST_COMPRESSION) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG", compress_level=_FAST_COMPRESSION)
+    Image.fromarray(pixels).save(stream, "PNG", compress_level=compression)
     return stream.getvalue()
 
 
@@ -101,6 +124,9 @@ def _label_studio(plane: BoolArray) -> dict[str, Any]:
     }
 
 
+_PALETTE = _palette()
+_OUTLINES = np.array([(0, 0, 0), *(COLOURS_RGB[kind] for kind in (RIGHT, LEFT, UNSIDED))], np.uint8)
+"""By label: black around the lungs, and each lung's own colour just within."""
 _ENCODERS: dict[str, Callable[[BoolArray], dict[str, Any]]] = {
     "coco_rle": lambda plane: {"counts": rle.coco_string(plane)},
     "coco_rle_uncompressed": lambda plane: {"counts": rle.coco_counts(plane)},

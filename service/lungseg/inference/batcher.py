@@ -6,6 +6,7 @@ by key (model and shape), one at a time, so a model version is swapped between b
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -17,6 +18,7 @@ import numpy as np
 
 from lungseg.core.types import FloatArray
 
+LOG = logging.getLogger("lungseg.batcher")
 Run = Callable[[FloatArray], FloatArray]
 
 
@@ -81,10 +83,20 @@ class Batcher:
         self._thread.join()
 
     def _serve(self) -> None:
-        while batch := self._next_batch():
+        ended = False
+        while not ended:
+            try:
+                ended = not self._run_one()
+            except Exception:  # of a batch they come out of its futures; this one costs a batch
+                LOG.exception("a batch was lost")
+
+    def _run_one(self) -> bool:
+        """Waits for a batch and runs it; False where the batcher is closed instead."""
+        # In a frame of its own: callers' arrays must not live until the next request comes.
+        batch = self._next_batch()
+        if batch:
             _execute(batch, self.on_batch)
-            # Callers' arrays must not live until the next request comes.
-            del batch
+        return bool(batch)
 
     def _next_batch(self) -> list[Pending]:
         """Waits for a batch of one key; an empty one means that the batcher is closed."""

@@ -4,7 +4,7 @@ Nothing about a model stands in service code or settings; a bundle folder holds
 
 - ``model.onnx``: the graph, division by 255 included;
 - ``contract.json``: this contract;
-- ``golden.npz``: arrays ``image`` and ``mask``: a phantom input and the output it must give;
+- ``golden.npz``: a phantom's slice, what the network sees of it, and the masks it must give;
 - ``CARD.md``: what it was trained on and what it is good for.
 """
 

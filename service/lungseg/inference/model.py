@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from pydantic import ValidationError
 
-from lungseg.core.types import FloatArray
 from lungseg.inference.contract import Contract, TensorSpec
 from lungseg.inference.errors import BundleError
+from lungseg.inference.golden import check_golden
 from lungseg.inference.session import Engine, Session, Tensor
 
 BUNDLE_FILES = ("model.onnx", "contract.json", "golden.npz", "CARD.md")
@@ -59,7 +57,7 @@ class Model:
         session = Session(content, engine)
         _check_tensor("input", session.input, contract.input)
         _check_tensor("output", session.output, contract.output)
-        _check_golden(session, contract, _read(folder, "golden.npz"))
+        check_golden(session.run, contract, _read(folder, "golden.npz"))
         return cls(contract=contract, session=session, card=card)
 
 
@@ -74,8 +72,12 @@ def read_contract(folder: Path) -> Contract:
     except ValidationError as error:
         places = sorted({".".join(map(str, item["loc"])) or "root" for item in error.errors()})
         raise BundleError(f"contract.json is invalid at {', '.join(places)}") from None
-    if (contract.name, contract.version) != (folder.parent.name, folder.name):
-        raise BundleError("contract.json names another model or version than its folder")
+    said, found = f"{contract.name}/{contract.version}", f"{folder.parent.name}/{folder.name}"
+    if said != found:
+        raise BundleError(
+            f"contract.json names another model or version than its folder: it says {said}, and "
+            f"the folder is {found}; whoever renames it changes name and version in contract.json"
+        )
     return contract
 
 
@@ -100,28 +102,3 @@ def _check_tensor(role: str, found: Tensor, expected: TensorSpec) -> None:
         )
     if found.shape[0] is not None:
         raise BundleError(f"expected a free batch axis of the {role}, received {found.shape[0]}")
-
-
-def _check_golden(session: Session, contract: Contract, content: bytes) -> None:
-    image, expected = _read_golden(content)
-    shapes = [(spec.height, spec.width, 1) for spec in (contract.input, contract.output)]
-    if [image.shape[1:], expected.shape[1:]] != shapes or len(image) != len(expected):
-        raise BundleError("golden.npz holds arrays of other shapes than the contract's")
-    try:
-        difference = float(np.abs(session.run(image) - expected).max())
-    except Exception:  # noqa: BLE001 - whatever a graph that does not work raises
-        raise BundleError("the graph fails on the golden input") from None
-    if not difference <= contract.golden.max_abs_difference:  # NaN is refused too
-        raise BundleError(
-            f"expected the golden output to {contract.golden.max_abs_difference:g}, "
-            f"received a difference of {difference:.3g}"
-        )
-
-
-def _read_golden(content: bytes) -> tuple[FloatArray, FloatArray]:
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as golden:
-            image, mask = golden["image"], golden["mask"]
-        return image.astype(np.float32), mask.astype(np.float32)
-    except Exception:  # noqa: BLE001 - zipfile, zlib and numpy each have their own
-        raise BundleError("golden.npz is damaged or lacks the arrays image and mask") from None

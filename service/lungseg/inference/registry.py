@@ -7,6 +7,7 @@ it finishes on the version it started with; the session goes when the last reque
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -21,6 +22,9 @@ from lungseg.inference.session import ProviderMissing
 State = Literal["READY", "LOADING", "UNAVAILABLE"]
 Fingerprint = tuple[tuple[str, int, int], ...]
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_SHOWN = 3
+"""Versions whose reasons are given where none serves."""
+LOG = logging.getLogger("lungseg.models")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -56,6 +60,18 @@ class Family:
         loaded = [version for version in self.versions.values() if version.model]
         return max(loaded, key=lambda version: version.number, default=None)
 
+    @property
+    def why_not(self) -> str:
+        """Why none serves, version by version, the newest first; of many the newest few."""
+        shown = sorted(self.versions.values(), key=lambda version: -version.number)[:_SHOWN]
+        if self.pin is not None:
+            if self.pin not in self.versions:
+                numbers = ", ".join(str(version.number) for version in shown) or "none"
+                return f"version {self.pin} is to serve and is not there; there is {numbers}"
+            shown = [self.versions[self.pin]]
+        reasons = [f"version {version.number}: {version.reason}" for version in shown]
+        return "; ".join(reasons) or "it has no version"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
@@ -78,8 +94,8 @@ class Registry:
     policy: Policy
     open_bundle: Callable[[Path], Model]
     """How a bundle becomes a model; raises ``BundleError`` or ``ProviderMissing``."""
-    on_failure: Callable[[str, str], None] = lambda _name, _version: None
-    """Hears name and version of each bundle that is refused."""
+    on_failure: Callable[[str, Version], None] = lambda _name, _version: None
+    """Hears the model's name and the version of each bundle that is refused, with the reason."""
     _families: Mapping[str, Family] = field(default_factory=dict[str, Family])
     _writing: threading.Lock = field(default_factory=threading.Lock)
 
@@ -106,7 +122,7 @@ class Registry:
         else:
             found = family.versions[int(version)]
         if found is None or found.model is None:
-            reason = found.reason if found and found.reason else "no version of it is loaded"
+            reason = found.reason if found else family.why_not
             raise ModelNotReady(f"the model is not ready: {reason}")
         return found.model
 
@@ -201,9 +217,20 @@ class Registry:
         try:
             model = self.open_bundle(self.root / name / str(number))
         except (BundleError, ProviderMissing) as error:
-            self.on_failure(name, str(number))
-            return Version(number=number, fingerprint=fingerprint, reason=str(error), refused=True)
+            return self._failed(name, number, str(error), fingerprint)
+        except Exception as error:
+            LOG.exception("a version could not be loaded", extra=_fields(name, number))
+            # Nothing is known of the folder's content: without a fingerprint it is tried again.
+            reason = f"loading it failed ({type(error).__name__}), it is tried again"
+            return self._failed(name, number, reason)
         return Version(number=number, fingerprint=fingerprint, model=model, state="READY")
+
+    def _failed(
+        self, name: str, number: int, reason: str, fingerprint: Fingerprint = ()
+    ) -> Version:
+        refused = Version(number=number, fingerprint=fingerprint, reason=reason, refused=True)
+        self.on_failure(name, refused)
+        return refused
 
     def _kept(self, name: str, opened: Version) -> Version:
         """What stands after an attempt: a refused bundle never replaces a loaded one."""
@@ -232,6 +259,10 @@ class Registry:
             for folder in _folders(self.root, _NAME)
         }
         return {name: versions for name, versions in found.items() if versions}
+
+
+def _fields(name: str, number: int) -> dict[str, dict[str, str]]:
+    return {"fields": {"model": name, "version": str(number)}}
 
 
 def _folders(parent: Path, named: re.Pattern[str]) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,17 @@ _PROBE = (
     b"\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x12"
 )
 """The smallest ONNX file (y = Relu(x), one float): shows whether providers start at all."""
+
+PACKAGES = {
+    "CUDAExecutionProvider": "onnxruntime-gpu",
+    "TensorrtExecutionProvider": "onnxruntime-gpu",
+    "OpenVINOExecutionProvider": "onnxruntime-openvino",
+    "MIGraphXExecutionProvider": "onnxruntime-migraphx",
+    "DmlExecutionProvider": "onnxruntime-directml",
+    "QNNExecutionProvider": "onnxruntime-qnn",
+    "CANNExecutionProvider": "onnxruntime-cann",
+}
+"""The package of the Python Package Index whose build of ONNX Runtime has a provider."""
 
 
 class ProviderMissing(ValueError):
@@ -48,9 +60,24 @@ class Engine:
         if missing or not self.providers:
             raise ProviderMissing(
                 f"expected providers among {', '.join(available)}, "
-                f"received {', '.join(missing) or 'none'}"
+                f"received {', '.join(missing) or 'none'}{_remedy(missing)}"
             )
         Session(_PROBE, self)
+
+
+def _remedy(missing: list[str]) -> str:
+    """What to do about the first provider that is not there."""
+    if not missing:
+        return ""
+    known: list[str] = ort.get_all_providers()
+    by_short_name = {name.removesuffix("ExecutionProvider").lower(): name for name in known}
+    short = missing[0].lower().removesuffix("executionprovider")
+    nearest = difflib.get_close_matches(short, by_short_name, n=1)
+    if missing[0] not in known:
+        return f"; did you mean {by_short_name[nearest[0]]}?" if nearest else ""
+    if package := PACKAGES.get(missing[0]):
+        return f"; pip uninstall onnxruntime, then pip install {package} (docs/gpu.md)"
+    return "; it needs another build of ONNX Runtime than the installed one (docs/gpu.md)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +118,10 @@ class Session:
         started = session.get_providers()
         absent = [name for name in engine.providers if name not in started]
         if absent:
-            raise ProviderMissing(f"expected {', '.join(absent)} to start, it did not")
+            raise ProviderMissing(
+                f"expected {', '.join(absent)} to start, it did not: its libraries, its device or "
+                "room on it are missing (docs/gpu.md)"
+            )
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
             raise BundleError(

@@ -48,7 +48,12 @@ class Stopwatch:
 
     deadline: Deadline | None = None
     """Looked at before each stage; None = there is as much time as it takes."""
-    spent_ms: dict[str, float] = field(default_factory=dict[str, float])
+    _spent_ms: dict[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def spent_ms(self) -> dict[str, float]:
+        """Each stage's time so far: a copy, since a thread may go on when its request is over."""
+        return self._spent_ms.copy()
 
     @contextmanager
     def stage(self, name: str) -> Generator[None]:
@@ -67,4 +72,4 @@ class Stopwatch:
 
     def add(self, name: str, spent_ms: float) -> None:
         """Adds to a stage."""
-        self.spent_ms[name] = self.spent_ms.get(name, 0.0) + spent_ms
+        self._spent_ms[name] = self._spent_ms.get(name, 0.0) + spent_ms

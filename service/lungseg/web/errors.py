@@ -17,6 +17,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "unknown_model": (404, "There is no such model"),
     "not_found": (404, "There is nothing here"),
     "method_not_allowed": (405, "The method is not allowed here"),
+    "headers_too_slow": (408, "The headers came too slowly"),
     "body_too_large": (413, "The body is too large"),
     "image_too_large": (413, "The image is too large"),
     "too_many_items": (413, "There are too many items"),
@@ -26,6 +27,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "not_ct": (422, "The object is not a CT slice"),
     "not_grey": (422, "The picture is not grey"),
     "invalid_parameter": (422, "A parameter is invalid"),
+    "headers_too_large": (431, "The headers are too large"),
     "internal_error": (500, "Something went wrong here"),
     "overloaded": (503, "The service is overloaded"),
     "model_not_ready": (503, "The model is not ready"),
@@ -40,6 +42,14 @@ class Unauthorized(LungsegError, code="unauthorized"):
 
 class Forbidden(LungsegError, code="forbidden"):
     """The operator has switched this off."""
+
+
+class HeadersTooLarge(LungsegError, code="headers_too_large"):
+    """What a request has besides its body is more than the service takes in."""
+
+
+class HeadersTooSlow(LungsegError, code="headers_too_slow"):
+    """A request was begun, and its headers did not come in time."""
 
 
 class Draining(LungsegError, code="draining"):

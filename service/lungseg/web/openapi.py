@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from lungseg.web.errors import PROBLEMS
 from lungseg.web.schemas import Problem
@@ -15,11 +16,22 @@ WORK_PROBLEMS = tuple(code for code in PROBLEMS if code not in _NO_WORK)
 """What can be wrong where a slice is segmented."""
 
 
-def form_body(part: str, schema: dict[str, Any], *raw_types: str) -> dict[str, Any]:
-    """A request body: a form with one kind of part, or bytes of some media types."""
-    form = {"type": "object", "required": [part], "properties": {part: schema}}
+def form_body(
+    part: str, schema: dict[str, Any], query: type[BaseModel], *raw_types: str
+) -> dict[str, Any]:
+    """A request body: a form of files and fields, or bytes of some media types."""
+    fields = query.model_json_schema()["properties"].items()
+    properties = {part: schema, **{name: _without_null(field) for name, field in fields}}
+    form = {"type": "object", "required": [part], "properties": properties}
     content = {"multipart/form-data": {"schema": form}, **dict.fromkeys(raw_types, BINARY)}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def _without_null(field: dict[str, Any]) -> dict[str, Any]:
+    """A parameter as a field of a form, which is not there rather than null."""
+    kinds = [kind for kind in field.get("anyOf", ()) if kind != {"type": "null"}]
+    rest = {name: value for name, value in field.items() if name != "anyOf"}
+    return {**rest, **kinds[0]} if len(kinds) == 1 else field
 
 
 def describe_api(app: FastAPI) -> None:

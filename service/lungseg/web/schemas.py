@@ -92,6 +92,9 @@ class ModelInfo(BaseModel):
 
     name: str
     default: bool = Field(description="Whether it answers where a request names no model.")
+    pinned: str | None = Field(
+        description="The version that serves by the settings or a roll-back, else null: the newest."
+    )
     versions: list[VersionInfo]
 
 

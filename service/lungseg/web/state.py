@@ -14,6 +14,8 @@ from lungseg.inference.workers import Workers
 from lungseg.pipeline import Pipeline
 from lungseg.settings import Settings
 from lungseg.web.errors import Draining
+from lungseg.web.held import Ledger, Share
+from lungseg.web.keys import Keys
 from lungseg.web.layers.metrics import Metrics
 from lungseg.web.surface import Surface
 
@@ -23,16 +25,21 @@ class Lifecycle:
     """Whether new work is taken, and how much is under way.
 
     Attributes:
+        ledger: the bytes of request bodies in memory.
         draining: SIGTERM came: not ready, and no new work.
         lingering: for a moment, new work is taken although SIGTERM came.
         in_flight: requests that are being answered, health and metrics not counted.
-        buffered_bytes: request bodies in memory.
     """
 
+    ledger: Ledger
     draining: bool = False
     lingering: bool = False
     in_flight: int = 0
-    buffered_bytes: int = 0
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Request bodies in memory, as they came and unpacked."""
+        return self.ledger.held_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +47,7 @@ class State:
     """Built once in the lifespan of the application.
 
     Attributes:
-        key_hashes: SHA-256 of the API keys; none = everybody may call.
+        keys: the API keys that are known now; none = everybody may call.
     """
 
     registry: Registry
@@ -48,7 +55,7 @@ class State:
     workers: Workers
     metrics: Metrics
     settings: Settings
-    key_hashes: tuple[bytes, ...]
+    keys: Keys
     lifecycle: Lifecycle
 
     @property
@@ -56,19 +63,37 @@ class State:
         """Why no work should be sent; None when it may be."""
         if self.lifecycle.draining:
             return Draining("the service is shutting down")
-        family = self.registry.families().get(self.registry.policy.model)
-        serves = family is not None and family.serving is not None
-        return None if serves else ModelNotReady("no model is loaded (yet)")
+        name = self.registry.policy.model
+        family = self.registry.families().get(name)
+        if family is None:
+            return ModelNotReady("the configured model is not in the models folder (yet)")
+        return None if family.serving else ModelNotReady(f"{name} cannot serve: {family.why_not}")
+
+
+@dataclass(slots=True)
+class Arrival:
+    """How a request comes in, as its connection sees it; the layers look at it.
+
+    Attributes:
+        refusal: why the rest of the body will not come.
+    """
+
+    refusal: LungsegError | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class Exchange:
-    """One request and what is learnt of it on its way, for the log and the metrics."""
+    """One request and what is learnt of it on its way, for the log and the metrics.
+
+    ``key_id`` tells whose key it carries, where keys are asked for.
+    """
 
     request_id: str
     surface: Surface
     deadline: Deadline
+    held: Share
     trace_id: str = ""
+    key_id: str = ""
     model: str = ""
     version: str = ""
     code: str = "ok"
@@ -86,6 +111,11 @@ class Exchange:
 def state_of(scope: Scope) -> State:
     """The application's state, which its lifespan yields and the server puts into each scope."""
     return scope["state"]["lungseg"]
+
+
+def arrival_of(scope: Scope) -> Arrival:
+    """How this request comes in; without our own connection, as nothing is wrong with it."""
+    return scope["state"].get("arrival") or Arrival()
 
 
 def exchange_of(scope: Scope) -> Exchange:

@@ -72,6 +72,15 @@ class Surfaces:
         best = max(self.members, key=lambda surface: surface.claim(path), default=ELSEWHERE)
         return best if best.claim(path) else ELSEWHERE
 
+    @property
+    def labels(self) -> set[str]:
+        """What metrics may call a request: a route's path, or its surface where it got no route."""
+        routes = (
+            route for surface in self.members if surface.router for route in surface.router.routes
+        )
+        paths = {getattr(route, "path", "") for route in routes} - {""}
+        return paths | {surface.label for surface in (*self.members, ELSEWHERE)}
+
     def quiet(self, scope: Scope) -> bool:
         """Whether nothing is to be said of a request."""
         return self.owner(scope).quiet

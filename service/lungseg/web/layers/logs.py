@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
+import os
 import sys
 import time
 import warnings
 from typing import Any
+
+_STANDARD_ERROR = 2
 
 
 class _Lines(logging.Formatter):
@@ -47,5 +51,20 @@ def configure_logging(form: str, level: str) -> None:
     for name in ("pydicom", "PIL", "python_multipart", "asyncio", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("uvicorn.access").disabled = True
-    for module in ("pydicom", "PIL"):
-        warnings.filterwarnings("ignore", module=module)
+    warnings.simplefilter("ignore")  # their text is no line of the log, and may quote a file
+
+
+def keep_standard_error() -> None:
+    """Leaves standard error to Python alone, for the rest of the process.
+
+    Libraries in C write plain text to file descriptor 2, between the lines of the log, and quote
+    files in it. That number leads nowhere from here on, in child processes as well; what Python
+    writes, the log, tracebacks and the stacks of a crash, goes to the old file under another
+    number. It is done once, before there are threads: nothing is switched to and fro.
+    """
+    kept = os.dup(_STANDARD_ERROR)
+    sys.stderr = open(kept, "w", buffering=1, encoding="utf-8", errors="backslashreplace")  # noqa: PTH123, SIM115
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, _STANDARD_ERROR)
+    os.close(nowhere)
+    faulthandler.enable(sys.stderr)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -16,10 +17,15 @@ from prometheus_client import (
 )
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
+from lungseg.core.quality import CODES, Flag
+from lungseg.formats.decoders import Reason
 from lungseg.inference.registry import Registry
+from lungseg.web.errors import PROBLEMS
 
 STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+ALARMING = ("internal_error", "overloaded", "deadline_exceeded")
+"""Codes that alerts ask for: a counter that begins at its first event shows no increase then."""
 
 
 class Metrics:
@@ -44,9 +50,31 @@ class Metrics:
             "stage_seconds", "Time in each stage of an answer.", ("stage",), buckets=STAGE_SECONDS
         )
         self.batch_size = histogram("batch_size", "Slices in one inference.", buckets=BATCH_SIZES)
+        self.masks = counter("masks", "Slices that were answered with a mask, empty ones too.")
+        self.flags = counter("flags", "Quality flags of those masks.", ("code",))
+        for code in CODES:
+            self.flags.labels(code)
         self.load_failures = counter(
             "model_load_failures", "Bundles refused.", ("model", "version")
         )
+        self.reload_failures = counter("model_reload_failures", "Failed looks at the models.")
+        self.decoder_restarts = counter(
+            "decoder_restarts", "Decoder processes replaced after a bad file.", ("reason",)
+        )
+        for reason in get_args(Reason):  # so that the first one is an increase
+            self.decoder_restarts.labels(reason)
+
+    def expect(self, routes: Iterable[str]) -> None:
+        """Begins the counters that alerts ask for at 0, for each label of a route."""
+        for route in routes:
+            for code in ALARMING:
+                self.requests.labels(route, PROBLEMS[code][0], code)
+
+    def count_mask(self, flags: Iterable[Flag]) -> None:
+        """Counts one answered slice and its flags; threads may do so."""
+        self.masks.inc()
+        for flag in flags:
+            self.flags.labels(flag.code).inc()
 
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
         """Adds a gauge that is read when it is asked for."""
@@ -74,17 +102,24 @@ class _ModelCollector:
         )
         refused = GaugeMetricFamily(
             "lungseg_model_refused",
-            "1 for each version whose folder was refused.",
+            "1 for each version whose folder was refused, else 0.",
+            labels=("name", "version"),
+        )
+        pinned = GaugeMetricFamily(
+            "lungseg_model_pinned",
+            "1 for each version that serves by the settings or a roll-back, not as the newest.",
             labels=("name", "version"),
         )
         for name, family in self._registry.families().items():
+            if family.pin is not None:
+                pinned.add_metric((name, str(family.pin)), 1)
             for version in family.versions.values():
                 number = str(version.number)
                 if version.model is not None:
                     serving = "true" if version is family.serving else "false"
                     sha256 = version.model.contract.sha256
                     info.add_metric((name, number, sha256, serving), 1)
-                if version.refused:
-                    refused.add_metric((name, number), 1)
+                refused.add_metric((name, number), int(version.refused))
         yield info
         yield refused
+        yield pinned

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi import Request
@@ -42,10 +42,9 @@ async def refuse(request: Request, error: Exception) -> Response:
         case LungsegError():
             return respond(error, exchange)
         case RequestValidationError():
-            found = dict.fromkeys(_sentence(item) for item in error.errors())  # each once
             in_body = any(item["loc"][0] == "body" for item in error.errors())
             kind = MalformedRequest if in_body else InvalidParameter
-            return respond(kind("; ".join(found)), exchange)
+            return respond(kind(sentences(error.errors())), exchange)
         case HTTPException():
             code = _CODE_OF_STATUS.get(error.status_code, LungsegError.code)
             headers = dict(error.headers or {})
@@ -55,6 +54,11 @@ async def refuse(request: Request, error: Exception) -> Response:
         case _:
             exchange.code = "client_gone"
             return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+def sentences(errors: Iterable[Mapping[str, Any]]) -> str:
+    """What is wrong with parameters, each thing once."""
+    return "; ".join(dict.fromkeys(_sentence(item) for item in errors))
 
 
 def _sentence(item: Mapping[str, Any]) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
 import traceback
 import uuid
+from http import HTTPStatus
 
 from opentelemetry.trace import get_current_span
 from starlette.datastructures import Headers, MutableHeaders
@@ -14,15 +16,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lungseg.core.errors import LungsegError
 from lungseg.inference.timing import Deadline
+from lungseg.web.errors import Draining
+from lungseg.web.held import Share
 from lungseg.web.layers.refusals import respond
-from lungseg.web.state import Exchange, State, state_of
-from lungseg.web.surface import Surface, Surfaces
+from lungseg.web.state import Exchange, Lifecycle, State, state_of
+from lungseg.web.surface import ELSEWHERE, Surface, Surfaces
 
 ACCESS = logging.getLogger("lungseg.access")
 ERRORS = logging.getLogger("lungseg.errors")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 SEE_LOG = "see the log under the request id"
 """What a caller hears of a bug."""
+CUT = "the service is shutting down, and this request took too long to wait for it"
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context, level 1."""
 
@@ -41,17 +46,24 @@ class TelemetryLayer:
             return
         begun = time.monotonic()
         state, method = state_of(scope), scope["method"]
-        exchange = _exchange(scope, state, self._surfaces.owner(scope))
+        exchange = _exchange(Headers(scope=scope), state, self._surfaces.owner(scope))
         scope = {**scope, "state": {**scope["state"], "exchange": exchange}}
         scope["path"] = self._surfaces.full_path(scope["path"])
         scope["root_path"] = self._surfaces.root_path
         if method == "HEAD":  # whatever GET answers, without its body
             scope["method"] = "GET"
-        answer = _answering(exchange, send, bodiless=method == "HEAD")
+        answer = _answering(exchange, state.lifecycle, send, bodiless=method == "HEAD")
         counted = not exchange.surface.quiet
         state.lifecycle.in_flight += counted
         try:
             await self._app(scope, receive, answer)
+        except asyncio.CancelledError:
+            # Only a server that ends cancels a request.
+            exchange.code = Draining.code
+            if not exchange.answered:
+                await respond(Draining(CUT), exchange)(scope, receive, answer)
+            if not state.lifecycle.draining:
+                raise
         except Exception as error:  # noqa: BLE001 - the outermost boundary: nothing gets past it
             log_bug(exchange, error)
             if not exchange.answered:
@@ -63,28 +75,44 @@ class TelemetryLayer:
             _record(state, exchange, route, method)
 
 
-def _exchange(scope: Scope, state: State, surface: Surface) -> Exchange:
-    headers = Headers(scope=scope)
+def answer_unread(state: State, headers: list[tuple[bytes, bytes]], error: LungsegError) -> bytes:
+    """Answers, counts and logs what is refused before it is a request, as bytes to send.
+
+    Args:
+        state: the application's.
+        headers: those that have come; of them only the request's id is used.
+        error: why it is refused.
+    """
+    exchange = _exchange(Headers(raw=headers), state, ELSEWHERE)
+    response = respond(error, exchange)
+    exchange.status, exchange.bytes_out = response.status_code, len(response.body)
+    _add_headers(response.headers, exchange, closing=True)
+    _record(state, exchange, ELSEWHERE.label, "")
+    phrase = HTTPStatus(response.status_code).phrase
+    lines = [f"HTTP/1.1 {response.status_code} {phrase}".encode()]
+    lines += [b"%b: %b" % field for field in response.raw_headers]
+    return b"\r\n".join([*lines, b"", bytes(response.body)])
+
+
+def _exchange(headers: Headers, state: State, surface: Surface) -> Exchange:
     request_id = headers.get("x-request-id", "")
     trace = TRACEPARENT.fullmatch(headers.get("traceparent", ""))
     return Exchange(
         request_id=request_id if REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex,
         surface=surface,
         deadline=Deadline.after(state.settings.deadline_s),
+        held=Share(state.lifecycle.ledger),
         trace_id=trace[1] if trace else "",
     )
 
 
-def _answering(exchange: Exchange, send: Send, *, bodiless: bool) -> Send:
+def _answering(exchange: Exchange, lifecycle: Lifecycle, send: Send, *, bodiless: bool) -> Send:
     """Sends messages on, adds headers and counts."""
 
     async def answer(message: Message) -> None:
         if message["type"] == "http.response.start":
             exchange.answered, exchange.status = True, message["status"]
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-ID"] = exchange.request_id
-            headers["X-Content-Type-Options"] = "nosniff"
-            headers.setdefault("Cache-Control", "no-store")
+            _add_headers(MutableHeaders(scope=message), exchange, closing=lifecycle.draining)
         elif message["type"] == "http.response.body":
             if bodiless:
                 message = {**message, "body": b""}
@@ -94,6 +122,14 @@ def _answering(exchange: Exchange, send: Send, *, bodiless: bool) -> Send:
         await send(message)
 
     return answer
+
+
+def _add_headers(headers: MutableHeaders, exchange: Exchange, *, closing: bool) -> None:
+    headers["X-Request-ID"] = exchange.request_id
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers.setdefault("Cache-Control", "no-store")
+    if closing:  # a connection that stayed open would be closed under its next request
+        headers["Connection"] = "close"
 
 
 def _describe_span(exchange: Exchange) -> None:
@@ -125,6 +161,8 @@ def _record(state: State, exchange: Exchange, route: str, method: str) -> None:
         "bytes_in": exchange.bytes_in,
         "bytes_out": exchange.bytes_out,
     }
+    if exchange.key_id:
+        fields["key"] = exchange.key_id
     if exchange.trace_id:
         fields["trace_id"] = exchange.trace_id
     if exchange.model:

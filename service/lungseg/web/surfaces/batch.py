@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -21,7 +19,9 @@ from lungseg.core.errors import (
     TooManyItems,
     UnsupportedMediaType,
 )
-from lungseg.formats.archive import ArchiveLimits, Member, is_zip, open_archive, write_archive
+from lungseg.formats.archive import ArchiveLimits, Member, open_archive, write_archive
+from lungseg.formats.names import archive_name, result_names
+from lungseg.formats.sniff import is_zip
 from lungseg.formats.table import statistics_csv
 from lungseg.forms import FORMS, compact
 from lungseg.inference.errors import Overloaded
@@ -30,8 +30,10 @@ from lungseg.inference.timing import Deadline, Stopwatch
 from lungseg.inference.workers import ClientGone
 from lungseg.query import SegmentQuery
 from lungseg.settings import Settings
-from lungseg.web.body import Part, compute, disconnected, queued, split_form
+from lungseg.web.body import compute, disconnected, queued
 from lungseg.web.errors import problem_document
+from lungseg.web.form import Part, is_form, read_form, with_fields
+from lungseg.web.held import Share
 from lungseg.web.layers.telemetry import SEE_LOG, log_bug
 from lungseg.web.openapi import BINARY, WORK_PROBLEMS, form_body
 from lungseg.web.schemas import Problem, SegmentAnswer, problems
@@ -44,7 +46,6 @@ RETRY_S = 0.05
 """Pause before an item knocks again at a full queue."""
 NDJSON, ZIP = "application/x-ndjson", "application/zip"
 ACCEPTED = {"application/json": "json", NDJSON: "ndjson", ZIP: "zip"}
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _LINES = {"type": "string", "description": "One item a line, as it is ready."}
 _MASKS = {**BINARY["schema"], "description": "A PNG mask for each slice and `statistics.csv`."}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -128,10 +129,13 @@ class Batch:
         """One item; whatever is wrong with it is its own error."""
         deadline = Deadline(self.exchange.deadline.at_s)
         watch = Stopwatch(deadline)
-        work = queued(partial(self._work, member, watch), watch)
+        work = queued(partial(self._work, member, watch), watch, self.exchange.held)
         while True:
             try:
-                result = await self.state.workers.run(work, deadline=deadline)
+                size_bytes = member.size_bytes
+                result = await self.state.workers.run(
+                    work, deadline=deadline, size_bytes=size_bytes
+                )
                 for stage, spent_ms in watch.spent_ms.items():
                     self.exchange.watch.add(stage, spent_ms)
                 return result
@@ -149,9 +153,11 @@ class Batch:
             return Done(document={"filename": member.filename, "error": problem})
 
     def _work(self, member: Member, watch: Stopwatch) -> Done:
-        outcome = self.state.pipeline.segment(member.read(), self.model, self.query, watch)
-        described = describe(outcome, self.exchange.request_id, watch)
-        png = FORMS["png"].encode(outcome) if self.query.format == "zip" else b""
+        with self.exchange.held.holding(member.size_bytes):
+            outcome = self.state.pipeline.segment(member.read(), self.model, self.query, watch)
+            described = describe(outcome, self.exchange.request_id, watch)
+            png = FORMS["png"].encode(outcome) if self.query.format == "zip" else b""
+        self.state.metrics.count_mask(outcome.report.quality.flags)
         return Done(document={"filename": member.filename, **described}, png=png)
 
 
@@ -159,17 +165,24 @@ class Batch:
     "/segment/batch",
     response_model=BatchAnswer,
     responses=_RESPONSES,
-    openapi_extra=form_body(PART, {"type": "array", "minItems": 1, "items": BINARY["schema"]}, ZIP),
+    openapi_extra=form_body(
+        PART, {"type": "array", "minItems": 1, "items": BINARY["schema"]}, BatchQuery, ZIP
+    ),
     summary="Segment many CT slices",
 )
 async def segment_batch(request: Request, query: Annotated[BatchQuery, Query()]) -> Response:
     """Finds the lungs in each of many slices; one that is refused fails alone."""
     state, exchange = state_of(request.scope), exchange_of(request.scope)
+    content_type = request.headers.get("content-type", "")
+    query = with_fields(query, request, {})
+    model = None if is_form(content_type) else chosen_model(request, query)
+    members, fields = await compute(
+        request, lambda body: _members(body, content_type, state.settings, exchange.held)
+    )
+    query = with_fields(query, request, fields)
     form = query.format or preferred(request.headers.get("accept", ""), ACCEPTED)
     query = query.model_copy(update={"format": form})
-    model = chosen_model(request, query)
-    content_type = request.headers.get("content-type", "")
-    members = await compute(request, lambda body: _members(body, content_type, state.settings))
+    model = model or chosen_model(request, query)
     batch = Batch(state=state, exchange=exchange, model=model, query=query)
     if form == "ndjson":
         lines = (compact(done.document) + "\n" async for done in batch.results(members))
@@ -182,15 +195,20 @@ async def segment_batch(request: Request, query: Annotated[BatchQuery, Query()])
     return Response(packed, media_type=ZIP)
 
 
-def _members(body: bytes, content_type: str, limits: Settings) -> list[Member]:
-    """The files of a form's parts, of a zip that is the body, or of a form's only part."""
-    if content_type.lower().startswith("multipart/"):
-        parts = split_form(body, content_type, limits.max_batch_items)
-        parts = [part for part in parts if part.name == PART]
-        if len(parts) != 1 or not is_zip(parts[0].content):
-            members = [_member(part, limits.max_body_bytes) for part in parts]
-            return _counted(members, limits.max_batch_items)
-        body = parts[0].content
+def _members(
+    body: bytes, content_type: str, limits: Settings, held: Share
+) -> tuple[list[Member], Mapping[str, Sequence[str]]]:
+    """The files of a form's parts, of a zip that is the body, or of a form's only part; fields."""
+    fields: Mapping[str, Sequence[str]] = {}
+    if is_form(content_type):
+        form = read_form(body, content_type, PART, limits.max_batch_items)
+        files, fields = form.files, form.fields
+        if len(files) != 1 or not is_zip(bytes(files[0].content[:4])):
+            members = [_member(part, limits.max_body_bytes) for part in files]
+            return _counted(members, limits.max_batch_items), fields
+        with held.holding(len(body)):  # copied, and then the form goes
+            body = bytes(files[0].content)
+            del form, files
     if not is_zip(body):
         raise UnsupportedMediaType(
             f"expected a form with parts named {PART}, or a zip archive, received neither"
@@ -200,16 +218,18 @@ def _members(body: bytes, content_type: str, limits: Settings) -> list[Member]:
         max_item_bytes=limits.max_body_bytes,
         max_total_bytes=limits.max_batch_bytes,
     )
-    return _counted(open_archive(body, archive_limits), limits.max_batch_items)
+    return _counted(open_archive(body, archive_limits), limits.max_batch_items), fields
 
 
 def _member(part: Part, limit: int) -> Member:
-    def read() -> bytes:
-        if len(part.content) > limit:
-            raise BodyTooLarge(f"expected at most {limit} bytes a file, received more")
-        return part.content
+    size_bytes = len(part.content)
 
-    return Member(filename=part.filename, read=read)
+    def read() -> bytes:
+        if size_bytes > limit:
+            raise BodyTooLarge(f"expected at most {limit} bytes a file, received more")
+        return bytes(part.content)
+
+    return Member(filename=part.filename, size_bytes=min(size_bytes, limit), read=read)
 
 
 def _counted(members: list[Member], limit: int) -> list[Member]:
@@ -239,17 +259,12 @@ async def _all_unless_gone(request: Request, results: AsyncGenerator[Done]) -> l
 
 def _zip(results: list[Done]) -> bytes:
     """A mask per slice that has one, and ``statistics.csv`` of all."""
-    documents = [result.document for result in results]
-    table = statistics_csv((document["filename"], document) for document in documents)
-    masks = {
-        _safe_name(index, result.document["filename"]): result.png
-        for index, result in enumerate(results)
-        if result.png
-    }
-    return write_archive({**masks, "statistics.csv": table.encode()})
-
-
-def _safe_name(index: int, filename: str) -> str:
-    """A name that is unique by its number and means nothing to a file system."""
-    stem = _UNSAFE.sub("_", PurePosixPath(filename).stem)[:64].lstrip(".")
-    return f"{index:04d}-{stem}.png" if stem else f"{index:04d}.png"
+    places = [place for place, result in enumerate(results) if result.png]
+    sent = [archive_name(results[place].document["filename"], place) for place in places]
+    names = dict(zip(places, result_names(sent, FORMS["png"].suffix), strict=True))
+    rows = [
+        (result.document["filename"], result.document | {"result": names.get(place)})
+        for place, result in enumerate(results)
+    ]
+    masks = {names[place]: results[place].png for place in places}
+    return write_archive({**masks, "statistics.csv": statistics_csv(rows).encode()})

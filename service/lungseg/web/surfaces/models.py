@@ -44,7 +44,9 @@ async def show_card(request: Request, model: str, version: str) -> Response:
 
 def _model(registry: Registry, name: str, family: Family) -> ModelInfo:
     versions = [_version(version, family) for _, version in sorted(family.versions.items())]
-    return ModelInfo(name=name, default=name == registry.policy.model, versions=versions[::-1])
+    pinned = None if family.pin is None else str(family.pin)
+    default = name == registry.policy.model
+    return ModelInfo(name=name, default=default, pinned=pinned, versions=versions[::-1])
 
 
 def _version(version: Version, family: Family) -> VersionInfo:

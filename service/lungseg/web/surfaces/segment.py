@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from python_multipart.multipart import parse_options_header
 
-from lungseg.formats.image import PICTURE_FORMATS
-from lungseg.formats.read import DICOM
+from lungseg.core.errors import MalformedRequest
+from lungseg.formats.sniff import DICOM, PICTURES
 from lungseg.forms import FORMS, answer, compact, summary
 from lungseg.inference.model import Model
 from lungseg.inference.timing import Stopwatch
 from lungseg.pipeline import Outcome
 from lungseg.query import SegmentQuery
-from lungseg.web.body import compute, single_file
+from lungseg.web.body import compute
+from lungseg.web.example import ANSWER
+from lungseg.web.form import is_form, read_form, with_fields
+from lungseg.web.held import Share
 from lungseg.web.openapi import BINARY, WORK_PROBLEMS, form_body
 from lungseg.web.schemas import SegmentAnswer, SliceQuery, problems
 from lungseg.web.state import Exchange, exchange_of, state_of
 from lungseg.web.surface import Surface
 
+PART = "file"
 ACCEPTED = {form.media_type: name for name, form in reversed(FORMS.items())}
 """What ``Accept`` may name; of forms with one media type the first."""
-RAW_TYPES = (*PICTURE_FORMATS, DICOM, "application/octet-stream")
+RAW_TYPES = (*PICTURES, DICOM, "application/octet-stream")
 """What a body that is no form may be called; what it is, its content says."""
 _PARTS = {
     "decode": ("decode", "fit"),
@@ -38,6 +42,7 @@ _HEADERS = {
     "Server-Timing": "The parts of `timings_ms`.",
     "X-Segmentation": "Where the body is not JSON: the JSON answer without mask, id and times.",
 }
+_EXAMPLE = {"examples": {"sample": {"summary": "The sample slice", "value": ANSWER}}}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The mask, in the form asked for",
@@ -45,7 +50,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
             name: {"schema": {"type": "string"}, "description": text}
             for name, text in _HEADERS.items()
         },
-        "content": {kind: BINARY for kind in ACCEPTED if kind != FORMS["json"].media_type},
+        "content": dict.fromkeys(ACCEPTED, BINARY) | {FORMS["json"].media_type: _EXAMPLE},
     },
     **problems(*WORK_PROBLEMS),
 }
@@ -58,21 +63,42 @@ SURFACE = Surface(prefixes=("/segment",), router=router, takes_work=True)
     name="segment",
     response_model=SegmentAnswer,
     responses=_RESPONSES,
-    openapi_extra=form_body("file", BINARY["schema"], *RAW_TYPES),
+    openapi_extra=form_body(PART, BINARY["schema"], SliceQuery, *RAW_TYPES),
     summary="Segment one CT slice",
 )
 async def segment_slice(request: Request, query: Annotated[SliceQuery, Query()]) -> Response:
     """Finds the lungs in one slice; the content decides what format it is."""
     state, exchange = state_of(request.scope), exchange_of(request.scope)
-    model, headers = chosen_model(request, query), request.headers
-    form = query.format or preferred(headers.get("accept", ""), ACCEPTED)
+    content_type = request.headers.get("content-type", "")
+    query = with_fields(query, request, {})
+    # The fields of a form may name another model; everybody else hears of a wrong one at once.
+    model = None if is_form(content_type) else chosen_model(request, query)
 
     def work(body: bytes) -> Response:
-        content = single_file(body, headers.get("content-type", ""))
-        outcome = state.pipeline.segment(content, model, query, exchange.watch)
-        return respond(outcome, form, exchange)
+        content, fields = _one_file(body, content_type, exchange.held)
+        del body
+        asked = with_fields(query, request, fields)
+        form = asked.format or preferred(request.headers.get("accept", ""), ACCEPTED)
+        chosen = model or chosen_model(request, asked)
+        outcome = state.pipeline.segment(content, chosen, asked, exchange.watch)
+        response = respond(outcome, form, exchange)
+        state.metrics.count_mask(outcome.report.quality.flags)
+        return response
 
     return await compute(request, work)
+
+
+def _one_file(
+    body: bytes, content_type: str, held: Share
+) -> tuple[bytes, Mapping[str, Sequence[str]]]:
+    """The one file of a body, its only part ``file`` or the body itself, and the form's fields."""
+    if not is_form(content_type):
+        return body, {}
+    form = read_form(body, content_type, PART, 1)
+    if len(form.files) != 1:
+        raise MalformedRequest(f"expected one form part named {PART}, received {len(form.files)}")
+    with held.holding(len(body)):  # copied, and then the form goes
+        return bytes(form.files[0].content), form.fields
 
 
 def chosen_model(request: Request, query: SegmentQuery) -> Model:

@@ -10,16 +10,21 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import struct
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lungseg.core.errors import InvalidParameter, MalformedRequest
+from lungseg.core.errors import InvalidParameter, MalformedRequest, TooManyItems
 from lungseg.core.types import FloatArray
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+READING = ("unit", "window_hu", "spacing_mm", "allow_non_ct")
+"""Parameters of a request that ``/segment`` has, too, and that decide what the network sees."""
+_LENGTH = re.compile(r"[0-9]{1,15}", re.ASCII)
+_SPARE_COMMAS = 1000
+"""In JSON, besides those between the values of tensors."""
 _FLOAT32 = np.dtype("<f4")
 
 
@@ -30,37 +35,62 @@ class InferRequest:
     Attributes:
         id: echoed, None when there is none.
         images: FP32 tensor of shape (N, height, width, 1), or N encoded images.
+        reading: how encoded images are to be read, of the parameters in ``READING``.
         binary_output: whether the output is wanted as raw bytes.
     """
 
     id: str | None
     images: FloatArray | list[bytes]
+    reading: dict[str, Any]
     binary_output: bool
 
 
-def parse(
-    body: bytes, header_length: str, input_name: str, output_name: str, max_items: int
-) -> InferRequest:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What the model has, and how much of it may come.
+
+    Attributes:
+        input_name: of its input.
+        output_name: of its output.
+        max_items: most images in one request.
+        values: most numbers that so many images have.
+    """
+
+    input_name: str
+    output_name: str
+    max_items: int
+    values: int
+
+
+def parse(body: bytes, header_length: str, expected: Expected) -> InferRequest:
     """Reads a request: JSON of ``header_length`` bytes (empty = all), perhaps tensors behind it.
 
     Raises:
         MalformedRequest: it is not of the protocol's form.
+        TooManyItems: its JSON has far more values than the model takes, counted before any is made.
         InvalidParameter: a name, shape or datatype is not the model's.
     """
-    if header_length and not (header_length.isdecimal() and int(header_length) <= len(body)):
+    split = len(body)
+    if header_length:
+        # Python's own rules take other digits, and refuse to read too many.
+        split = int(header_length) if _LENGTH.fullmatch(header_length) else split + 1
+    if split > len(body):
         raise MalformedRequest(f"expected {HEADER_LENGTH} within the body")
-    split = int(header_length) if header_length else len(body)
-    document = _loaded(body[:split], "request")
-    tensor = _object(_only(document.get("inputs"), "expected one input"), "input")
-    if tensor.get("name") != input_name:
-        raise InvalidParameter(f"expected an input named {input_name}, received another")
+    if body.count(b",", 0, split) > expected.values + _SPARE_COMMAS:
+        raise TooManyItems(f"expected at most {expected.values} values in JSON, received more")
+    document = loaded(body[:split], "request")
+    tensor = as_object(only(document.get("inputs"), "expected one input"), "input")
+    if tensor.get("name") != expected.input_name:
+        raise InvalidParameter(f"expected an input named {expected.input_name}, received another")
     request_id = document.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise MalformedRequest("expected id as a string")
+    own = parameters_of(document)
     return InferRequest(
         id=request_id,
-        images=_images(tensor, body[split:], max_items),
-        binary_output=_wants_binary(document, output_name),
+        images=_images(tensor, body[split:], expected.max_items),
+        reading={name: own[name] for name in READING if name in own},
+        binary_output=_wants_binary(document, expected.output_name),
     )
 
 
@@ -88,7 +118,7 @@ def render(
 
 
 def _images(tensor: dict[str, Any], binary: bytes, max_items: int) -> FloatArray | list[bytes]:
-    parameters = _parameters(tensor)
+    parameters = parameters_of(tensor)
     if any(name.startswith("shared_memory") for name in parameters):
         raise InvalidParameter("shared memory is not supported")
     shape: Any = tensor.get("shape")
@@ -130,82 +160,71 @@ def _floats(data: Any, shape: list[int]) -> FloatArray:
 
 
 def _encoded(data: Any, count: int) -> list[bytes]:
-    if not isinstance(data, bytes):
-        try:
-            images = [base64.b64decode(item, validate=True) for item in data]
-        except (TypeError, ValueError, binascii.Error):
-            raise InvalidParameter("expected BYTES in JSON as base64 strings") from None
-    else:
-        images, position = list[bytes](), 0
-        while position + 4 <= len(data):
-            (length,) = struct.unpack_from("<I", data, position)
-            images.append(data[position + 4 : position + 4 + length])
-            position += 4 + length
-        if position != len(data):
+    if isinstance(data, bytes):
+        return _elements(data, count)
+    if not isinstance(data, list) or len(data) != count:
+        raise InvalidParameter(f"expected {count} BYTES elements in a list")
+    try:
+        return [base64.b64decode(item, validate=True) for item in data]
+    except (TypeError, ValueError, binascii.Error):
+        raise InvalidParameter("expected BYTES in JSON as base64 strings") from None
+
+
+def _elements(data: bytes, count: int) -> list[bytes]:
+    """As many elements as were announced, which is few, and nothing behind them."""
+    elements, position = list[bytes](), 0
+    for _ in range(count):
+        length_end = position + 4
+        end = length_end + int.from_bytes(data[position:length_end], "little")
+        if end > len(data) or length_end > len(data):
             raise MalformedRequest("expected BYTES elements as uint32 length and so many bytes")
-    if len(images) != count:
-        raise InvalidParameter(f"expected {count} BYTES elements, received {len(images)}")
-    return images
+        elements.append(data[length_end:end])
+        position = end
+    if position != len(data):
+        raise InvalidParameter(f"expected {count} BYTES elements, received more bytes")
+    return elements
 
 
 def _wants_binary(document: dict[str, Any], output_name: str) -> bool:
-    default = _parameters(document).get("binary_data_output") is True
+    default = parameters_of(document).get("binary_data_output") is True
     outputs = document.get("outputs")
     if not outputs:
         return default
-    output = _object(_only(outputs, "expected at most one output"), "output")
+    output = as_object(only(outputs, "expected at most one output"), "output")
     if output.get("name") != output_name:
         raise InvalidParameter(f"expected an output named {output_name}, received another")
-    wanted = _parameters(output)
+    wanted = parameters_of(output)
     if "shared_memory_region" in wanted or "classification" in wanted:
         raise InvalidParameter("shared memory and classification are not supported")
     return wanted.get("binary_data", default) is True
 
 
-def _loaded(text: bytes, what: str) -> dict[str, Any]:
+def loaded(text: bytes, what: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        MalformedRequest: the bytes are no JSON, or of something else.
+    """
     try:
-        return _object(json.loads(text), what)
+        return as_object(json.loads(text), what)
     except (ValueError, RecursionError):
         raise MalformedRequest("expected JSON, received other bytes") from None
 
 
-def _object(value: Any, what: str) -> dict[str, Any]:
+def as_object(value: Any, what: str) -> dict[str, Any]:
+    """A member that has to be an object; raises ``MalformedRequest`` where it is not."""
     if not isinstance(value, dict):
         raise MalformedRequest(f"expected {what} as a JSON object")
     return value
 
 
-def _parameters(document: dict[str, Any]) -> dict[str, Any]:
-    return _object(document.get("parameters") or {}, "parameters")
+def parameters_of(document: dict[str, Any]) -> dict[str, Any]:
+    """The member ``parameters``, which may be missing or null."""
+    return as_object(document.get("parameters") or {}, "parameters")
 
 
-def _only(value: Any, refusal: str) -> Any:
+def only(value: Any, refusal: str) -> Any:
+    """The one item of a list; raises ``InvalidParameter``, the refusal, where there is not one."""
     if not isinstance(value, list) or len(value) != 1:
         raise InvalidParameter(refusal)
     return value[0]
-
-
-def load_version(body: bytes) -> str | None:
-    """The version that a load request asks for, None for the newest.
-
-    Either ``{"parameters": {"version": "1"}}``, or Triton's way: a ``config`` whose
-    ``version_policy`` names a specific version.
-
-    Raises:
-        MalformedRequest, InvalidParameter: it asks for something else.
-    """
-    parameters = _parameters(_loaded(body or b"{}", "request"))
-    if any(name.startswith("file:") for name in parameters):
-        raise InvalidParameter("models are not taken from clients, only from the models folder")
-    version = parameters.get("version")
-    if version is None and isinstance(parameters.get("config"), str):
-        config = _loaded(parameters["config"].encode(), "config")
-        policy = _object(config.get("version_policy", {}), "version_policy")
-        specific = _object(policy.get("specific", {}), "specific")
-        version = _only(specific.get("versions", [None]), "expected one specific version")
-    return None if version is None else str(version)
-
-
-def wants_ready(body: bytes) -> bool:
-    """Whether an index request asks for loaded versions only."""
-    return _loaded(body or b"{}", "request").get("ready") is True

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -14,14 +16,18 @@ from lungseg.core.errors import InvalidParameter
 from lungseg.inference.contract import TensorSpec
 from lungseg.inference.errors import BundleError
 from lungseg.inference.model import Model
-from lungseg.query import SegmentQuery
+from lungseg.query import checked_query
+from lungseg.settings import Settings
 from lungseg.web.body import compute, read_body
 from lungseg.web.errors import PROBLEMS, Forbidden
 from lungseg.web.state import Exchange, State, exchange_of, state_of
 from lungseg.web.surface import Surface
-from lungseg.web.surfaces.v2 import codec
+from lungseg.web.surfaces.v2 import codec, control
 
 PLATFORM = "onnx_onnxv1"
+MAX_CONTROL_BYTES = 1024 * 1024
+"""What a request to the repository may have: a model's configuration has a few thousand bytes."""
+LOG = logging.getLogger("lungseg.models")
 _ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
 _STATUSES = {
     400: "The request is malformed",
@@ -49,12 +55,16 @@ def _error_object(code: str, detail: str, _request_id: str) -> Response:
     return JSONResponse({"error": detail}, 400 if status in (415, 422) else status)
 
 
+def _control_limit(_settings: Settings) -> int:
+    return MAX_CONTROL_BYTES
+
+
 _V2 = Surface(prefixes=("/v2",), router=router, render=_error_object, takes_work=True)
 _PART = replace(_V2, router=None, takes_work=False)
 SURFACES = (
     _V2,
     replace(_PART, prefixes=("/v2/health",), needs_key=False, quiet=True),
-    replace(_PART, prefixes=("/v2/repository",)),
+    replace(_PART, prefixes=("/v2/repository",), body_limit=_control_limit),
 )
 
 
@@ -124,7 +134,7 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
 @router.post("/repository/index", summary="List models and their states")
 async def index(request: Request) -> list[dict[str, str]]:
     """Every version in the models folder, with the reason where it is not ready."""
-    only_ready = codec.wants_ready(await read_body(request))
+    only_ready = control.wants_ready(await read_body(request))
     return [
         {
             "name": name,
@@ -142,12 +152,18 @@ async def index(request: Request) -> list[dict[str, str]]:
 async def load(request: Request, model: str) -> JSONResponse:
     """Loads the newest version, or the one asked for; what serves is swapped when it is ready."""
     _may_control(request)
-    version = codec.load_version(await read_body(request))
+    version = control.load_version(await read_body(request))
     registry = state_of(request.scope).registry
     try:
         loaded = await asyncio.to_thread(registry.load, model, version)
     except BundleError as error:
         raise InvalidParameter(f"the bundle is refused: {error}") from None
+    level, message = (
+        (logging.INFO, "model loaded by request")
+        if version is None
+        else (logging.WARNING, "model held at one version by request")
+    )
+    _tell(request, level, message, f"{model}/{loaded.contract.version}")
     return JSONResponse({"name": model, "version": loaded.contract.version, "load": True})
 
 
@@ -155,9 +171,16 @@ async def load(request: Request, model: str) -> JSONResponse:
 async def unload(request: Request, model: str) -> JSONResponse:
     """Lets every version go; requests in flight still finish."""
     _may_control(request)
-    await read_body(request)
+    control.check_unload(await read_body(request))
     await asyncio.to_thread(state_of(request.scope).registry.unload, model)
+    _tell(request, logging.WARNING, "model unloaded by request", model)
     return JSONResponse({"name": model, "unload": True})
+
+
+def _tell(request: Request, level: int, message: str, model: str) -> None:
+    """Says in the log that a request changed what answers; its access line says whose it was."""
+    fields = {"model": model, "request_id": exchange_of(request.scope).request_id}
+    LOG.log(level, message, extra={"fields": fields})
 
 
 def _may_control(request: Request) -> None:
@@ -172,19 +195,15 @@ def _answer(
     contract = model.contract
     watch = exchange.watch
     with watch.stage("decode"):
-        request = codec.parse(
-            body,
-            header_length,
-            contract.input.name,
-            contract.output.name,
-            state.settings.max_batch_items,
-        )
+        request = codec.parse(body, header_length, _expected(model, state.settings))
     if isinstance(request.images, list):
         # encoded images come to the grid as ``/segment`` brings them there
-        pipeline, query = state.pipeline, SegmentQuery()
+        pipeline, query = state.pipeline, checked_query(request.reading)
         grey = np.concatenate(
             [pipeline.fitted(image, model, query, watch) for image in request.images]
         )
+    elif request.reading:
+        raise InvalidParameter(f"expected {', '.join(request.reading)} with encoded images only")
     else:
         grey = request.images
     expected = (*model.grid_size, 1)
@@ -198,6 +217,16 @@ def _answer(
         return Response(content, media_type="application/json")
     headers = {codec.HEADER_LENGTH: json_length}
     return Response(content, headers=headers, media_type="application/octet-stream")
+
+
+def _expected(model: Model, settings: Settings) -> codec.Expected:
+    contract, max_items = model.contract, settings.max_batch_items
+    return codec.Expected(
+        input_name=contract.input.name,
+        output_name=contract.output.name,
+        max_items=max_items,
+        values=max_items * math.prod(model.grid_size),
+    )
 
 
 def _tensor(spec: TensorSpec) -> dict[str, Any]:

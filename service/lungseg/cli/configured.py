@@ -1,0 +1,50 @@
+"""Settings as the command line shows them: what is wrong is named as its caller wrote it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lungseg.cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from lungseg.settings import Settings
+
+PREFIX = "LUNGSEG_"
+
+
+def configured(given: dict[str, Any]) -> Settings:
+    """The settings, with options of the command line before variables and the file ``.env``.
+
+    Args:
+        given: settings by name, of options that were used.
+
+    Raises:
+        UsageError: one is wrong.
+    """
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from lungseg.settings import Settings, expectation
+
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        sentences: list[str] = []
+        for item in error.errors():
+            name = str(item["loc"][0])
+            # No value is quoted: it may be a key that stands in the wrong variable.
+            reason = f"expected {expectation(name)}, received another value".replace("`", "")
+            said = item.get("ctx", {}).get("error", reason)
+            sentences.append(f"{_named(name, given)}: {said}")
+        raise UsageError("\nlungseg: ".join(sentences)) from None
+    except (SettingsError, UnicodeDecodeError) as error:
+        raise UsageError(f"the file .env cannot be read: {error}") from None
+
+
+def _named(name: str, given: dict[str, Any]) -> str:
+    return option(name) if name in given else f"{PREFIX}{name.upper()}"
+
+
+def option(name: str) -> str:
+    """The option of a setting or parameter."""
+    return f"--{name.replace('_', '-')}"

@@ -1,0 +1,168 @@
+"""What a run leaves: a result for each slice, and tables that are whole at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lungseg.answers import File
+from lungseg.cli.errors import UsageError
+from lungseg.cli.streams import STREAM, check_output, write_output
+from lungseg.formats.table import COLUMNS, as_cell, csv_lines, read_rows, table_row
+
+TABLE = "statistics.csv"
+JSON = "application/json"
+SHOWN = 3
+"""Results in the way that are named before the others are only counted."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Outputs:
+    """Where results and rows go.
+
+    Attributes:
+        folder: of results, each named relative to it; None for standard output.
+        prints: whether results go to standard output where there is no folder.
+        tables: paths of tables of statistics, ``-`` for standard output.
+        targets: the result's name for each slice, in the folder.
+    """
+
+    folder: Path | None
+    prints: bool
+    tables: Sequence[str]
+    targets: Mapping[str, str]
+    _kept: list[list[Any]] = field(default_factory=list[list[Any]])
+    _begun: bool = False
+
+    def check(self, sources: Sequence[Path], *, keep: bool) -> None:
+        """Makes sure that nothing is in the way.
+
+        Args:
+            sources: the slices' files, which no result may overwrite.
+            keep: results that exist already are all right.
+
+        Raises:
+            UsageError: something is in the way, or standard output is closed and needed.
+        """
+        if self.prints or STREAM in self.tables:
+            check_output()
+        if self.folder is not None and self.folder.exists() and not self.folder.is_dir():
+            raise UsageError(f"expected a folder for -o, received {self.folder}: it is a file")
+        for table in map(Path, self.tables):
+            if table.is_dir():
+                raise UsageError(f"expected a file for --csv, received {table}: it is a folder")
+        taken = self._taken()
+        slices = {_identity(path) for path in sources} if taken else set[tuple[int, int]]()
+        for path in taken:
+            if _identity(path) in slices:
+                raise UsageError(f"expected another place for results: {path} is a slice itself")
+        if taken and not keep:
+            more = f" and {len(taken) - SHOWN} more" if len(taken) > SHOWN else ""
+            raise UsageError(
+                f"{', '.join(map(str, taken[:SHOWN]))}{more} would be overwritten: --skip-existing "
+                "goes on with the slices that are left, --force overwrites"
+            )
+
+    def keep_done(self) -> set[str]:
+        """Names of slices that have result and row already; their rows stay in the tables.
+
+        Rows of slices that this run does not know stay too.
+
+        Raises:
+            UsageError: the folder's table is none that can be continued.
+        """
+        if self.folder is None or not (table := self.folder / TABLE).exists():
+            return set()
+        try:
+            rows = read_rows(table.read_bytes().decode(errors="replace"))
+        except ValueError as error:
+            raise UsageError(f"{table}: {error}; --force begins a new one") from None
+        ours = {as_cell(name): name for name in self.targets}
+        done: set[str] = set()
+        for row in rows:
+            name = ours.get(row["filename"])
+            if name is None or self._is_done(row, self.targets[name]):
+                self._kept.append(list(row.values()))
+                done |= {name} if name is not None else set[str]()
+        return done
+
+    def write(self, name: str, result: File) -> str:
+        """Writes one result, whole or not at all; returns its name in the folder."""
+        content = result.content
+        if self.folder is not None:
+            target = self.folder / self.targets[name]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _replace(target, content)
+            return self.targets[name]
+        if self.prints:
+            if result.media_type == JSON:
+                answer = {"filename": name, **json.loads(content)}
+                content = json.dumps(answer, separators=(",", ":")).encode() + b"\n"
+            write_output(content)
+        return ""
+
+    def add(self, name: str, answer: Mapping[str, Any]) -> None:
+        """Adds a row to each table, which is whole after it."""
+        rows = [table_row(name, answer)]
+        if not self._begun:
+            self._begun = True
+            for table in self.tables:
+                _begin(table, csv_lines([COLUMNS, *self._kept]))
+        for table in self.tables:
+            _append(table, csv_lines(rows))
+
+    def _is_done(self, row: Mapping[str, str], target: str) -> bool:
+        same = row["result"] == as_cell(target) and not row["error"]
+        return same and self.folder is not None and (self.folder / target).is_file()
+
+    def _taken(self) -> list[Path]:
+        """Results and tables that are there already."""
+        places = [Path(table) for table in self.tables if table != STREAM]
+        # what is no plain file, such as /dev/null, is nothing that could be lost
+        taken = [place for place in places if place.is_file()]
+        if self.folder is not None:
+            targets = (self.folder / target for target in self.targets.values())
+            taken += [target for target in targets if os.path.lexists(target)]
+        return taken
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:  # a link that leads nowhere is the same as nothing
+        return (-1, id(path))
+    return (status.st_dev, status.st_ino)
+
+
+def _begin(table: str, text: str) -> None:
+    if table == STREAM:
+        write_output(text.encode())
+        return
+    path = Path(table)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        _append(table, text)
+    else:
+        _replace(path, text.encode())
+
+
+def _append(table: str, text: str) -> None:
+    if table == STREAM:
+        write_output(text.encode())
+        return
+    with Path(table).open("ab") as stream:
+        stream.write(text.encode())
+
+
+def _replace(target: Path, content: bytes) -> None:
+    """Writes beside the target first: who looks at it sees the old file or the new one."""
+    part = target.with_name(f".lungseg-{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)

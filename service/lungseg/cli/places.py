@@ -1,0 +1,139 @@
+"""Where slices are computed, here or by a server, and what is said where that cannot be."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from lungseg.answers import File
+from lungseg.cli.configured import configured
+from lungseg.cli.errors import UsageError
+from lungseg.client import Client, ServiceError, check_url
+from lungseg.core.errors import InvalidParameter, LungsegError
+from lungseg.formats.dicom_seg import NOT_INSTALLED, check_installed
+
+if TYPE_CHECKING:
+    from lungseg.inference.model import Model
+    from lungseg.settings import Settings
+
+AHEAD = 2
+"""Slices under way per processor: one computes while the next is read."""
+KEY = "LUNGSEG_API_KEY"
+NO_KEYS: dict[str, Any] = {"api_keys": (), "api_keys_file": None}
+"""Settings that only a server needs: nobody calls this process, whatever they say."""
+INSTALL = 'pip install "lungseg[dicom-seg]"'
+_NUMBER = re.compile(r"^\[Errno -?\d+\] ")
+_PASSING = (httpx.codes.REQUEST_ENTITY_TOO_LARGE, httpx.codes.TOO_MANY_REQUESTS)
+"""Statuses by which something before the service refuses one file alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where slices are computed.
+
+    Attributes:
+        fetch: makes the answer for a slice's content; raises ``LungsegError`` where this slice
+            is refused, and ``UsageError`` where no other will fare better.
+        at_a_time: how many slices are worked on at a time.
+    """
+
+    fetch: Callable[[bytes], File]
+    at_a_time: int
+
+
+def here(form: str, parameters: dict[str, Any], *, models_dir: Path | None) -> Place:
+    """This process, as its settings say: model, version, providers, threads and limits.
+
+    Raises:
+        UsageError: a setting is wrong, or there is no such model.
+    """
+    settings = configured(NO_KEYS | ({} if models_dir is None else {"models_dir": models_dir}))
+    if form == "dicom-seg":
+        try:
+            check_installed()
+        except InvalidParameter as error:
+            raise UsageError(f"{error}: {INSTALL}") from None
+    from lungseg.library import Segmenter  # ONNX Runtime, which a server's caller spares
+    from lungseg.pipeline import Pipeline
+
+    others = {name: value for name, value in parameters.items() if name not in ("model", "version")}
+    model = _model(settings, parameters["model"] or settings.model, parameters["version"])
+    pipeline = Pipeline(max_pixels=settings.max_pixels, allow_non_ct=settings.allow_non_ct)
+    return Place(
+        fetch=partial(Segmenter(model, pipeline).fetch, form=form, **others),
+        at_a_time=settings.workers or AHEAD * settings.cores,
+    )
+
+
+def _model(settings: Settings, name: str, version: str | None) -> Model:
+    from lungseg.inference.session import ProviderMissing
+    from lungseg.library import load
+
+    if version is None and name == settings.model and settings.model_version != "latest":
+        version = settings.model_version
+    try:
+        return load(
+            name,
+            version=version,
+            models=settings.models_dir,
+            threads=settings.intra_op_threads or settings.cores,
+            providers=settings.providers,
+        ).model
+    except ProviderMissing as error:
+        raise UsageError(f"LUNGSEG_PROVIDERS: {error}") from None
+    except LungsegError as error:
+        raise UsageError(str(error)) from None
+
+
+@contextmanager
+def there(form: str, parameters: dict[str, Any], *, url: str) -> Generator[Place]:
+    """The server at a URL.
+
+    Raises:
+        UsageError: the URL, or the key that the environment holds, cannot be one.
+    """
+    named = "--url"
+    try:
+        check_url(url)
+        named = KEY
+        client = Client(url, api_key=os.environ.get(KEY))
+    except InvalidParameter as error:
+        raise UsageError(f"{named}: {error}") from None
+    shown = str(httpx.URL(url).copy_with(userinfo=b""))
+
+    def fetch(content: bytes) -> File:
+        try:
+            return client.fetch(content, form=form, **parameters)
+        except ServiceError as error:
+            if reason := _fatal(error, parameters):
+                raise UsageError(f"{shown} {reason}") from None
+            raise
+        except httpx.TransportError as error:
+            reason = _NUMBER.sub("", str(error)) or type(error).__name__
+            raise UsageError(f"{shown} cannot be reached: {reason}") from None
+
+    with client:
+        yield Place(fetch=fetch, at_a_time=AHEAD * (os.cpu_count() or 1))
+
+
+def _fatal(error: ServiceError, parameters: dict[str, Any]) -> str:
+    """What a server's refusal means for all files; empty where it means this one alone."""
+    if error.code == "unauthorized":
+        return f"expects an API key that it knows: {KEY} holds none, or another"
+    if error.code in ("unknown_model", "model_not_ready"):
+        asked = [f"{name} {parameters[name]}" for name in ("model", "version") if parameters[name]]
+        return f"has no {', '.join(asked) or 'model'} that could answer: {error.detail}"
+    if error.detail == NOT_INSTALLED:
+        return f"cannot write dicom-seg: {NOT_INSTALLED}"
+    strange = error.code == "unknown" and error.status < 500 and error.status not in _PASSING
+    if strange or error.code == "not_found":
+        return f"is not where lungseg answers: received status {error.status}"
+    return ""

@@ -1,0 +1,144 @@
+"""Which values of a slice were measured, and which figures such values can show.
+
+Outside the scanner's field of view nothing was measured, whatever number stands there. And where
+a window, the bits of the file or somebody's program clipped the values, all that is known of a
+clipped one is on which side of the end it lay: what would need more is unknown, never a fact.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from lungseg.core.types import AIR_HU, BoolArray, FloatArray, IntensityArray, Scan
+
+FILL_HU = -1500.0
+"""No noise reaches so far below air: scanners write this and less outside their field of view."""
+CLIPPED_SHARE = 0.005
+"""Of a slice's pixels, how many at least have its very lowest or highest value where values were
+clipped; measured values end in single pixels."""
+CLIPPED_PIXELS = 50
+"""The least of them, in small pictures."""
+NEAR_HU = 32.0
+"""As far from a clipped end other values are looked for."""
+NEAR_SHARE = 0.05
+"""Of the pixels at a clipped end, as many lie near it; flat areas of a drawing have no such."""
+FAINT_AIR_HU = -990.0
+"""Air around the body that is all of one value above this was clipped there."""
+DIM_TISSUE_HU = -100.0
+"""A slice of a body has tissue above this: one without was clipped below."""
+RIM_SHARE = 0.05
+"""Of the picture's border, the least that shows such air."""
+COARSE_HU = 10.0
+"""Grey levels that lie further apart show no threshold and no percentile: the closest thresholds
+are 40 HU apart. 8 bits over 2500 HU are still fine enough."""
+LUNG_REACH_HU = (-1024.0, 300.0)
+"""What may be in a lung, from the lowest value that scanners store to vessels full of contrast."""
+MEAN_ERROR_HU = 1.0
+"""By as much at most clipped values may have moved the mean."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """What can be told of values in HU; of grey levels, whose scale nobody knows, everything."""
+
+    low: float = -math.inf
+    """Values at or below this may have been any lower."""
+    high: float = math.inf
+    """Values at or above this may have been any higher."""
+    coarse: bool = False
+    """The levels lie too far apart for thresholds and percentiles."""
+
+    def shows_below(self, threshold: float) -> bool:
+        """Whether each value is known to lie strictly below a threshold or not."""
+        return not self.coarse and self.low < threshold <= self.high
+
+    def shows_above(self, threshold: float) -> bool:
+        """Whether each value is known to lie strictly above a threshold or not."""
+        return not self.coarse and self.low <= threshold < self.high
+
+    def shows(self, value: float) -> bool:
+        """Whether a value that was read is the one that was measured."""
+        return not self.coarse and self.low < value < self.high
+
+    def shows_mean(self, ordered: FloatArray) -> bool:
+        """Whether clipped ones among sorted values can have moved their mean only a little."""
+        ends = np.float32(self.low), np.float32(self.high)  # of another type, all would be copied
+        below = int(np.searchsorted(ordered, ends[0], "right"))
+        above = ordered.size - int(np.searchsorted(ordered, ends[1], "left"))
+        least, most = LUNG_REACH_HU
+        error = below * max(0.0, self.low - least) if below else 0.0
+        error += above * max(0.0, most - self.high) if above else 0.0
+        return error <= MEAN_ERROR_HU * ordered.size
+
+
+def padding_within(scan: Scan, box: tuple[slice, slice]) -> BoolArray | None:
+    """Where in a part of a scan's one slice nothing was measured; None where all was.
+
+    That is what the file says, what lies far below air, and the one lowest value that fills the
+    slice from all four corners inwards: air that was measured has noise.
+    """
+    values = scan.values[0]
+    found: BoolArray | None = None
+    if scan.padding is not None:
+        found = scan.padding[0][box]
+    if scan.unit == "HU":
+        far = np.asarray(values[box] < FILL_HU)
+        found = far if found is None else found | far
+    corner = values[0, 0]
+    corners = values[[0, 0, -1, -1], [0, -1, 0, -1]]
+    dark = FILL_HU <= corner <= AIR_HU if scan.unit == "HU" else corner == values.min()
+    told = scan.padding is not None and bool(scan.padding[0, 0, 0])
+    if dark and not told and (corners == corner).all() and (values[box] == corner).any():
+        labelled = cast("tuple[NDArray[np.int32], int]", ndimage.label(values == corner))
+        regions = labelled[0]
+        outer = np.isin(regions[box], regions[[0, 0, -1, -1], [0, -1, 0, -1]])
+        found = outer if found is None else found | outer
+    return found if found is not None and found.any() else None
+
+
+def scale_of(scan: Scan) -> Scale:
+    """What the values of a scan's one slice can show: of the encoding, and as they are found."""
+    if scan.unit != "HU":
+        return Scale()
+    values = scan.values[0].ravel()
+    if scan.padding is not None:
+        values = values[~scan.padding[0].ravel()]
+    if values.size and values.min() < FILL_HU:
+        values = values[values >= FILL_HU]
+    low, high, step = -math.inf, math.inf, 0.0
+    if scan.reach is not None:
+        step = scan.reach.step
+        # Half a level towards the middle: what is read there is no longer the end's.
+        low, high = scan.reach.low + step / 2, scan.reach.high - step / 2
+        if scan.reach.low <= LUNG_REACH_HU[0]:
+            low = -math.inf  # the scanner's own floor: nothing lies below but noise
+    if values.size:
+        least, most = float(values.min()), float(values.max())
+        rim = _rim(scan.values[0]) == least
+        faint = FAINT_AIR_HU < least < most and rim.mean() >= RIM_SHARE
+        if least > max(low, LUNG_REACH_HU[0]) and (_ends_at(values, least, NEAR_HU) or faint):
+            low = least
+        dim = least < most < DIM_TISSUE_HU
+        if most < high and (_ends_at(values, most, -NEAR_HU) or dim):
+            high = most
+    return Scale(low=low, high=high, coarse=step > COARSE_HU)
+
+
+def _ends_at(values: IntensityArray, end: float, inwards: float) -> bool:
+    """Whether values pile up at an end although others lie close to it."""
+    piled = int(np.count_nonzero(values == end))
+    if piled < max(CLIPPED_PIXELS, CLIPPED_SHARE * values.size):
+        return False
+    first, last = sorted((end, end + inwards))
+    near = int(np.count_nonzero((values >= first) & (values <= last))) - piled
+    return near >= NEAR_SHARE * piled
+
+
+def _rim(plane: IntensityArray) -> NDArray[np.float32 | np.int16]:
+    return np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])

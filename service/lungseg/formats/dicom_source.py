@@ -1,0 +1,175 @@
+"""What a derived DICOM object takes over from its source: patient, study and place, in order.
+
+Files of the field lack attributes, spell values as the standard does not, and are written in a
+dozen character sets. What is taken over is a short list, each value checked, texts as Unicode.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import datetime
+from typing import Any
+
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
+from pydicom.valuerep import DS
+
+from lungseg.core.errors import InvalidParameter
+from lungseg.formats.dicom import functional
+
+UNICODE = "ISO_IR 192"
+NO_DATE, NO_TIME = "19000101", "000000"
+_UID = re.compile(r"[0-9.]{1,64}")
+_IMAGE_CLASS = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.[0-9.]{1,30}")
+_UIDS = {
+    **dict.fromkeys(("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"), _UID),
+    "SOPClassUID": _IMAGE_CLASS,
+    "FrameOfReferenceUID": _UID,
+}
+_PLANE = {
+    "ImagePositionPatient": ("PlanePositionSequence", 3),
+    "ImageOrientationPatient": ("PlaneOrientationSequence", 6),
+    "PixelSpacing": ("PixelMeasuresSequence", 2),
+}
+"""With the functional group that holds it in enhanced objects, and how many numbers it has."""
+_MEASURES = "PixelMeasuresSequence"
+_IDENTITY = ("PatientID", "PatientName", "AccessionNumber", "StudyID", "ReferringPhysicianName")
+"""Taken as they are, however long, or viewers would find another patient; else empty."""
+_TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
+_TEXT = re.compile(r"[^\\\x00-\x1f]{1,64}")
+_EMPTY_UNLESS = {"PatientSex": re.compile("[MFO]"), "StudyTime": _TIME}
+_DATES = ("PatientBirthDate", "StudyDate")
+_ABSENT_UNLESS = {
+    "IssuerOfPatientID": _TEXT,
+    "PatientAge": re.compile(r"\d{3}[DWMY]"),
+    "StudyDescription": _TEXT,
+}
+_IS_IDENTITY_REMOVED, _HOW_REMOVED = "PatientIdentityRemoved", "DeidentificationMethod"
+
+
+def derivation_source(given: FileDataset) -> Dataset:
+    """The source as derived objects may refer to it, without its pixels.
+
+    Args:
+        given: the whole file, single-frame, enhanced or not.
+
+    Returns:
+        UIDs, patient, study, size and geometry, the latter at the top level and, of an enhanced
+        object, in functional groups as well; texts in Unicode.
+
+    Raises:
+        InvalidParameter: attributes are missing, or have values, that leave no place in the
+            patient or no study; they are named.
+    """
+    source = Dataset()
+    source.SpecificCharacterSet = UNICODE
+    lacking = [
+        keyword for keyword, form in _UIDS.items() if not form.fullmatch(_text(given, keyword))
+    ]
+    for keyword in _UIDS:
+        setattr(source, keyword, _text(given, keyword))
+    for keyword, (macro, count) in _PLANE.items():
+        numbers = _numbers(functional(given, macro, keyword))
+        if len(numbers) != count:
+            lacking.append(keyword)
+        setattr(source, keyword, numbers)
+    thickness = _thickness(given)
+    if thickness is None:
+        lacking.append("SliceThickness")
+    source.SliceThickness = thickness
+    if lacking:
+        raise InvalidParameter(
+            f"dicom-seg needs attributes that this file lacks, or has no sound values of: "
+            f"{', '.join(lacking)}"
+        )
+    source.Rows, source.Columns, source.Modality = given.Rows, given.Columns, "CT"
+    _take_patient_and_study(given, source)
+    if "PerFrameFunctionalGroupsSequence" in given:
+        _group(source)
+    return source
+
+
+def moment(given: Dataset) -> tuple[str, str]:
+    """Date and time of the slice: those of now would make every answer another."""
+    dates = [_text(given, keyword) for keyword in ("ContentDate", "AcquisitionDate", "StudyDate")]
+    times = [_text(given, keyword) for keyword in ("ContentTime", "AcquisitionTime", "StudyTime")]
+    date = next((day for day in dates if _is_date(day)), NO_DATE)
+    return date, next((hour for hour in times if _TIME.fullmatch(hour)), NO_TIME)
+
+
+def instance_number(given: Dataset) -> int:
+    """The slice's number within its series; 1 where it has none that may be repeated."""
+    text = _text(given, "InstanceNumber")
+    return int(text) if re.fullmatch(r"[1-9]\d{0,8}", text) else 1
+
+
+def _take_patient_and_study(given: Dataset, source: Dataset) -> None:
+    for keyword in _IDENTITY:
+        setattr(source, keyword, _text(given, keyword))
+    for keyword, pattern in _EMPTY_UNLESS.items():
+        text = _text(given, keyword)
+        setattr(source, keyword, text if pattern.fullmatch(text) else "")
+    for keyword in _DATES:
+        setattr(source, keyword, text if _is_date(text := _text(given, keyword)) else "")
+    for keyword, pattern in _ABSENT_UNLESS.items():
+        if pattern.fullmatch(text := _text(given, keyword)):
+            setattr(source, keyword, text)
+    how = _text(given, _HOW_REMOVED)
+    if _text(given, _IS_IDENTITY_REMOVED) == "YES" and _TEXT.fullmatch(how):
+        setattr(source, _IS_IDENTITY_REMOVED, "YES")
+        setattr(source, _HOW_REMOVED, how)
+
+
+def _group(source: Dataset) -> None:
+    """Puts the geometry into the functional groups where readers of enhanced objects look."""
+    shared, own = Dataset(), Dataset()
+    for keyword, (macro, _) in _PLANE.items():
+        item = Dataset()
+        setattr(item, keyword, source[keyword].value)
+        setattr(own if macro == "PlanePositionSequence" else shared, macro, Sequence([item]))
+    shared[_MEASURES].value[0].SliceThickness = source.SliceThickness
+    source.SharedFunctionalGroupsSequence = Sequence([shared])
+    source.PerFrameFunctionalGroupsSequence = Sequence([own])
+    source.NumberOfFrames = 1
+
+
+def _thickness(given: FileDataset) -> Any:
+    """That of the slice, else the distance to the next one, which may be written with a sign."""
+    for keyword in ("SliceThickness", "SpacingBetweenSlices"):
+        numbers = _numbers(functional(given, _MEASURES, keyword))
+        if len(numbers) == 1 and (keyword == "SpacingBetweenSlices" or numbers[0] > 0):
+            return DS(abs(numbers[0]), auto_format=True) if numbers[0] else None
+    return None
+
+
+def _numbers(value: Any) -> list[Any]:
+    """Finite numbers in the sixteen characters that they may have, none where one is unsound."""
+    values = value if hasattr(value, "__iter__") and not isinstance(value, str) else [value]
+    try:
+        numbers = [float(str(item)) for item in values]
+        return (
+            [DS(n, auto_format=True) for n in numbers] if all(map(math.isfinite, numbers)) else []
+        )
+    except (TypeError, ValueError):
+        return []
+
+
+def _text(given: Dataset, keyword: str) -> str:
+    """The text of an attribute as Unicode, as it is stored, empty where there is none."""
+    try:
+        value = given.get(keyword)
+    except (TypeError, ValueError):  # no number where one belongs
+        return ""
+    if isinstance(value, MultiValue):
+        return "\\".join(map(str, value))
+    return "" if value is None else str(value).strip()
+
+
+def _is_date(text: str) -> bool:
+    try:
+        datetime.strptime(text, "%Y%m%d")  # noqa: DTZ007 - only whether there is such a day
+    except ValueError:
+        return False
+    return len(text) == len(NO_DATE)

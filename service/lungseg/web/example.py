@@ -1,0 +1,121 @@
+"""What an answer looks like: that for the sample slice of the package, with ``encoding=none``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lungseg.web.schemas import EXAMPLE_ID
+
+ANSWER: dict[str, Any] = {
+    "request_id": EXAMPLE_ID,
+    "model": {
+        "name": "lung-unet",
+        "version": "2",
+        "sha256": "59cd2f1e25929123421c066613c0ae87c7ddc15a4c22b192460e8c11cd00d812",
+    },
+    "image": {
+        "width": 512,
+        "height": 512,
+        "media_type": "application/dicom",
+        "intensity_unit": "HU",
+        "spacing_mm": [0.703125, 0.703125],
+    },
+    "mask": {"encoding": "none", "size": [512, 512]},
+    "statistics": {
+        "pixels": 46433,
+        "fraction": 0.177128,
+        "area_mm2": 22955.7678,
+        "bounding_box": {"x": 92, "y": 132, "width": 322, "height": 260},
+        "centroid": {"x": 238.0909, "y": 267.3383},
+        "components": 2,
+        "intensity": {
+            "unit": "HU",
+            "mean": -827.9334,
+            "std": 170.5737,
+            "min": -1024.0,
+            "p5": -948.0,
+            "p15": -926.0,
+            "median": -877.0,
+            "p95": -498.0,
+            "max": 405.0,
+        },
+        "density": {
+            "laa_950": 0.042362,
+            "laa_910": 0.247949,
+            "laa_856": 0.62602,
+            "haa_700": 0.108716,
+            "haa_600": 0.070812,
+            "haa_250": 0.021364,
+            "perc15": -926.0,
+        },
+        "total_pixels": 262144,
+        "lungs": {
+            "right": {
+                "pixels": 27914,
+                "fraction": 0.106483,
+                "area_mm2": 13800.2563,
+                "bounding_box": {"x": 92, "y": 132, "width": 169, "height": 251},
+                "centroid": {"x": 164.7195, "y": 255.3034},
+                "components": 1,
+                "intensity": {
+                    "unit": "HU",
+                    "mean": -842.3962,
+                    "std": 166.368,
+                    "min": -1024.0,
+                    "p5": -953.0,
+                    "p15": -933.0,
+                    "median": -888.0,
+                    "p95": -560.0,
+                    "max": 387.0,
+                },
+                "density": {
+                    "laa_950": 0.060615,
+                    "laa_910": 0.322419,
+                    "laa_856": 0.68926,
+                    "haa_700": 0.094003,
+                    "haa_600": 0.058286,
+                    "haa_250": 0.019954,
+                    "perc15": -933.0,
+                },
+            },
+            "left": {
+                "pixels": 18519,
+                "fraction": 0.070644,
+                "area_mm2": 9155.5115,
+                "bounding_box": {"x": 270, "y": 146, "width": 144, "height": 246},
+                "centroid": {"x": 348.6848, "y": 285.4785},
+                "components": 1,
+                "intensity": {
+                    "unit": "HU",
+                    "mean": -806.1333,
+                    "std": 174.4731,
+                    "min": -1024.0,
+                    "p5": -931.0,
+                    "p15": -908.0,
+                    "median": -861.0,
+                    "p95": -422.0,
+                    "max": 405.0,
+                },
+                "density": {
+                    "laa_950": 0.01485,
+                    "laa_910": 0.135698,
+                    "laa_856": 0.530698,
+                    "haa_700": 0.130893,
+                    "haa_600": 0.089692,
+                    "haa_250": 0.023489,
+                    "perc15": -908.0,
+                },
+            },
+        },
+        "laterality": "dicom_orientation",
+    },
+    "confidence": {"mean_probability": 0.980909, "uncertain_fraction": 0.114057},
+    "quality": {"flags": []},
+    "timings_ms": {
+        "decode": 24.24,
+        "queue": 2.242,
+        "inference": 24.865,
+        "postprocess": 19.58,
+        "encode": 0.568,
+    },
+}
