@@ -144,6 +144,16 @@ def test_masks_of_several_meanings_are_refused_by_name(
         read_sample(list_pairs(tmp_path).pairs[0])
 
 
+def test_what_jpeg_does_to_a_mask_is_no_label(tmp_path: Path) -> None:
+    """Its blocks have greys of their own where it is coarse; the middle still tells lung."""
+    write_png(PHANTOM, tmp_path / "a.png")
+    Image.fromarray(LUNG).save(tmp_path / "a_mask.jpg", quality=1)
+    with Image.open(tmp_path / "a_mask.jpg") as stored:
+        coarse = np.asarray(stored)
+    sample = read_sample(list_pairs(tmp_path).pairs[0])
+    np.testing.assert_array_equal(sample.mask, coarse > coarse.max() / 2)
+
+
 def test_a_slice_in_the_masks_place_is_refused(tmp_path: Path) -> None:
     """HU below 0 are no mask; many labels of organs are none of lungs alone."""
     write_png(PHANTOM, tmp_path / "a.png")

@@ -136,8 +136,7 @@ def read_sample(pair: Pair) -> Sample:
     """
     if pair.index is not None:
         _expect_same_slices(pair)
-    scan, drawn = _read(pair.image, pair.index), _read_mask(pair)
-    mask_values = drawn.values[0]
+    scan, mask_values = _read(pair.image, pair.index), read_raw_mask(pair)
     if mask_values.shape != scan.size:
         raise DataError(
             f"{pair.mask.name}: expected a mask of {scan.size[0]} x {scan.size[1]} like its "
@@ -147,7 +146,7 @@ def read_sample(pair: Pair) -> Sample:
     if pair.hu_slope is not None:
         scan = replace(scan, values=scan.values * np.float32(pair.hu_slope), unit="HU", white=None)
     try:
-        mask, ignored = lung_and_ignored(mask_values, lossy=drawn.media_type == "image/jpeg")
+        mask, ignored = lung_and_ignored(mask_values)
     except DataError as error:
         raise DataError(f"{pair.mask.name}: {error}") from error
     return Sample(pair=pair, scan=scan, mask=mask, ignored=ignored)

@@ -24,9 +24,7 @@ SHOWN = 6
 """Values named in an error."""
 
 
-def lung_and_ignored(
-    values: NDArray[Any], *, lossy: bool = False
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def lung_and_ignored(values: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Tells lung and what is ignored from a mask's values.
 
     A mask of labels is lung wherever it is not 0; of a grey mask, what lies above the middle of
@@ -34,7 +32,6 @@ def lung_and_ignored(
 
     Args:
         values: of the file, shape (Y, X).
-        lossy: whether the file's format changes values (JPEG).
 
     Returns:
         Two bool planes of the same shape: lung, ignored.
@@ -52,7 +49,7 @@ def lung_and_ignored(
         return np.asarray(values == LUNG), np.asarray(values == IGNORED)
     if highest < LABELS and bool((levels == np.rint(levels)).all()):
         return np.asarray(values > 0), nothing
-    found = [] if lossy else _filled_between(values, levels)
+    found = _filled_between(values, levels)
     if found:
         named = ", ".join(f"{level:g}" for level in [*found[:SHOWN], highest])
         raise DataError(
