@@ -36,6 +36,8 @@ def configured(given: dict[str, Any]) -> Settings:
             said = item.get("ctx", {}).get("error", reason)
             sentences.append(f"{_named(name, given)}: {said}")
         raise UsageError("\nlungseg: ".join(sentences)) from None
+    except UnicodeDecodeError:
+        raise UsageError("expected text in the file .env, received other bytes") from None
     except ValueError as error:
         raise UsageError(str(error)) from None
 

@@ -91,7 +91,7 @@ def derivation_source(given: FileDataset) -> Dataset:
     return source
 
 
-def moment(given: Dataset) -> tuple[str, str]:
+def moment(given: FileDataset) -> tuple[str, str]:
     """Date and time of the slice: those of now would make every answer another."""
     dates = [_text(given, keyword) for keyword in ("ContentDate", "AcquisitionDate", "StudyDate")]
     times = [_text(given, keyword) for keyword in ("ContentTime", "AcquisitionTime", "StudyTime")]
@@ -99,13 +99,13 @@ def moment(given: Dataset) -> tuple[str, str]:
     return date, next((hour for hour in times if _TIME.fullmatch(hour)), NO_TIME)
 
 
-def instance_number(given: Dataset) -> int:
+def instance_number(given: FileDataset) -> int:
     """The slice's number within its series; 1 where it has none that may be repeated."""
     text = _text(given, "InstanceNumber")
     return int(text) if re.fullmatch(r"[1-9]\d{0,8}", text) else 1
 
 
-def _take_patient_and_study(given: Dataset, source: Dataset) -> None:
+def _take_patient_and_study(given: FileDataset, source: Dataset) -> None:
     for keyword in _IDENTITY:
         setattr(source, keyword, _text(given, keyword))
     for keyword, pattern in _EMPTY_UNLESS.items():
@@ -156,7 +156,7 @@ def _numbers(value: Any) -> list[Any]:
         return []
 
 
-def _value(given: Dataset, keyword: str, macro: str = "") -> Any:
+def _value(given: FileDataset, keyword: str, macro: str = "") -> Any:
     """An attribute, perhaps of a functional group; None where it is missing or damaged."""
     try:
         return functional(given, macro, keyword) if macro else given.get(keyword)
@@ -164,7 +164,7 @@ def _value(given: Dataset, keyword: str, macro: str = "") -> Any:
         return None
 
 
-def _text(given: Dataset, keyword: str) -> str:
+def _text(given: FileDataset, keyword: str) -> str:
     """The text of an attribute as Unicode, as it is stored, empty where there is none."""
     value = _value(given, keyword)
     if isinstance(value, MultiValue):
