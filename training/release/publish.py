@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ PARITY_SLICES = 16
 STRESS_SLICES = 64
 """Of the validation slices, as many are stressed at most: each in some forty ways."""
 WEIGHTS = "model.keras"
+AS_STORED = None
+CALIBRATION_VIEWS = (AS_STORED, AS_STORED, AS_STORED, *STANDARD_WINDOWS_HU)
+"""How the slices that int8 is calibrated on are shown in turn: half of them as 8-bit pictures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +135,7 @@ def _fill(folder: Path, trained: Trained, release: Release) -> CardFacts:
         golden = Golden(max_abs_difference=GOLDEN_DIFFERENCE)
         float_model = Model.load(folder, Engine())
         chosen = material.training[:: max(1, len(material.training) // CALIBRATION_SLICES)]
-        content = quantize_int8(content, list(_greys(chosen, config)))
+        content = quantize_int8(content, list(_greys(chosen, config, CALIBRATION_VIEWS)))
     _write_graph(folder, content, config, golden)
     model = Model.load(folder, Engine())
     results = list(evaluate(model, material.validation))
@@ -193,11 +197,17 @@ def _write_graph(
     return contract
 
 
-def _greys(pairs: Sequence[Pair], config: TrainConfig) -> Iterator[NDArray[np.float32]]:
-    """Slices as the network sees them in serving."""
-    for pair in pairs:
-        scan, size = read_sample(pair).scan, (config.grid, config.grid)
-        yield fit(scan, size, config.intensity, covers=config.covers).grey
+def _greys(
+    pairs: Sequence[Pair],
+    config: TrainConfig,
+    views: Sequence[tuple[float, float] | None] = (AS_STORED,),
+) -> Iterator[NDArray[np.float32]]:
+    """Slices as the network sees them in serving, through the windows of ``views`` in turn."""
+    for pair, window in zip(pairs, cycle(views), strict=False):
+        sample, size = read_sample(pair), (config.grid, config.grid)
+        if window is not None:
+            sample = through_window(*window)(sample)
+        yield fit(sample.scan, size, config.intensity, covers=config.covers).grey
 
 
 def _gate(comparison: Comparison, version: str, release: Release) -> None:
