@@ -102,7 +102,9 @@ def test_the_pages_flags_are_the_services() -> None:
     constants = {
         name: np.ravel(value)
         for name, value in vars(quality).items()
-        if re.fullmatch("MAX_[A-Z_0-9]+|[A-Z]+_RANGE[A-Z_0-9]*|[A-Z_]+_FRACTION", name)
+        if re.fullmatch(
+            "MAX_[A-Z_0-9]+|[A-Z]+_RANGE[A-Z_0-9]*|[A-Z_]+_FRACTION|SOLID_HU|LEAST_SHARE", name
+        )
     }
     assert named([row[2] for row in rows]) == constants.keys()
     for row in rows:

@@ -152,7 +152,8 @@ def test_tumours_stay_lung_and_leave_most_of_it(piece: Piece) -> None:
         shares.append(
             ((hu > -100) & inside).sum() / inside.sum() - (piece.hu[inside] > -100).mean()
         )
-    assert 0 < min(shares) < max(shares) < MOST_SOLID + 0.02
+    assert max(shares) < MOST_SOLID + 0.02
+    assert sum(share > 0.005 for share in shares) > 20
 
 
 def test_limbs_lie_beside_the_body_and_are_no_lung(piece: Piece) -> None:

@@ -326,8 +326,8 @@ def test_roll_backs_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture)
         answer = service.client.get("/readyz").json()
     assert "version 1: unloaded by request" in answer["detail"]
     loaded, unloaded = (record for record in caplog.records if record.name == "lungseg.models")
-    assert loaded.fields == {"model": "standin", "version": "1", "request_id": "why"}
-    assert unloaded.getMessage() == "unloaded by request"
+    assert loaded.fields == {"model": "standin/1", "request_id": "why"}
+    assert unloaded.getMessage() == "model unloaded by request"
 
 
 def test_tritons_client_loads_rolls_back_and_unloads(tmp_path: Path, images: np.ndarray) -> None:

@@ -20,6 +20,8 @@ MASS_HU = (10.0, 90.0)
 """Tumours, from native to enhanced."""
 MASS_RADIUS, MOST_MASSES = (0.015, 0.1), 3
 """As a share of the side: from some six to some forty millimetres."""
+LEAST_INSIDE = 0.6
+"""Of a tumour, what lies in the lungs: one that looks in from outside is the dome of the liver."""
 MOST_SOLID = 0.35
 """Of the lungs, what tumours may fill: beyond that nobody could tell a lung from an abdomen."""
 LIMB_RADIUS, MOST_LIMBS = (0.1, 0.45), 6
@@ -43,10 +45,13 @@ def with_masses(piece: Piece, random: np.random.Generator) -> Piece:
         centre = places[random.integers(len(places))].astype(float)
         radius = np.exp(random.uniform(*np.log(MASS_RADIUS))) * shape[0]
         radii = radius * random.uniform(0.6, 1.0, 2)
-        mass = ellipse(shape, centre, radii, random) * piece.lung
-        if (np.maximum(solid, mass)).sum() > MOST_SOLID * piece.lung.sum():
+        whole = ellipse(shape, centre, radii, random)
+        mass = whole * piece.lung
+        together = np.maximum(solid, mass)
+        inside = mass.sum() >= LEAST_INSIDE * whole.sum()
+        if not inside or together.sum() > MOST_SOLID * piece.lung.sum():
             continue
-        solid = np.maximum(solid, mass)
+        solid = together
         texture = random.uniform(*MASS_HU) + 10 * cloud(shape, random) + noise(shape, random)
         hu = blend(hu, np.maximum(hu, texture), mass)
     return replace(piece, hu=hu)

@@ -22,7 +22,6 @@ def configured(given: dict[str, Any]) -> Settings:
         UsageError: one is wrong.
     """
     from pydantic import ValidationError
-    from pydantic_settings import SettingsError
 
     from lungseg.settings import Settings, expectation
 
@@ -37,8 +36,10 @@ def configured(given: dict[str, Any]) -> Settings:
             said = item.get("ctx", {}).get("error", reason)
             sentences.append(f"{_named(name, given)}: {said}")
         raise UsageError("\nlungseg: ".join(sentences)) from None
-    except (SettingsError, UnicodeDecodeError) as error:
-        raise UsageError(f"the file .env cannot be read: {error}") from None
+    except UnicodeDecodeError:
+        raise UsageError("expected text in the file .env, received other bytes") from None
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _named(name: str, given: dict[str, Any]) -> str:

@@ -33,11 +33,12 @@ def _serve(options: argparse.Namespace) -> int:
     from lungseg.server import serve  # FastAPI, which no other command needs
     from lungseg.settings import empty_key_variables
 
-    if empty := empty_key_variables():
-        raise UsageError(f"{empty[0]}: expected at least one key, received an empty value")
     names = ("host", "port", "models_dir")
     given = {name: getattr(options, name) for name in names}
-    serve(configured({name: value for name, value in given.items() if value is not None}))
+    settings = configured({name: value for name, value in given.items() if value is not None})
+    if empty := empty_key_variables():
+        raise UsageError(f"{empty[0]}: expected at least one key, received an empty value")
+    serve(settings)
     return OK
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from pydicom import uid
 from pydicom.dataset import Dataset, FileDataset
 
-from lungseg.core.errors import InvalidParameter
+from lungseg.core.errors import InvalidParameter, LungsegError
 from lungseg.core.types import LEFT, RIGHT, BoolArray, Scan, Segmentation
 from lungseg.formats.dicom import parse
 from lungseg.formats.dicom_pixels import inflate
@@ -82,11 +82,12 @@ def dicom_seg(
         raise InvalidParameter("dicom-seg needs a DICOM slice, received another format")
     check_installed()
     silence_decoders()
-    given = parse(inflate(content, segmentation.labels.size))
-    source = derivation_source(given)
     try:
-        return _write(given, source, segmentation, algorithm)
-    except Exception:  # noqa: BLE001 - highdicom checks and quotes the patient's attributes
+        given = parse(inflate(content, segmentation.labels.size))
+        return _write(given, derivation_source(given), segmentation, algorithm)
+    except LungsegError:
+        raise
+    except Exception:  # noqa: BLE001 - pydicom and highdicom quote the patient's attributes
         raise InvalidParameter(
             "the DICOM file has attributes whose values a segmentation may not have"
         ) from None

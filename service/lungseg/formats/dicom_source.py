@@ -71,7 +71,7 @@ def derivation_source(given: FileDataset) -> Dataset:
     for keyword in _UIDS:
         setattr(source, keyword, _text(given, keyword))
     for keyword, (macro, count) in _PLANE.items():
-        numbers = _numbers(functional(given, macro, keyword))
+        numbers = _numbers(_value(given, keyword, macro))
         if len(numbers) != count:
             lacking.append(keyword)
         setattr(source, keyword, numbers)
@@ -91,7 +91,7 @@ def derivation_source(given: FileDataset) -> Dataset:
     return source
 
 
-def moment(given: Dataset) -> tuple[str, str]:
+def moment(given: FileDataset) -> tuple[str, str]:
     """Date and time of the slice: those of now would make every answer another."""
     dates = [_text(given, keyword) for keyword in ("ContentDate", "AcquisitionDate", "StudyDate")]
     times = [_text(given, keyword) for keyword in ("ContentTime", "AcquisitionTime", "StudyTime")]
@@ -99,13 +99,13 @@ def moment(given: Dataset) -> tuple[str, str]:
     return date, next((hour for hour in times if _TIME.fullmatch(hour)), NO_TIME)
 
 
-def instance_number(given: Dataset) -> int:
+def instance_number(given: FileDataset) -> int:
     """The slice's number within its series; 1 where it has none that may be repeated."""
     text = _text(given, "InstanceNumber")
     return int(text) if re.fullmatch(r"[1-9]\d{0,8}", text) else 1
 
 
-def _take_patient_and_study(given: Dataset, source: Dataset) -> None:
+def _take_patient_and_study(given: FileDataset, source: Dataset) -> None:
     for keyword in _IDENTITY:
         setattr(source, keyword, _text(given, keyword))
     for keyword, pattern in _EMPTY_UNLESS.items():
@@ -138,7 +138,7 @@ def _group(source: Dataset) -> None:
 def _thickness(given: FileDataset) -> Any:
     """That of the slice, else the distance to the next one, which may be written with a sign."""
     for keyword in ("SliceThickness", "SpacingBetweenSlices"):
-        numbers = _numbers(functional(given, _MEASURES, keyword))
+        numbers = _numbers(_value(given, keyword, _MEASURES))
         if len(numbers) == 1 and (keyword == "SpacingBetweenSlices" or numbers[0] > 0):
             return DS(abs(numbers[0]), auto_format=True) if numbers[0] else None
     return None
@@ -156,12 +156,17 @@ def _numbers(value: Any) -> list[Any]:
         return []
 
 
-def _text(given: Dataset, keyword: str) -> str:
-    """The text of an attribute as Unicode, as it is stored, empty where there is none."""
+def _value(given: FileDataset, keyword: str, macro: str = "") -> Any:
+    """An attribute, perhaps of a functional group; None where it is missing or damaged."""
     try:
-        value = given.get(keyword)
-    except (TypeError, ValueError):  # no number where one belongs
-        return ""
+        return functional(given, macro, keyword) if macro else given.get(keyword)
+    except Exception:  # noqa: BLE001 - pydicom raises anything on broken values
+        return None
+
+
+def _text(given: FileDataset, keyword: str) -> str:
+    """The text of an attribute as Unicode, as it is stored, empty where there is none."""
+    value = _value(given, keyword)
     if isinstance(value, MultiValue):
         return "\\".join(map(str, value))
     return "" if value is None else str(value).strip()

@@ -14,7 +14,8 @@ _SIGNATURES = {
 }
 """First bytes; DICOM has its own rules."""
 _PREFIX = slice(128, 132)
-_SMALLEST_DICOM = 132
+SNIFFED_BYTES = 132
+"""What the beginning of a file must have to say what it is; no DICOM file is shorter."""
 
 
 def sniff(content: bytes) -> str | None:
@@ -43,7 +44,7 @@ def _has_prefix(content: bytes) -> bool:
 def _lost_its_preamble(content: bytes) -> bool:
     """A data element of group 0002 or 0008, little or big endian, at the very start."""
     group, element, kind = content[:2], content[2:4], content[4:6]
-    if len(content) < _SMALLEST_DICOM or not (kind.isalpha() or content[5:8] == b"\0\0\0"):
+    if len(content) < SNIFFED_BYTES or not (kind.isalpha() or content[5:8] == b"\0\0\0"):
         return False
     little = group in (b"\x02\x00", b"\x08\x00") and element[1] == 0
     return little or (group == b"\x00\x08" and element[0] == 0 and kind.isupper())

@@ -109,7 +109,11 @@ ANSWER: dict[str, Any] = {
         },
         "laterality": "dicom_orientation",
     },
-    "confidence": {"mean_probability": 0.980909, "uncertain_fraction": 0.114057},
+    "confidence": {
+        "mean_probability": 0.980909,
+        "uncertain_fraction": 0.114057,
+        "max_probability": 0.999994,
+    },
     "quality": {"flags": []},
     "timings_ms": {
         "decode": 24.24,

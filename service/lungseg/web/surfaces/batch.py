@@ -21,7 +21,7 @@ from lungseg.core.errors import (
 )
 from lungseg.formats.archive import ArchiveLimits, Member, open_archive, write_archive
 from lungseg.formats.names import archive_name, result_names
-from lungseg.formats.sniff import is_zip
+from lungseg.formats.sniff import SNIFFED_BYTES, is_zip
 from lungseg.formats.table import statistics_csv
 from lungseg.forms import FORMS, compact
 from lungseg.inference.errors import Overloaded
@@ -203,7 +203,7 @@ def _members(
     if is_form(content_type):
         form = read_form(body, content_type, PART, limits.max_batch_items)
         files, fields = form.files, form.fields
-        if len(files) != 1 or not is_zip(bytes(files[0].content[:4])):
+        if len(files) != 1 or not is_zip(bytes(files[0].content[:SNIFFED_BYTES])):
             members = [_member(part, limits.max_body_bytes) for part in files]
             return _counted(members, limits.max_batch_items), fields
         with held.holding(len(body)):  # copied, and then the form goes
