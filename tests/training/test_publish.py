@@ -18,6 +18,7 @@ from lungseg.inference.model import Model
 from lungseg.inference.session import Engine, Session
 from training.config import TrainConfig
 from training.data.dataset import Pair, list_pairs
+from training.data.learnt import Learnt, learnt_record
 from training.data.material import Material
 from training.errors import DataError
 from training.evaluation.compare import Comparison, compare_models
@@ -167,6 +168,10 @@ def test_versions_are_compared_on_what_neither_has_learnt(
     card = (publish(moved(*pairs[2:]), release) / "CARD.md").read_text()
     assert "on 4 slices of 4 patients" in card
     assert "Version 2 keeps no record of what it learnt from" in card
+    began = learnt_record(pairs[4:5], (), None)  # what the candidate knows from its start
+    seen = Learnt(**{name: frozenset(digests) for name, digests in began.items()})
+    card = (publish(replace(moved(*pairs[4:]), seen=seen), release) / "CARD.md").read_text()
+    assert "on 1 slices of 1 patients" in card
 
 
 def test_int8_agrees_or_is_refused(trained: Trained, tmp_path: Path) -> None:

@@ -72,6 +72,8 @@ def test_what_the_first_network_saw_keeps_its_side(
     fresh = [pair for pair in after.validation if pair.source == "new"]
     assert len({pair.patient for pair in fresh}) == 1
     assert not any(seen.holds(pair) for pair in after.validation)
+    passed_on = learnt_record((), (), seen)  # to a network that learns from others
+    assert Learnt(**{name: frozenset(digests) for name, digests in passed_on.items()}) == seen
     chained = learnt_record(after.training, after.validation, seen)
     assert set(chained["slices"]) > seen.slices
 
@@ -89,6 +91,9 @@ def test_another_slice_of_a_learnt_patient_is_learnt(
     held = [pair for pair in material.training if seen.holds(pair)]
     assert {pair.patient for pair in held} == {patient}
     assert len(held) == 2
+    both = learnt_record(material.training[:1], material.training[:2], None)
+    seen = Learnt(**{name: frozenset(digests) for name, digests in both.items()})
+    assert not any(seen.validated(pair) for pair in held)
     (tmp_path / "provenance.json").write_text('{"learnt": {"x": 1}}')
     with pytest.raises(DataError, match=r"provenance\.json: the record is damaged"):
         read_learnt(tmp_path)
