@@ -12,6 +12,7 @@ from PIL import Image
 
 from training.config import PATIENT_PATTERN
 from training.data.dataset import list_pairs, read_sample
+from training.data.patients import patient_of
 from training.data.sources import list_sources, parse_source, read_table
 from training.errors import DataError
 from training.synthetic.phantom import make_phantom, write_dicom, write_png
@@ -225,3 +226,10 @@ def test_a_pattern_that_matches_nothing_is_an_error(phantoms: Path) -> None:
     """Of the user's; the built-in one may well find nobody."""
     with pytest.raises(DataError, match=r"'\^case' matches none of the 20 names"):
         list_sources([parse_source(str(phantoms))], patient_pattern="^case")
+
+
+def test_a_volume_is_a_patient(tmp_path: Path) -> None:
+    """Numbers at its name's end count patients, not slices."""
+    image = tmp_path / "2021_0001.nii"
+    assert patient_of("2021_0001", image, PATIENT_PATTERN, volume=True) == "2021_0001"
+    assert patient_of("2021_0001", image, PATIENT_PATTERN, volume=False) == "2021"

@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 
 from training.config import TrainConfig
+from training.data.dataset import list_pairs
 from training.data.learnt import LEARNT, Learnt, learnt_record, read_learnt
 from training.data.material import Material, prepare
 from training.data.sources import Source
+from training.data.split import kin_of, patient_key
 from training.errors import DataError
 from training.synthetic.phantom_set import write_phantom_set
 
@@ -113,3 +115,13 @@ def test_nobody_new_to_validate_with(phantoms: Path, cache: Path, tmp_path: Path
     seen = seen_in(everything, tmp_path)
     with pytest.raises(DataError, match="has learnt from every patient in the data"):
         prepare([phantoms], TrainConfig(), cache=cache, seen=seen)
+
+
+def test_kin_is_named_by_its_first(phantoms: Path) -> None:
+    """Also over a third, in whatever order they are found: a split follows from names."""
+    pairs = list_pairs(phantoms).pairs[::2]
+    named = [patient_key(pair) for pair in pairs]
+    assert kin_of([(pairs[3], pairs[2]), (pairs[1], pairs[3])]) == {
+        named[2]: named[1],
+        named[3]: named[1],
+    }
