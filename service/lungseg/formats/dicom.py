@@ -211,8 +211,9 @@ def _intensities(
         # values were inverted with the display. What the body is made of tells them apart.
         extremes = -1 if layout.signed else (1 << layout.bits_stored) - 1
         turned, _ = _rescaled(dataset, extremes - stored.astype(np.int64))
-        share = _share_of_body(values, padding) if calibrated else 0.0
-        gain = _share_of_body(turned, padding) - share
+        inside = _inside(stored, padding)
+        share = _share_of_body(values[inside]) if calibrated else 0.0
+        gain = _share_of_body(turned[inside]) - share
         if gain > TURNING_GAIN or share < LEAST_SHARE_OF_BODY:
             values, calibrated = turned, calibrated and share + gain >= LEAST_SHARE_OF_BODY
     if padding is not None:
@@ -267,16 +268,17 @@ def _is_of_ct(dataset: FileDataset) -> bool:
     return modality == "CT" and (captured or not sop_class.startswith(STANDARD_CLASSES))
 
 
-def _share_of_body(values: FloatArray, padding: NDArray[np.bool_] | None) -> float:
-    """How much of a slice has HU of air and soft tissue.
+def _inside(stored: NDArray[np.integer], padding: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """Where a slice shows more than its padding: what is marked, or one value in all corners."""
+    corners = stored[[0, 0, -1, -1], [0, -1, 0, -1]]
+    inside = stored != corners[0] if (corners == corners[0]).all() else np.ones(stored.shape, bool)
+    return inside if padding is None else inside & ~padding
 
-    Padding is mostly outside, marked or not, and counts little either way.
-    """
+
+def _share_of_body(values: FloatArray) -> float:
+    """How many of some values are HU of air and soft tissue; 0 of none."""
     low, high = BODY_HU
-    inside = (values >= low) & (values <= high)
-    if padding is not None:
-        inside &= ~padding
-    return float(inside.mean())
+    return np.count_nonzero((values >= low) & (values <= high)) / max(1, values.size)
 
 
 def _padding(
