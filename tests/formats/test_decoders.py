@@ -335,9 +335,12 @@ def test_a_jpeg_ls_stream_that_is_cut_meets_no_decoder(
     """CharLS would run for seconds, and refuse it all the same."""
     dataset = parse(compressed(plain, uid.JPEGLSLossless))
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-    for cut in range(2, 9):
-        content = encapsulated(plain, frame[:-cut], uid.JPEGLSLossless)
-        assert "a part of one" in refused(content, make(timeout_s=0.001))
+    scan = frame.index(b"\xff\xda")
+    end_in_a_comment = frame[:scan] + b"\xff\xfe\0\x04\xff\xd9" + frame[scan:]
+    for whole in (frame, end_in_a_comment):
+        for cut in range(2, 9):
+            content = encapsulated(plain, whole[:-cut], uid.JPEGLSLossless)
+            assert "a part of one" in refused(content, make(timeout_s=0.001))
     assert restarts == []
 
 
