@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {_trouble(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        resumes = arguments.command is run.run
+        resumes = arguments.command in (run.run, run.finetune)
         after = "goes on from the last whole epoch" if resumes else "starts anew"
         print(f"stopped; the same command {after}", file=sys.stderr)
         return 130

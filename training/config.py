@@ -202,6 +202,15 @@ def read_config(path: Path | None, overrides: dict[str, Any]) -> TrainConfig:
     Raises:
         DataError: the file is no TOML, or it names a field that does not exist.
     """
+    return TrainConfig(**(read_values(path) | overrides))
+
+
+def read_values(path: Path | None) -> dict[str, Any]:
+    """The settings that a TOML file gives, none for None.
+
+    Raises:
+        DataError: the file is no TOML, or it names a field that does not exist.
+    """
     values: dict[str, Any] = {}
     if path is not None:
         try:
@@ -216,7 +225,13 @@ def read_config(path: Path | None, overrides: dict[str, Any]) -> TrainConfig:
         if type(value) is not known[name] and not whole_float:
             raise DataError(f"{name}: expected {known[name].__name__}, got {value!r}")
         values[name] = known[name](value)
-    return TrainConfig(**(values | overrides))
+    return values
+
+
+def known_settings(values: dict[str, Any]) -> dict[str, Any]:
+    """Of the settings in a record those that there are today: older ones may be gone."""
+    names = {item.name for item in fields(TrainConfig)}
+    return {name: value for name, value in values.items() if name in names}
 
 
 def write_config(config: TrainConfig, path: Path) -> None:

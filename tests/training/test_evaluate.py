@@ -14,11 +14,19 @@ from PIL import Image
 
 from lungseg.inference.model import Model
 from lungseg.inference.session import Engine
+from tests.masks import segmentation
 from tests.standin import write_bundle
 from training.__main__ import main
 from training.data.dataset import list_pairs, read_sample
 from training.data.intensity import find_peaks
-from training.evaluation.evaluate import evaluate, predict, summarise, worst
+from training.evaluation.evaluate import (
+    evaluate,
+    format_table,
+    measure_slice,
+    predict,
+    summarise,
+    worst,
+)
 from training.synthetic.phantom import make_phantom, write_png
 from training.synthetic.phantom_set import write_phantom_set
 from training.synthetic.views import through_window
@@ -80,10 +88,12 @@ def test_evaluate_groups_the_listed_patients_of_known_spacing(
     assert "cm²" not in capsys.readouterr().out
     write_phantom_set(tmp_path / "ct", count=4, patients=4, side=64, file_format="dicom")
     listed = tmp_path / "held-out.csv"
-    listed.write_text("source,patient\nct,patient-0001\nct,patient-0002\n")
+    listed.write_text("source,patient,group\nct,PHANTOM-0001,\nct,PHANTOM-0002,disease\n")
     command = ("evaluate", "--model", bundle, "--data", tmp_path / "ct", "--held-out", listed)
     assert _run(*command) == 0
-    assert "| lung, 10 cm² or more | 2 / 2 |" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "| lung, 10 cm² or more | 2 / 2 |" in shown
+    assert "| · disease | 1 / 1 |" in shown
     listed.write_text("source,patient\nct,patient-77\n")
     assert _run(*command) == 2
     assert "names no patient that is in the data" in capsys.readouterr().err
@@ -96,6 +106,28 @@ def test_evaluate_shows_windows_when_asked(
     shown = capsys.readouterr().out
     for window in ("[-1350, 150]", "[-1024, 600]", "[-160, 240]"):
         assert f"8 bit, window {window}" in shown
+
+
+def test_lost_lungs_and_units_are_counted_beside_distances(data: Path, tmp_path: Path) -> None:
+    """A lung that is missed has no distance; millimetres and pixels have no mean."""
+    write_phantom_set(tmp_path / "ct", count=2, patients=2, side=64, file_format="dicom")
+    pairs = [*list_pairs(data).pairs, *list_pairs(tmp_path / "ct").pairs]
+    samples = [read_sample(pair) for pair in pairs]
+    masks = [np.zeros_like(sample.mask) for sample in samples]
+    masks[1:3] = [samples[1].mask, samples[2].mask]
+    masks[3][:9] = True
+    results = [
+        measure_slice(sample, segmentation(sample.scan, mask))
+        for sample, mask in zip(samples, masks, strict=True)
+    ]
+    pixels, both = summarise("pixels", results[:4]), summarise("both", results)
+    assert (pixels.missed, pixels.invented, pixels.unit) == (1, 1, "px")
+    assert pixels.means["hd95"] == 0.0
+    assert (both.missed, both.unit) == (3, "mm/px")
+    assert np.isnan(both.means["hd95"])
+    table = format_table([pixels, both])
+    assert "| 0.00 px | 0.00 px | 1 | 1 |" in table
+    assert "| – | – | 3 | 1 |" in table
 
 
 def test_the_validation_subset_is_the_bundles_own(

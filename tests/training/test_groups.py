@@ -29,7 +29,12 @@ def box(height: int, width: int, top: int = 5) -> np.ndarray:
 
 
 def result(
-    truth: np.ndarray, mask: np.ndarray, *, name: str = "a", height_mm: float | None = None
+    truth: np.ndarray,
+    mask: np.ndarray,
+    *,
+    name: str = "a",
+    height_mm: float | None = None,
+    group: str = "",
 ) -> SliceResult:
     """A slice of a stack, as it was measured."""
     scan = Scan(
@@ -39,7 +44,7 @@ def result(
         spacing_mm=(CELL_MM, CELL_MM),
         positions_mm=None if height_mm is None else np.array([[0.0, 0.0, height_mm]]),
     )
-    pair = Pair(name=name, image=PLACE, mask=PLACE, patient=name[0], source="s")
+    pair = Pair(name=name, image=PLACE, mask=PLACE, patient=name[0], source="s", group=group)
     sample = Sample(pair=pair, scan=scan, mask=truth, ignored=np.zeros_like(truth))
     found: Segmentation = segmentation(scan, mask)
     return measure_slice(sample, found)
@@ -126,6 +131,17 @@ def test_a_model_that_loses_slivers_is_named() -> None:
         "slivers below 10 cm²: found 100% → 0%",
         "no lung: 0.00 → 50.00 cm² called lung",
     )
+
+
+def test_examples_of_a_disease_judge_by_themselves() -> None:
+    """A loss that three healthy slices hide is named; so is the worst slice of the group."""
+    lung = box(10, 10)
+    before = [result(lung, lung, name=name, group="disease" * (name == "d")) for name in "abcd"]
+    after = [*before[:3], result(lung, box(9, 10), name="d", group="disease")]
+    groups = {group.name: group for group in by_lung(after)}
+    assert groups["· disease"].worst == "s/d"
+    assert (groups["· disease"].slices, groups["· disease"].mean) == (1, pytest.approx(18 / 19))
+    assert "· disease: mean Dice 1.0000 → 0.9474" in group_setbacks(before, after)
 
 
 def test_flags_of_doubt_are_counted_on_bad_slices_and_on_good_ones() -> None:

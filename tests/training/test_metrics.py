@@ -84,6 +84,15 @@ def test_calibration_error_of_a_known_case() -> None:
     assert calibration(probability, truth).expected_error == pytest.approx(0.25)
 
 
+def test_calibration_is_that_of_uncertain_pixels() -> None:
+    """A thousand plain pixels don't hide what is wrong about ten; without any there is no error."""
+    plain = np.where(np.arange(1000) % 2, 1.0, 0.0).astype(np.float32)[None]
+    assert np.isnan(calibration(plain, plain > 0.5).expected_error)
+    probability = np.concatenate([plain, np.full((1, 10), 0.3, np.float32)], axis=1)
+    found = calibration(probability, probability > 0.5)
+    assert found.expected_error == pytest.approx(0.3)
+
+
 def test_calibration_adds_up_over_slices() -> None:
     """Two slices that err in opposite directions within a bin cancel, as pooled pixels do."""
     probability = np.full((10, 10), 0.75, np.float32)

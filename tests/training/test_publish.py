@@ -18,14 +18,20 @@ from lungseg.inference.model import Model
 from lungseg.inference.session import Engine, Session
 from training.config import TrainConfig
 from training.data.dataset import Pair, list_pairs
+from training.data.learnt import Learnt, learnt_record
 from training.data.material import Material
 from training.errors import DataError
-from training.evaluation.compare import compare_models
+from training.evaluation.compare import Comparison, compare_models
 from training.evaluation.evaluate import evaluate, summarise
 from training.networks.convert import to_onnx
 from training.networks.unet import build_unet
 from training.release.publish import Trained, publish
-from training.release.quantize import GOLDEN_DIFFERENCE, Int8Cost, quantize_int8
+from training.release.quantize import (
+    GOLDEN_DIFFERENCE,
+    Int8Cost,
+    calibration_views,
+    quantize_int8,
+)
 from training.release.target import Release
 from training.synthetic.phantom import make_phantom, write_png
 
@@ -132,6 +138,42 @@ def test_a_worse_version_is_refused_unless_forced(trained: Trained, tmp_path: Pa
     assert "| as stored | 2 |" in card
 
 
+def test_a_new_name_needs_a_floor(trained: Trained, tmp_path: Path) -> None:
+    """There is no version to be worse than; the card says what force overruled."""
+    with pytest.raises(DataError, match=r"the mean Dice of 0\.\d+ is below 0\.9 \(--minimum-dice"):
+        publish(trained, Release(models=tmp_path, name="tiny", minimum_dice=0.9))
+    assert not (tmp_path / "tiny").exists()
+    folder = publish(trained, Release(models=tmp_path, name="tiny", minimum_dice=0.9, force=True))
+    assert "Published by force although the mean Dice" in (folder / "CARD.md").read_text()
+
+
+def test_versions_are_compared_on_what_neither_has_learnt(
+    trained: Trained, pairs: tuple[Pair, ...], tmp_path: Path
+) -> None:
+    """Slices moved to the other side since: the version in place knows those by heart."""
+    release = Release(models=tmp_path, name="tiny")
+    publish(trained, release)
+
+    def moved(*validation: Pair) -> Trained:
+        material = replace(trained.material, training=pairs[:1], validation=validation)
+        return replace(trained, material=material)
+
+    with pytest.raises(DataError, match="version 1 has learnt from all patients that validate"):
+        publish(moved(*pairs[2:4]), release)
+    card = (publish(moved(*pairs[2:]), release) / "CARD.md").read_text()
+    assert "B may replace A on 2 slices of 2 patients" in card
+    assert "2 validation slices that one of both has learnt from are left out" in card
+    assert "| validation | 4 |" in card
+    (tmp_path / "tiny" / "2" / "provenance.json").unlink()
+    card = (publish(moved(*pairs[2:]), release) / "CARD.md").read_text()
+    assert "on 4 slices of 4 patients" in card
+    assert "Version 2 keeps no record of what it learnt from" in card
+    began = learnt_record(pairs[4:5], (), None)  # what the candidate knows from its start
+    seen = Learnt(**{name: frozenset(digests) for name, digests in began.items()})
+    card = (publish(replace(moved(*pairs[4:]), seen=seen), release) / "CARD.md").read_text()
+    assert "on 1 slices of 1 patients" in card
+
+
 def test_int8_agrees_or_is_refused(trained: Trained, tmp_path: Path) -> None:
     """The quantised sibling has int8 weights and its loss stands in the card."""
     folder = publish(_biased(trained, 30.0), Release(models=tmp_path, name="tiny8", int8=True))
@@ -180,13 +222,6 @@ def test_a_quantised_model_that_is_another_one_is_refused(
         Int8Cost(dice_loss=loss, agreement=agreement, least_agreement=0.5).expect_small()
 
 
-def test_int8_leaves_probabilities_fine(trained: Trained) -> None:
-    """A threshold moves in more steps than a byte has: the head stays in float."""
-    image = np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 1)).astype(np.float32)
-    content = quantize_int8(to_onnx(trained.network, {}), [image])
-    assert len(np.unique(Session(content, Engine()).run(image))) > 512
-
-
 def test_int8_means_the_same_on_every_processor(trained: Trained) -> None:
     """Weights keep to seven bits: two products of eight overflow where a processor adds in 16."""
     image = np.zeros((1, 32, 32, 1), np.float32)
@@ -198,6 +233,65 @@ def test_int8_means_the_same_on_every_processor(trained: Trained) -> None:
     ]
     assert weights
     assert max(int(np.abs(weight.astype(int)).max()) for weight in weights) <= 64
+
+
+def test_a_network_that_quantisation_changes_is_not_published(
+    trained: Trained, tmp_path: Path
+) -> None:
+    """One whose probabilities all lie about the threshold: its masks follow the last bit."""
+    grey = next(calibration_views(trained.material.validation[:1], CONFIG))
+    probability = np.asarray(trained.network(grey))
+    middle = float(np.median(np.log(probability / (1 - probability))))
+    with pytest.raises(DataError, match=r"not published: quanti"):
+        publish(_biased(trained, -middle), Release(models=tmp_path, name="tiny8", int8=True))
+    assert not (tmp_path / "tiny8").exists()
+
+
+def test_int8_is_calibrated_on_training_slices_alone(trained: Trained, tmp_path: Path) -> None:
+    """One of them that can't be read stops it; those that validate are only measured."""
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    pair = replace(trained.material.training[0], image=bad)
+    material = replace(trained.material, training=(pair,))
+    with pytest.raises(DataError, match=r"bad\.png"):
+        publish(
+            replace(_biased(trained, 30.0), material=material),
+            Release(models=tmp_path / "models", name="tiny8", int8=True),
+        )
+    published = publish(
+        replace(_biased(trained, 30.0), material=material), Release(models=tmp_path, name="tiny")
+    )
+    assert published.name == "1"
+
+
+@pytest.mark.parametrize("network", ["classic", "light"])
+def test_int8_has_as_many_probabilities_as_a_caller_may_want(network: str) -> None:
+    """Logits and sigmoid are computed in float: a threshold does not move in steps."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    config = TrainConfig(network=network, grid=64, width=8, depth=2)
+    random = np.random.default_rng(0)
+    images = [random.uniform(0, 255, (1, 64, 64, 1)).astype(np.float32) for _ in range(3)]
+    content = quantize_int8(to_onnx(build_unet(config), {}), images)
+    assert len(np.unique(Session(content, Engine()).run(images[0]))) > 512  # twice a byte's
+    graph = onnx.load_from_string(content).graph
+    makers = {name: node for node in graph.node for name in node.output}
+    node, passed = makers["mask"], []
+    while node.op_type not in ("Conv", "ConvTranspose"):
+        passed.append(node.op_type)
+        node = makers[node.input[0]]
+    assert "Sigmoid" in passed
+    assert "QuantizeLinear" not in passed
+
+
+def test_int8_is_calibrated_on_every_view_of_training_slices(pairs: tuple[Pair, ...]) -> None:
+    """As stored, as HU and through three windows; they differ, and there are no more."""
+    views = list(calibration_views(pairs[:2], CONFIG))
+    assert len(views) == 2 * 5
+    assert len({view.tobytes() for view in views}) == len(views)
+    many = list(calibration_views(pairs[:1] * 200, CONFIG))
+    assert 5 * 64 <= len(many) <= 5 * 128
 
 
 def test_a_full_disk_leaves_nothing_half_written(trained: Trained, tmp_path: Path) -> None:
@@ -247,3 +341,30 @@ def test_compare_names_the_greatest_losses(trained: Trained, tmp_path: Path) -> 
         min(y.metrics.dice - x.metrics.dice for x, y in zip(before, after, strict=True))
     )
     assert compare_models(after, before).may_replace
+
+
+@pytest.mark.parametrize(
+    ("difference", "tail", "replaces"),
+    [
+        (-0.0004, -0.004, True),
+        (-0.0006, 0.1, False),
+        (0.1, -0.006, False),
+        (0.1, 0.1, True),
+    ],
+)
+def test_a_version_may_lose_what_another_seed_loses_too(
+    difference: float, tail: float, replaces: bool
+) -> None:
+    """On average and in the tail, each by itself."""
+    comparison = Comparison(
+        slices=9,
+        patients=9,
+        reference=0.9,
+        candidate=0.9 + difference,
+        difference=difference,
+        interval=(-1.0, 1.0),
+        tail_difference=tail,
+        changes=(),
+    )
+    assert comparison.may_replace == replaces
+    assert not replace(comparison, setbacks=("base: worse",)).may_replace

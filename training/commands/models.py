@@ -14,9 +14,9 @@ from lungseg.inference.session import Engine
 from training.commands.data import add_source_flags, given_sources
 from training.config import PATIENT_PATTERN
 from training.data.dataset import Pair
-from training.data.material import PROVENANCE
+from training.data.learnt import PROVENANCE, read_learnt
 from training.data.sources import list_sources
-from training.data.split import read_patients
+from training.data.split import in_groups
 from training.errors import DataError
 from training.evaluation.compare import compare_models, group_setbacks
 from training.evaluation.doubts import format_doubts
@@ -77,6 +77,7 @@ def register(commands: Any) -> None:
 
 def _add_data_flags(parser: argparse.ArgumentParser, subset: str = "all") -> None:
     add_source_flags(parser)
+    parser.add_argument("--patient-pattern", default=PATIENT_PATTERN, help="names the patient")
     parser.add_argument(
         "--held-out",
         type=Path,
@@ -105,6 +106,13 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     print(format_table(groups))
     if any(result.areas is not None for result in results):
         print(f"\n{format_groups(results)}")
+    learnt = read_learnt(arguments.model)
+    count = sum(learnt.holds(pair) for pair in pairs) if learnt else 0
+    if count:
+        print(
+            f"\n{count} of the {len(pairs)} slices are ones that the model learnt from, or of such "
+            "patients: the figures are too good; --subset validation measures only the others"
+        )
     print(f"\n{format_doubts(results)}")
     print("\nworst slices:")
     for result in worst(results):
@@ -131,6 +139,16 @@ def _rules(arguments: argparse.Namespace) -> None:
 
 def _compare(arguments: argparse.Namespace) -> int:
     pairs = _pairs(arguments, arguments.b)
+    records = [read_learnt(folder) for folder in (arguments.a, arguments.b)]
+    fresh = [pair for pair in pairs if not any(record and record.holds(pair) for record in records)]
+    if not fresh:
+        raise DataError(
+            f"all {len(pairs)} slices are ones that A or B learnt from, or of such patients; "
+            "compare on slices that neither has seen"
+        )
+    if len(fresh) < len(pairs):
+        print(f"{len(pairs) - len(fresh)} slices that A or B learnt from are left out")
+    pairs = fresh
     a, b = (list(evaluate(_load(folder), pairs)) for folder in (arguments.a, arguments.b))
     outcome = replace(compare_models(a, b), setbacks=group_setbacks(a, b))
     print(outcome.describe())
@@ -161,11 +179,11 @@ def _load(folder: Path) -> Model:
 
 
 def _pairs(arguments: argparse.Namespace, model: Path) -> list[Pair]:
-    listings = list_sources(given_sources(arguments), patient_pattern=PATIENT_PATTERN)
+    pattern = arguments.patient_pattern
+    listings = list_sources(given_sources(arguments), patient_pattern=pattern)
     pairs = [pair for listing in listings for pair in listing.pairs]
     if arguments.held_out:
-        patients = read_patients(arguments.held_out)
-        pairs = [pair for pair in pairs if (pair.source, pair.patient) in patients]
+        pairs = in_groups(pairs, arguments.held_out)
         if not pairs:
             raise DataError(f"{arguments.held_out}: names no patient that is in the data")
     if arguments.subset == "all":

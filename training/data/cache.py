@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
@@ -20,11 +21,12 @@ from lungseg.core.orientation import usual_view, view_spacing
 from lungseg.core.preprocess import covered, place, resample
 from training.data.clean import suspect
 from training.data.dataset import Pair, Sample, file_hash, read_sample
+from training.data.likeness import fingerprint
 from training.data.pieces import Piece, as_piece
 
 CACHE_FORMAT = "5"
 """Part of each key of a piece: raise it when what is cached changes."""
-RULES_FORMAT = "3"
+RULES_FORMAT = "4"
 """Part of each key of a verdict: raise it when ``training.data.clean`` changes."""
 
 
@@ -36,11 +38,18 @@ class Verdict:
         lung: whether the mask holds any.
         code: the rule that the mask breaks, empty for a plausible one.
         reason: one sentence with the figures.
+        likeness: the slice's ``training.data.likeness.fingerprint``, its bytes in base64.
     """
 
     lung: bool
     code: str = ""
     reason: str = ""
+    likeness: str = ""
+
+    @property
+    def fingerprint(self) -> NDArray[np.float16]:
+        """What tells nearly equal slices, shape (48 * 48,)."""
+        return np.frombuffer(base64.b64decode(self.likeness), np.float16)
 
 
 def cache_pieces(
@@ -86,7 +95,8 @@ def judge(pair: Pair, cache: Path | None) -> Verdict:
 def _judge(sample: Sample) -> Verdict:
     suspicion = suspect(sample.scan.values[0], sample.mask, sample.ignored, unit=sample.scan.unit)
     found = {} if suspicion is None else asdict(suspicion)
-    return Verdict(lung=bool(sample.mask.any()), **found)
+    likeness = base64.b64encode(fingerprint(sample.scan.values[0]).tobytes()).decode()
+    return Verdict(lung=bool(sample.mask.any()), likeness=likeness, **found)
 
 
 def _cached_piece(pair: Pair, grid: int, cache: Path, covers: Covers) -> Path:

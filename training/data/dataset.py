@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.core.errors import LungsegError
+from lungseg.core.errors import LungsegError, NotGrey
 from lungseg.core.types import Scan
-from lungseg.formats.names import SLICE_SUFFIXES
-from lungseg.formats.names import stem_of as stem_of_name
 from lungseg.formats.read import read_scan
 from training.config import PATIENT_PATTERN
-from training.data.volumes import VOLUME_SUFFIXES, count_slices, is_volume, read_slice
+from training.data.layouts import HINT, find_partners
+from training.data.masks import lung_and_ignored, read_one_colour
+from training.data.patients import patient_of
+from training.data.volumes import count_slices, is_volume, read_slice
 from training.errors import DataError
-
-IMAGE_FOLDERS = (("images", "masks"), ("2d_images", "2d_masks"))
-"""Folder layouts understood without configuration: our own and Kaggle's."""
-MASK_SUFFIX = "_mask"
-"""Layout of one folder: ``x.png`` beside ``x_mask.png``; a folder of masks may use it too."""
-SUFFIXES = (*SLICE_SUFFIXES, *VOLUME_SUFFIXES)
-LABELS = 32
-"""Masks of whole numbers below this hold labels (lungs, lobes), not grey: any label is lung."""
-IGNORED, LUNG = 128, 255
-"""Of a mask of three values: what nobody can tell, which neither trains nor counts, and lung."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +36,7 @@ class Pair:
         airway: path of a mask of trachea and main bronchi, None where nobody drew them.
         patient: slices of one patient never stand on both sides of a split.
         source: name of the data set.
+        group: what it is an example of (a disease, a posture), to report it by; empty for none.
         index: of the axial slice in a volume, None for a file of one slice.
     """
 
@@ -59,6 +49,7 @@ class Pair:
     airway: Path | None = None
     hu_slope: float | None = None
     weight: float = 1.0
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +59,12 @@ class Listing:
     Attributes:
         pairs: sorted by name.
         unmatched: names of files that have no partner, relative to the folder.
+        unknown: names of the slices whose patient nothing tells: each counts as one of its own.
     """
 
     pairs: tuple[Pair, ...]
     unmatched: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,25 +99,21 @@ def list_pairs(
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder of images and masks, found none")
-    images, masks = _image_and_mask_files(folder)
-    stems = sorted(images.keys() & masks.keys())
-    pattern = re.compile(patient_pattern)
-    name = source or folder.resolve().name
+    found = find_partners(folder)
+    source = source or folder.resolve().name
     pairs: list[Pair] = []
-    for stem in stems:
-        match = pattern.search(stem)
-        patient = match.group(0) if match else stem
-        pair = Pair(name=stem, image=images[stem], mask=masks[stem], patient=patient, source=name)
-        pairs += slices_of(pair)
-    lonely = [images[stem] for stem in images.keys() - masks.keys()]
-    lonely += [masks[stem] for stem in masks.keys() - images.keys()]
-    unmatched = tuple(sorted(str(path.relative_to(folder)) for path in lonely))
-    if not pairs:
-        raise DataError(
-            f"{folder}: expected images/ and masks/ (or 2d_images/ and 2d_masks/, or files with "
-            f"the suffix {MASK_SUFFIX}) with equal names, found {len(unmatched)} unmatched files"
+    unknown: list[str] = []
+    for stem, (image, mask) in found.pairs.items():
+        patient = patient_of(stem, image, patient_pattern, volume=is_volume(image))
+        if patient is None:
+            unknown.append(stem)
+        pairs += slices_of(
+            Pair(name=stem, image=image, mask=mask, patient=patient or stem, source=source)
         )
-    return Listing(pairs=tuple(pairs), unmatched=unmatched)
+    if not pairs:
+        raise DataError(f"{folder}: {HINT}, found {len(found.lonely)} unmatched files")
+    unmatched = tuple(sorted(str(path.relative_to(folder)) for path in found.lonely))
+    return Listing(pairs=tuple(pairs), unmatched=unmatched, unknown=tuple(unknown))
 
 
 def slices_of(pair: Pair) -> list[Pair]:
@@ -138,24 +127,16 @@ def slices_of(pair: Pair) -> list[Pair]:
     return [replace(pair, name=f"{pair.name}_z{index:04d}", index=index) for index in range(count)]
 
 
-def stem_of(path: Path) -> str:
-    """The file's name without its suffix; the points of a DICOM UID are none."""
-    return stem_of_name(path.name, SUFFIXES)
-
-
 def read_sample(pair: Pair) -> Sample:
-    """Reads a slice and its mask.
-
-    A mask of labels is lung wherever it is not 0; of a grey mask, what lies above the middle of
-    its range is. In a mask of no other values than 0, 128 and 255, what is 128 is ignored.
+    """Reads a slice and its mask, whose values ``masks`` explains.
 
     Raises:
-        DataError: a file can't be read, or mask and slice differ in size.
+        DataError: a file can't be read, mask and slice differ in size, or what is lung in the
+            mask can't be told.
     """
     if pair.index is not None:
         _expect_same_slices(pair)
-    scan = _read(pair.image, pair.index)
-    mask_values = _read(pair.mask, pair.index).values[0]
+    scan, mask_values = _read(pair.image, pair.index), read_raw_mask(pair)
     if mask_values.shape != scan.size:
         raise DataError(
             f"{pair.mask.name}: expected a mask of {scan.size[0]} x {scan.size[1]} like its "
@@ -164,7 +145,10 @@ def read_sample(pair: Pair) -> Sample:
         )
     if pair.hu_slope is not None:
         scan = replace(scan, values=scan.values * np.float32(pair.hu_slope), unit="HU", white=None)
-    mask, ignored = _lung_and_ignored(mask_values)
+    try:
+        mask, ignored = lung_and_ignored(mask_values)
+    except DataError as error:
+        raise DataError(f"{pair.mask.name}: {error}") from error
     return Sample(pair=pair, scan=scan, mask=mask, ignored=ignored)
 
 
@@ -177,17 +161,6 @@ def read_airway(pair: Pair) -> NDArray[np.bool_] | None:
     if pair.airway is None:
         return None
     return _read(pair.airway, pair.index).values[0] > 0
-
-
-def _lung_and_ignored(
-    values: NDArray[Any],
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    ignored = np.asarray(values == IGNORED)
-    if ignored.any() and bool((ignored | (values == 0) | (values == LUNG)).all()):
-        return np.asarray(values == LUNG), ignored
-    highest = float(values.max())
-    labels = highest < LABELS and bool((values == np.rint(values)).all())
-    return np.asarray(values > (0 if labels else highest / 2)), np.zeros(values.shape, bool)
 
 
 def _expect_same_slices(pair: Pair) -> None:
@@ -205,7 +178,7 @@ def read_raw_mask(pair: Pair) -> NDArray[np.float32]:
     Raises:
         DataError: the file can't be read.
     """
-    return _read(pair.mask, pair.index).values[0]
+    return _read_mask(pair).values[0]
 
 
 def data_hash(pairs: Iterable[Pair]) -> str:
@@ -239,40 +212,18 @@ def write_pairs(path: Path, rows: Iterable[tuple[Pair, str]]) -> None:
             writer.writerow((pair.source, pair.name, pair.patient, remark))
 
 
-def _image_and_mask_files(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-    for image_folder, mask_folder in IMAGE_FOLDERS:
-        if (folder / image_folder).is_dir() and (folder / mask_folder).is_dir():
-            images, masks = _by_stem(folder / image_folder), _by_stem(folder / mask_folder)
-            return images, {
-                stem if stem in images else stem.removesuffix(MASK_SUFFIX): path
-                for stem, path in masks.items()
-            }
-    files = _by_stem(folder)
-    masks = {stem: path for stem, path in files.items() if stem.endswith(MASK_SUFFIX)}
-    images = {stem: path for stem, path in files.items() if stem not in masks}
-    return images, {stem.removesuffix(MASK_SUFFIX): path for stem, path in masks.items()}
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if not path.name.lower().endswith(SUFFIXES) and not _is_dicom(path):
-            continue
-        if (other := files.setdefault(stem_of(path), path)) != path:
-            raise DataError(
-                f"{path.name}: {other.name} has the same name in {folder}; take one of them out"
-            )
-    return files
-
-
-def _is_dicom(path: Path) -> bool:
-    """Whether a file of another suffix, or none, is DICOM as scanners and archives name it."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+def _read_mask(pair: Pair) -> Scan:
+    try:
+        return _read(pair.mask, pair.index)
+    except DataError as error:
+        if not isinstance(error.__cause__, NotGrey):
+            raise
+    try:
+        return Scan(
+            values=read_one_colour(pair.mask)[None], unit="grey level", media_type="image/png"
+        )
+    except DataError as error:
+        raise DataError(f"{pair.mask.name}: {error}") from error
 
 
 def _read(path: Path, index: int | None) -> Scan:

@@ -9,11 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.config import PATIENT_PATTERN
-from training.data.dataset import Listing, Pair, list_pairs, slices_of, stem_of
+from training.data.dataset import Listing, Pair, list_pairs, slices_of
+from training.data.layouts import stem_of
+from training.data.patients import expect_match, patient_of
+from training.data.volumes import is_volume
 from training.errors import DataError
 
-COLUMNS = ("image", "mask", "patient", "source", "airway", "hu_slope", "weight")
+COLUMNS = ("image", "mask", "patient", "source", "airway", "hu_slope", "weight", "group")
 """Of a table of pairs; all but the first two may be missing or empty."""
+DELIMITERS = ",;\t"
+"""Between the cells of a table; spreadsheets of some languages write semicolons."""
 _SPEC = re.compile(r"^(?:(?P<name>[\w.-]+)=)?(?P<path>.+?)(?::(?P<weight>\d+(?:\.\d+)?))?$")
 
 
@@ -54,7 +59,8 @@ def list_sources(sources: Sequence[Source], *, patient_pattern: str) -> list[Lis
     """Lists the pairs of all sources.
 
     Raises:
-        DataError: two sources share a name, one holds no pair, or the pattern is none.
+        DataError: two sources share a name, one holds no pair, or the pattern is none or
+            matches nothing.
     """
     try:
         re.compile(patient_pattern)
@@ -64,7 +70,9 @@ def list_sources(sources: Sequence[Source], *, patient_pattern: str) -> list[Lis
     for name in names:
         if names.count(name) > 1:
             raise DataError(f"two sources are called {name}: name them, --data NAME=DIR")
-    return [list_source(source, patient_pattern=patient_pattern) for source in sources]
+    listings = [list_source(source, patient_pattern=patient_pattern) for source in sources]
+    expect_match(patient_pattern, (pair.name for item in listings for pair in item.pairs))
+    return listings
 
 
 def list_source(source: Source, *, patient_pattern: str = PATIENT_PATTERN) -> Listing:
@@ -84,30 +92,36 @@ def read_table(path: Path, *, source: str, patient_pattern: str = PATIENT_PATTER
     Args:
         path: a table with the columns ``image`` and ``mask``, and perhaps ``patient``,
             ``source``, ``airway`` (a mask of trachea and main bronchi), ``hu_slope`` (of an
-            uncalibrated image: HU = slope · value) and ``weight`` (how often a slice is drawn).
+            uncalibrated image: HU = slope · value), ``weight`` (how often a slice is drawn) and
+            ``group`` (what it is an example of).
         source: name of the rows that give none.
         patient_pattern: names the patient of the rows that give none.
 
     Raises:
         DataError: a column or a file is missing, or a slice is listed twice; with the line.
     """
-    pattern = re.compile(patient_pattern)
     rows = list(_rows(path))
     files = [[_file(path, line, row, column) for column in ("image", "mask")] for line, row in rows]
     names = _names([image for image, _ in files])
     pairs: list[Pair] = []
+    unknown: list[str] = []
     lines: dict[tuple[str, str], int] = {}
     for (line, row), (image, mask), name in zip(rows, files, names, strict=True):
-        match = pattern.search(name)
+        patient = row.get("patient") or patient_of(
+            name, image, patient_pattern, volume=is_volume(image)
+        )
+        if not patient:
+            unknown.append(name)
         pair = Pair(
             name=name,
             image=image,
             mask=mask,
-            patient=row.get("patient") or (match.group(0) if match else name),
+            patient=patient or name,
             source=row.get("source") or source,
             airway=_file(path, line, row, "airway") if row.get("airway") else None,
             hu_slope=_number(path, line, row, "hu_slope"),
             weight=_number(path, line, row, "weight") or 1.0,
+            group=row.get("group") or "",
         )
         first = lines.setdefault((pair.source, pair.name), line)
         if first != line:
@@ -119,7 +133,7 @@ def read_table(path: Path, *, source: str, patient_pattern: str = PATIENT_PATTER
     if not pairs:
         raise DataError(f"{path.name}: expected rows of image and mask, found none")
     pairs.sort(key=lambda pair: (pair.source, pair.name))
-    return Listing(pairs=tuple(pairs), unmatched=())
+    return Listing(pairs=tuple(pairs), unmatched=(), unknown=tuple(unknown))
 
 
 def _names(images: Sequence[Path]) -> list[str]:
@@ -136,8 +150,12 @@ def _names(images: Sequence[Path]) -> list[str]:
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            missing = {"image", "mask"} - set(reader.fieldnames or ())
+            head = stream.readline()
+            stream.seek(0)
+            delimiter = max(DELIMITERS, key=head.count)
+            reader = csv.DictReader(stream, strict=True, delimiter=delimiter)
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+            missing = {"image", "mask"} - set(reader.fieldnames)
             if missing:
                 raise DataError(
                     f"{path.name}: expected the columns {', '.join(COLUMNS)}, "
@@ -167,7 +185,7 @@ def _file(table: Path, line: int, row: dict[str, str], column: str) -> Path:
 def _number(table: Path, line: int, row: dict[str, str], column: str) -> float | None:
     text = row.get(column) or ""
     try:
-        number = float(text) if text else None
+        number = float(text.replace(",", ".")) if text else None
     except ValueError:
         number = 0.0
     if number is not None and not 0 < number < float("inf"):

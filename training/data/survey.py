@@ -15,6 +15,7 @@ from training.data.clean import suspect
 from training.data.dataset import Pair, Sample, file_hash, read_raw_mask, read_sample
 from training.data.intensity import pseudo_hu
 from training.data.likeness import Twins, find_twins, fingerprint
+from training.data.material import unknown_patients
 from training.data.sheet import IGNORED, REJECTED, TRUTH, Tile, contact_sheet, to_picture
 from training.data.sources import Source, list_sources
 from training.errors import DataError
@@ -80,12 +81,14 @@ class Survey:
         usable: pairs that nothing speaks against.
         slices: facts of each readable pair.
         findings: everything that speaks against something.
+        unknown: slices whose patient nothing tells, as ``source/name``.
     """
 
     pairs: int
     usable: int
     slices: tuple[SliceFacts, ...]
     findings: tuple[Finding, ...]
+    unknown: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, Any]:
         """Counts, ranges and means, as JSON values."""
@@ -103,6 +106,7 @@ class Survey:
             "pairs": self.pairs,
             "usable": self.usable,
             "patients": len({(f.name.split("/")[0], f.patient) for f in facts}),
+            "patients_unknown": len(self.unknown),
             "sizes": dict(Counter(f"{f.size[0]} x {f.size[1]}" for f in facts).most_common()),
             "intensities": units,
             "spacing_mm": dict(spacings.most_common()),
@@ -124,6 +128,7 @@ class Survey:
             elif isinstance(value, float):
                 text = f"{value:.3f}"
             lines.append(f"{key.replace('_', ' '):20s} {text}")
+        lines += [unknown_patients(self.unknown)] if self.unknown else []
         lines += [
             f"  {finding.code}: {finding.name}: {finding.reason}"
             for finding in self.findings[:LISTED]
@@ -187,6 +192,11 @@ def survey(sources: Sequence[Source], *, patient_pattern: str, sheet: Path | Non
         usable=len(pairs) - len(against),
         slices=tuple(facts),
         findings=tuple(findings),
+        unknown=tuple(
+            f"{source.name}/{name}"
+            for source, listing in zip(sources, listings, strict=True)
+            for name in listing.unknown
+        ),
     )
 
 
@@ -222,7 +232,7 @@ def _near(twins: Twins) -> list[Finding]:
             code="near_duplicate",
             name=_name(later),
             reason=f"looks like {_name(first)} (correlation {likeness:.3f}) of another patient: "
-            "name them as one, or validation measures what was learnt by heart",
+            "both stay on one side of the split; name them as one where they are",
         )
         for first, later, likeness in twins.alike
         if (first.source, first.patient) != (later.source, later.patient)

@@ -34,6 +34,7 @@ class Comparison:
 
     Attributes:
         slices: how many both were measured on.
+        patients: of how many patients.
         reference: mean Dice of the model in place.
         candidate: mean Dice of the model that would replace it.
         difference: mean of candidate − reference.
@@ -45,6 +46,7 @@ class Comparison:
     """
 
     slices: int
+    patients: int
     reference: float
     candidate: float
     difference: float
@@ -65,8 +67,8 @@ class Comparison:
         low, high = self.interval
         lines = [
             (
-                f"B {verdict} A on {self.slices} slices: mean Dice {self.reference:.4f} → "
-                f"{self.candidate:.4f}, difference {self.difference:+.4f} "
+                f"B {verdict} A on {self.slices} slices of {self.patients} patients: mean Dice "
+                f"{self.reference:.4f} → {self.candidate:.4f}, difference {self.difference:+.4f} "
                 f"(95% interval {low:+.4f} … {high:+.4f}), "
                 f"5th percentile {self.tail_difference:+.4f}"
             )
@@ -93,6 +95,7 @@ def compare_models(
     changes = sorted(zip(names, (b - a).tolist(), strict=True), key=lambda change: change[1])
     return Comparison(
         slices=len(a),
+        patients=len(set(patients_of(reference))),
         reference=float(a.mean()),
         candidate=float(b.mean()),
         difference=float((b - a).mean()),

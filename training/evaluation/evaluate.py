@@ -30,6 +30,12 @@ from training.evaluation.metrics import (
 METRIC_NAMES = tuple(item.name for item in fields(SliceMetrics))
 WORST_CASES = 12
 """Slices named as those of lowest Dice."""
+DISTANCES = ("hd95", "assd")
+DISTANCE_NOTE = (
+    "HD95 and ASSD in mm where the spacing is known, else in pixels, and – where both would mix; "
+    "slices whose lung is missed altogether, or invented, have no distance and are counted beside. "
+    "ECE is the expected calibration error over pixels of uncertain probability, 0.1 to 0.9."
+)
 LARGE_SHARE, FOUND_SHARE = 0.2, 0.1
 """A region with this share of a slice's lung is lost where less than this of it is found."""
 SUMMARY_METRICS = ("dice", "iou", "precision", "recall", "f1", "accuracy", "hd95", "assd")
@@ -65,11 +71,15 @@ class Summary:
     Attributes:
         group: ``all``, a source's or a patient's name.
         slices: how many.
-        means: mean of each metric, NaN left out.
+        means: mean of each metric, NaN left out; of HD95 and ASSD NaN where some slices
+            have a spacing and others none, for millimetres and pixels have no mean.
+        unit: of HD95 and ASSD, ``mm`` or ``px``.
+        missed: slices whose lung is missed altogether: HD95 and ASSD leave them out.
+        invented: slices without lung on which some is found: they are left out, too.
         interval: 95% bootstrap interval of the mean Dice, drawn by patient.
         p5: 5th percentile of Dice.
         minimum: smallest Dice.
-        calibration_error: expected calibration error over all pixels.
+        calibration_error: expected calibration error over pixels of uncertain probability.
         false_positive_fraction: mean share wrongly called lung on slices without lung, NaN
             where there are none.
     """
@@ -77,6 +87,9 @@ class Summary:
     group: str
     slices: int
     means: dict[str, float]
+    unit: str
+    missed: int
+    invented: int
     interval: tuple[float, float]
     p5: float
     minimum: float
@@ -153,10 +166,18 @@ def summarise(group: str, results: Sequence[SliceResult]) -> Summary:
     total = results[0].calibration
     for result in results[1:]:
         total = total + result.calibration
+    means = {name: _mean(table[name]) for name in SUMMARY_METRICS}
+    units = {"px" if result.areas is None else "mm" for result in results}
+    if len(units) > 1:
+        means |= dict.fromkeys(DISTANCES, float("nan"))
+    alone = np.isnan(table["hd95"])
     return Summary(
         group=group,
         slices=len(results),
-        means={name: _mean(table[name]) for name in SUMMARY_METRICS},
+        means=means,
+        unit="/".join(sorted(units)),
+        missed=int((alone & (table["truth_fraction"] > 0)).sum()),
+        invented=int((alone & (table["truth_fraction"] == 0)).sum()),
         interval=bootstrap_interval(dice, patients_of(results)),
         p5=float(np.percentile(dice, 5)),
         minimum=float(dice.min()),
@@ -189,7 +210,7 @@ def format_table(summaries: Sequence[Summary]) -> str:
     """A table of summaries as GitHub-flavoured Markdown."""
     head = (
         "group", "slices", "Dice (95% interval)", "p5", "min", "IoU", "precision", "recall",
-        "F1", "accuracy", "HD95", "ASSD", "ECE",
+        "F1", "accuracy", "HD95", "ASSD", "missed", "invented", "ECE",
     )  # fmt: skip
     rows = [
         (
@@ -199,12 +220,18 @@ def format_table(summaries: Sequence[Summary]) -> str:
             f"{item.p5:.4f}",
             f"{item.minimum:.4f}",
             *(f"{item.means[name]:.4f}" for name in SUMMARY_METRICS[1:6]),
-            *(f"{item.means[name]:.2f}" for name in ("hd95", "assd")),
-            f"{item.calibration_error:.4f}",
+            *(_distance(item.means[name], item.unit) for name in DISTANCES),
+            f"{item.missed}",
+            f"{item.invented}",
+            "–" if math.isnan(item.calibration_error) else f"{item.calibration_error:.4f}",
         )
         for item in summaries
     ]
     return markdown_table(head, rows)
+
+
+def _distance(mean: float, unit: str) -> str:
+    return "–" if math.isnan(mean) else f"{mean:.2f} {unit}"
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""Figures by what a slice holds: much lung by region, slivers, none, and airways beside it.
+"""Figures by what a slice holds: much lung by region and group, slivers, none, airways beside.
 
 A mean over all slices hides what matters: a mid-chest is easy and common, while an apex that is
 lost, a stomach that is called lung and a trachea in the mask are rare. Areas are in cm², so that
@@ -53,13 +53,18 @@ class Group:
 
 
 def by_lung(results: Sequence[SliceResult]) -> list[Group]:
-    """Groups the slices of known spacing by how much lung they hold, and much lung by region."""
+    """Groups the slices of known spacing by how much lung they hold.
+
+    Much lung is told by region, and by what a table says that slices are examples of.
+    """
     known = [item for item in results if item.areas is not None]
     regions = _regions(known)
     much = [item for item in known if _truth(item) >= SLIVER_CM2]
     kinds = [(f"lung, {SLIVER_CM2:g} cm² or more", much)]
     for _, region in reversed(REGIONS):
         kinds.append((f"· {region}", [item for item in much if regions.get(id(item)) == region]))
+    examples = sorted({item.pair.group for item in much if item.pair.group})
+    kinds += [(f"· {name}", [i for i in much if i.pair.group == name]) for name in examples]
     kinds.append(
         (f"slivers below {SLIVER_CM2:g} cm²", [i for i in known if 0 < _truth(i) < SLIVER_CM2])
     )

@@ -150,8 +150,15 @@ class Calibration:
 
     @property
     def expected_error(self) -> float:
-        """Expected calibration error (Naeini 2015): mean |confidence − share| over pixels."""
-        return float(np.abs(self.probability - self.lung).sum() / max(1, self.pixels.sum()))
+        """Expected calibration error (Naeini 2015): mean |confidence − share| over pixels.
+
+        Over those of uncertain probability alone, 0.1 to 0.9: with the many others, which are
+        plain air or plain tissue, every model looks calibrated. NaN where there are none.
+        """
+        inner = slice(1, -1)  # of ten bins
+        pixels = int(self.pixels[inner].sum())
+        wrong = float(np.abs(self.probability - self.lung)[inner].sum())
+        return wrong / pixels if pixels else float("nan")
 
 
 def calibration(

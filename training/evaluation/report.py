@@ -16,6 +16,7 @@ from lungseg.inference.model import Model
 from training.data.dataset import read_sample
 from training.data.sheet import IGNORED, PREDICTION, TRUTH, Tile, contact_sheet
 from training.evaluation.evaluate import (
+    DISTANCE_NOTE,
     SUMMARY_METRICS,
     SliceResult,
     Summary,
@@ -50,7 +51,7 @@ def write_report(
     parts = [
         f"<h1>{contract.name} version {contract.version}</h1>",
         f"<p>SHA-256 <code>{contract.sha256}</code>; {html.escape(contract.license)}.</p>",
-        "<p>HD95 and ASSD in mm where the spacing is known, else in pixels.</p>",
+        f"<p>{html.escape(DISTANCE_NOTE)}</p>",
         _table(summaries),
         "<h2>Curves</h2>",
         _plot("reliability: share of lung by probability", _reliability(total)),
@@ -68,7 +69,19 @@ def write_report(
 
 
 def _table(summaries: Sequence[Summary]) -> str:
-    head = ("group", "slices", "95% interval", "p5", "min", *SUMMARY_METRICS, "ECE", "FP area")
+    head = (
+        "group",
+        "slices",
+        "95% interval",
+        "p5",
+        "min",
+        *SUMMARY_METRICS,
+        "unit",
+        "missed",
+        "invented",
+        "ECE",
+        "FP area",
+    )
     rows = [
         (
             html.escape(item.group),
@@ -77,6 +90,7 @@ def _table(summaries: Sequence[Summary]) -> str:
             _number(item.p5),
             _number(item.minimum),
             *(_number(item.means[name]) for name in SUMMARY_METRICS),
+            *(item.unit, str(item.missed), str(item.invented)),
             _number(item.calibration_error),
             _number(item.false_positive_fraction),
         )

@@ -11,6 +11,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from training.fitting.batches import Batches
 
+PACE_STEPS = 10
+"""Steps after the first, which builds the graph, that tell how long an epoch will take."""
+
 
 class InputWait(keras.callbacks.Callback):
     """Adds ``input_wait``, the share of an epoch in which a step had no batch ready, to its logs.
@@ -55,6 +58,7 @@ class EpochReport(keras.callbacks.Callback):
         self._bar: Progress | None = None
         self._seconds: list[float] = []
         self._best = -1.0
+        self._first_step_ended = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Opens the epoch's bar, on a terminal."""
@@ -68,7 +72,8 @@ class EpochReport(keras.callbacks.Callback):
         self._bar.add_task(f"epoch {epoch + 1}/{self._epochs}", total=self._steps(), text="")
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Moves the bar on."""
+        """Moves the bar on; says early in the first epoch how long all of it will take."""
+        self._say_pace(batch)
         if self._bar is None or logs is None:
             return
         share = (batch + 1) / self._steps()
@@ -100,6 +105,19 @@ class EpochReport(keras.callbacks.Callback):
     def start_from(self, best_dice: float) -> None:
         """Continues a run whose best validation Dice is known."""
         self._best = best_dice
+
+    def _say_pace(self, batch: int) -> None:
+        if self._seconds or not self._shown:
+            return
+        if batch == 0:
+            self._first_step_ended = time.monotonic()
+        if batch != PACE_STEPS or batch + 1 >= self._steps():
+            return
+        epoch_s = (time.monotonic() - self._first_step_ended) / PACE_STEPS * self._steps()
+        epochs = self._epochs - self._epoch
+        print(
+            f"about {duration(epoch_s)} an epoch, {duration(epochs * epoch_s)} for {epochs} epochs"
+        )
 
     def _steps(self) -> int:
         params: Any = self.params

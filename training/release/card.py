@@ -13,6 +13,7 @@ from training.config import TrainConfig, toml_line
 from training.data.material import Material
 from training.evaluation.compare import Comparison
 from training.evaluation.evaluate import (
+    DISTANCE_NOTE,
     SliceResult,
     format_table,
     markdown_table,
@@ -58,7 +59,9 @@ class CardFacts:
         parameters: weights of the network.
         stress: results of the stressed validation slices.
         comparison: with the version in place before, None for the first.
-        forced: whether a failed comparison was overruled.
+        remark: which validation slices the comparison left out, or why there is none.
+        change: what fine-tuning changed, as Markdown; empty for a training from scratch.
+        overruled: what spoke against publishing and was overruled, each a clause.
         foreword: Markdown that the card begins with, empty for none.
     """
 
@@ -74,7 +77,9 @@ class CardFacts:
     parameters: int
     stress: Sequence[StressResult] = ()
     comparison: Comparison | None = None
-    forced: bool = False
+    remark: str = ""
+    change: str = ""
+    overruled: Sequence[str] = ()
     foreword: str = ""
 
 
@@ -128,12 +133,16 @@ def _quality(facts: CardFacts) -> str:
     groups += summarise_by(facts.external, lambda result: f"{result.pair.source} (external)")
     text = (
         "Measured on the exported model through the service's own pipeline, at the input's own "
-        "size; HD95 and ASSD in mm where the spacing is known, else in pixels.\n\n"
+        f"size. {DISTANCE_NOTE}\n\n"
     ) + format_table(groups)
     if facts.comparison is not None:
         text += "\n\nAgainst the version before (A), this one is B: " + facts.comparison.describe()
-        if facts.forced and not facts.comparison.may_replace:
-            text += "\n\n**Published by force although the version before is better.**"
+    if facts.remark:
+        text += f"\n\n{facts.remark[0].upper()}{facts.remark[1:].rstrip('.')}."
+    if facts.change:
+        text += f"\n\n{facts.change}"
+    for objection in facts.overruled:
+        text += f"\n\n**Published by force although {objection}.**"
     return text
 
 

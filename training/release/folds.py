@@ -48,7 +48,7 @@ def cross_validate(
         folder = out / name
         train(sources, folder, replace(config, fold=fold), cache=out.parent / ".cache")
         bundle = latest(out / MODELS / name) or export(
-            folder, replace(release, models=out / MODELS, name=name)
+            folder, replace(release, models=out / MODELS, name=name, minimum_dice=0.0)
         )
         model = Model.load(bundle, Engine())
         groups.append(list(evaluate(model, read_material(folder).validation)))

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +24,26 @@ from lungseg.inference.model import Model
 from lungseg.inference.session import Engine, Session
 from training.config import TrainConfig
 from training.data.dataset import Pair, read_sample
-from training.data.material import PROVENANCE, Material
+from training.data.learnt import LEARNT, PROVENANCE, Learnt, learnt_record
+from training.data.material import Material
 from training.errors import DataError
-from training.evaluation.compare import Comparison, compare_models, group_setbacks, setbacks
-from training.evaluation.evaluate import SliceResult, evaluate, predict, summarise
-from training.evaluation.metrics import dice_of
-from training.evaluation.stress import stress
+from training.evaluation.evaluate import SliceResult, evaluate, summarise
 from training.networks.convert import OPSET, parity, to_onnx, write_triton_config
 from training.release.card import CardFacts, write_card
+from training.release.change import Start, describe_change
+from training.release.gate import judge
 from training.release.golden import write_golden
-from training.release.quantize import CALIBRATION_SLICES, GOLDEN_DIFFERENCE, Int8Cost, quantize_int8
+from training.release.quantize import (
+    GOLDEN_DIFFERENCE,
+    calibration_views,
+    int8_cost,
+    quantize_int8,
+)
 from training.release.target import Release, latest, next_version
 from training.synthetic.views import STANDARD_WINDOWS_HU, through_window
 
 PARITY_SLICES = 16
-STRESS_SLICES = 64
-"""Of the validation slices, as many are stressed at most: each in some forty ways."""
 WEIGHTS = "model.keras"
-AS_STORED = None
-CALIBRATION_VIEWS = (AS_STORED, AS_STORED, AS_STORED, *STANDARD_WINDOWS_HU)
-"""How the slices that int8 is calibrated on are shown in turn: half of them as 8-bit pictures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +56,8 @@ class Trained:
         material: pairs it was fitted to, pairs it was not, and what was left out.
         provenance: data hash, versions and the like, as JSON values.
         external: other data sets to measure on, never trained on.
+        seen: what the network that it started from has learnt, None for none.
+        start: the model that it was fine-tuned from, to say what changed; None for none.
     """
 
     network: keras.Model
@@ -64,6 +65,8 @@ class Trained:
     material: Material
     provenance: dict[str, Any]
     external: tuple[Pair, ...] = ()
+    seen: Learnt | None = None
+    start: Start | None = None
 
 
 def publish(trained: Trained, release: Release) -> Path:
@@ -103,22 +106,21 @@ def publish(trained: Trained, release: Release) -> Path:
 
 
 def _measured(folder: Path, trained: Trained, release: Release) -> CardFacts:
-    """Fills a bundle, then measures it beside the version in place and asks the gate."""
+    """Fills a bundle, says what fine-tuning changed, and asks the gate."""
     facts = _fill(folder, trained, release)
+    change = ""
+    if trained.start is not None:
+        change = describe_change(trained.start, folder, facts.results)
+        print(change)  # a version that the gate refuses is measured too
     before = latest(release.models / release.name)
-    models = [Model.load(place, Engine()) for place in (folder, before) if place is not None]
-    stressed = stress(models, trained.material.validation, limit=STRESS_SLICES)
-    comparison = None
-    if before is not None:
-        reference = list(evaluate(models[1], trained.material.validation))
-        harm = setbacks(stressed[1], stressed[0]) + group_setbacks(reference, facts.results)
-        comparison = replace(compare_models(reference, facts.results), setbacks=harm)
-        _gate(comparison, before.name, release)
+    judgement = judge(folder, before, facts.results, release, seen=trained.seen)
     return replace(
         facts,
-        stress=stressed[0],
-        comparison=comparison,
-        forced=release.force,
+        stress=judgement.stressed,
+        comparison=judgement.comparison,
+        remark=judgement.remark,
+        change=change,
+        overruled=judgement.overruled,
         foreword=release.foreword.read_text(encoding="utf-8") if release.foreword else "",
     )
 
@@ -134,12 +136,11 @@ def _fill(folder: Path, trained: Trained, release: Release) -> CardFacts:
         _write_graph(folder, content, config, golden)
         golden = Golden(max_abs_difference=GOLDEN_DIFFERENCE)
         float_model = Model.load(folder, Engine())
-        chosen = material.training[:: max(1, len(material.training) // CALIBRATION_SLICES)]
-        content = quantize_int8(content, list(_greys(chosen, config, CALIBRATION_VIEWS)))
+        content = quantize_int8(content, list(calibration_views(material.training, config)))
     _write_graph(folder, content, config, golden)
     model = Model.load(folder, Engine())
     results = list(evaluate(model, material.validation))
-    int8 = _int8_cost(float_model, model, results)
+    int8 = int8_cost(float_model, model, results)
     external = list(evaluate(model, trained.external))
     windows = {
         window: list(evaluate(model, material.validation, vary=through_window(*window)))
@@ -197,52 +198,20 @@ def _write_graph(
     return contract
 
 
-def _greys(
-    pairs: Sequence[Pair],
-    config: TrainConfig,
-    views: Sequence[tuple[float, float] | None] = (AS_STORED,),
-) -> Iterator[NDArray[np.float32]]:
-    """Slices as the network sees them in serving, through the windows of ``views`` in turn."""
-    for pair, window in zip(pairs, cycle(views), strict=False):
-        sample, size = read_sample(pair), (config.grid, config.grid)
-        if window is not None:
-            sample = through_window(*window)(sample)
-        yield fit(sample.scan, size, config.intensity, covers=config.covers).grey
-
-
-def _gate(comparison: Comparison, version: str, release: Release) -> None:
-    """Refuses what is worse than the version in place, unless forced."""
-    if not comparison.may_replace and not release.force:
-        raise DataError(
-            f"not published, version {version} is better on the validation slices "
-            f"(--force publishes anyway):\n{comparison.describe()}"
-        )
-
-
-def _int8_cost(
-    float_model: Model | None, model: Model, results: Sequence[SliceResult]
-) -> Int8Cost | None:
-    """Compares a quantised model with the float model that it was made from, if it was."""
-    if float_model is None:
-        return None
-    losses, agreement = [], []
-    for result in results:
-        sample = read_sample(result.pair)
-        as_float, as_int8 = (predict(one, sample.scan).mask[0] for one in (float_model, model))
-        losses.append(dice_of(as_float, sample.mask) - result.metrics.dice)
-        agreement.append(dice_of(as_int8, as_float))
-    cost = Int8Cost(
-        dice_loss=float(np.mean(losses)),
-        agreement=float(np.mean(agreement)),
-        least_agreement=min(agreement),
-    )
-    cost.expect_small()
-    return cost
+def _greys(pairs: Sequence[Pair], config: TrainConfig) -> Iterator[NDArray[np.float32]]:
+    """Slices as the network sees them in serving."""
+    for pair in pairs:
+        scan, size = read_sample(pair).scan, (config.grid, config.grid)
+        yield fit(scan, size, config.intensity, covers=config.covers).grey
 
 
 def _provenance(trained: Trained) -> dict[str, Any]:
-    names = [f"{pair.source}/{pair.name}" for pair in trained.material.validation]
-    return trained.provenance | {"config": asdict(trained.config), "validation": sorted(names)}
+    material = trained.material
+    names = [f"{pair.source}/{pair.name}" for pair in material.validation]
+    facts = {"config": asdict(trained.config), "validation": sorted(names)}
+    if LEARNT not in trained.provenance:  # of a run that an earlier version began
+        facts[LEARNT] = learnt_record(material.training, material.validation, trained.seen)
+    return trained.provenance | facts
 
 
 def _metrics(results: Sequence[SliceResult], external: Sequence[SliceResult]) -> dict[str, float]:

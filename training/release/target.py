@@ -25,6 +25,7 @@ class Release:
         external: folders or tables of slices to measure on, never trained on.
         force: publish although the version in place is better; the card says so.
         int8: quantise, and refuse when that costs too much.
+        minimum_dice: mean Dice on the validation slices below which nothing is published.
         foreword: Markdown file that the card begins with: where this version is worse than the
             one before, whom to cite.
     """
@@ -34,6 +35,7 @@ class Release:
     external: tuple[Path, ...] = ()
     force: bool = False
     int8: bool = False
+    minimum_dice: float = 0.0
     foreword: Path | None = None
 
 
@@ -48,6 +50,8 @@ def expect_publishable(release: Release, config: TrainConfig) -> tuple[Pair, ...
             f"{release.name!r} can't be a model's name: expected at most 64 of a-z, 0-9, '.', '_' "
             "and '-', a letter or digit first; choose one with --name"
         )
+    if not 0 <= release.minimum_dice <= 1:
+        raise DataError(f"--minimum-dice: expected 0 to 1, got {release.minimum_dice:g}")
     if release.foreword is not None and not release.foreword.is_file():
         raise DataError(f"{release.foreword}: expected a Markdown file to begin the card with")
     sources = [parse_source(str(path)) for path in release.external]
