@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from lungseg.inference.errors import BundleError, ModelNotReady, UnknownModel
-from lungseg.inference.model import Model
+from lungseg.inference.model import MAX_GRAPH_BYTES, Model
 from lungseg.inference.registry import Policy, Registry, Version
 from lungseg.inference.session import Engine, ProviderMissing
 from tests.standin import GRID, make_graph, write_bundle
@@ -57,6 +57,16 @@ def golden_of_nan(bundle: Path) -> None:
     np.savez(bundle / "golden.npz", image=image, mask=mask * np.nan)
 
 
+def replaced(name: str, make: Callable[[Path], object]) -> Callable[[Path], None]:
+    """Puts something else where a file was."""
+
+    def damage(bundle: Path) -> None:
+        (bundle / name).unlink()
+        make(bundle / name)
+
+    return damage
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "bit flipped": (flip_a_bit, "SHA-256"),
     "truncated": (truncate, "SHA-256"),
@@ -66,6 +76,16 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "golden differs": (wrong_golden, "golden output"),
     "golden is NaN": (golden_of_nan, "golden output"),
     "golden damaged": (lambda b: (b / "golden.npz").write_bytes(b"PK"), "golden.npz is damaged"),
+    "a pipe for the contract": (replaced("contract.json", os.mkfifo), "no plain file"),
+    "a device for the graph": (
+        replaced("model.onnx", lambda at: at.symlink_to("/dev/zero")),
+        "no plain file",
+    ),
+    "a graph of any size": (
+        lambda b: os.truncate(b / "model.onnx", MAX_GRAPH_BYTES + 1),
+        "model.onnx is larger",
+    ),
+    "a folder for the card": (replaced("CARD.md", os.mkdir), "no plain file"),
     "contract damaged": (lambda b: (b / "contract.json").write_text("{"), "invalid at root"),
 }
 
@@ -76,13 +96,15 @@ def test_damaged_bundles_are_refused_and_the_old_version_serves(tmp_path: Path, 
     write_bundle(tmp_path, version="1")
     made = registry(tmp_path)
     serving = made.get()
-    damage(write_bundle(tmp_path, version="2", cut=90))
+    bundle = write_bundle(tmp_path, version="2", cut=90)
+    damage(bundle)
     made.refresh()
     assert made.get() is serving
     assert reason in version(made, 2).reason
     assert version(made, 2).state == "UNAVAILABLE"
     with pytest.raises(ModelNotReady, match=reason):
         made.get("standin", "2")
+    shutil.rmtree(bundle)
     write_bundle(tmp_path, version="2", cut=90)
     made.refresh()
     assert made.get().contract.version == "2"
