@@ -143,8 +143,8 @@ def _check_address(host: str, port: int) -> None:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         errors = [_try_address(family, address) for family, _, _, _, address in found]
-    except socket.gaierror as error:
-        errors = [OSError(errno.EFAULT, error.strerror)]
+    except (socket.gaierror, UnicodeError):  # the latter where it cannot be a name at all
+        errors = [OSError(errno.EFAULT, "no such name")]
     taken = [error for error in errors if error and error.errno == errno.EADDRINUSE]
     # A name may stand for an address of IPv6 that this machine has switched off.
     if fatal := next(iter(taken), None) or (all(errors) and errors[0]):
