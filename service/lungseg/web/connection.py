@@ -217,7 +217,7 @@ class Connection(HttpToolsProtocol):
             self._keep_alive()
 
     def _parse_piece(self, piece: memoryview) -> None:
-        if self.parser is None:  # the connection is gone
+        if self.parser is None:  # type: ignore[reportUnnecessaryComparison]  # the connection is gone
             return
         try:
             self.parser.feed_data(piece)
