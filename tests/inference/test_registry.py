@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -243,6 +245,48 @@ def test_folders_that_go_are_retired_but_never_the_last(tmp_path: Path) -> None:
     made.refresh()
     assert made.get().contract.version == "1"
     assert version(made, 1).reason == "its folder is gone"
+
+
+@contextlib.contextmanager
+def without_descriptors() -> Iterator[None]:
+    """Nothing can be opened, as in a process whose clients hold all its descriptors."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, most[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, most)
+
+
+def test_a_folder_that_cannot_be_read_for_a_moment_retires_nothing(tmp_path: Path) -> None:
+    """Nobody knows what it holds; asking for a load says so."""
+    for number in ("1", "2"):
+        write_bundle(tmp_path, version=number)
+    made = registry(tmp_path)
+    with without_descriptors():
+        for look in (made.refresh, lambda: made.load("standin")):
+            with pytest.raises(ModelNotReady, match="cannot be read"):
+                look()
+    assert [made.get("standin", number).contract.version for number in ("1", "2")] == ["1", "2"]
+
+
+def test_a_bundle_that_cannot_be_read_for_a_moment_is_tried_again(tmp_path: Path) -> None:
+    """Though nothing in its folder changes: rights and descriptors leave no trace there."""
+    bundle = write_bundle(tmp_path)
+    engine, starve = Engine(), [True]
+
+    def opened(folder: Path) -> Model:
+        with without_descriptors() if starve else contextlib.nullcontext():
+            return Model.load(folder, engine)
+
+    made = Registry(root=tmp_path, policy=Policy(model="standin"), open_bundle=opened)
+    made.refresh()
+    assert version(made, 1).reason == "contract.json cannot be read (too many open files)"
+    starve.clear()
+    made.refresh()
+    assert made.get().contract.version == bundle.name
 
 
 def test_folders_that_are_no_versions_are_left_alone(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from lungseg.inference.contract import Contract, TensorSpec
-from lungseg.inference.errors import BundleError
+from lungseg.inference.errors import BundleError, BundleUnreadable
 from lungseg.inference.golden import check_golden
 from lungseg.inference.session import Engine, Session, Tensor
 
@@ -93,8 +93,11 @@ def _read(folder: Path, name: str, limit: int = MAX_SMALL_FILE_BYTES) -> bytes:
         if status.st_size > limit:
             raise BundleError(f"{name} is larger than {limit} bytes")
         return path.read_bytes()
-    except OSError:
-        raise BundleError(f"{name} is missing or cannot be read") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleError(f"{name} is missing") from None
+    except OSError as error:
+        reason = (error.strerror or "no").lower()
+        raise BundleUnreadable(f"{name} cannot be read ({reason})") from None
 
 
 def _check_tensor(role: str, found: Tensor, expected: TensorSpec) -> None:
