@@ -289,7 +289,7 @@ def test_ctrl_c_ends_with_0(models: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such terminals")
 def test_on_a_terminal_the_log_is_for_people(models: Path) -> None:
-    """Text on a terminal, JSON elsewhere (the tests above read that); one that goes does no harm."""
+    """Text there, JSON elsewhere (the tests above read that); a terminal that goes does no harm."""
     ours, its = os.openpty()
     command = [sys.executable, "-m", "lungseg", "serve", "--port", "0", "--models-dir", str(models)]
     popen = subprocess.Popen(command, stderr=its, env=os.environ | {"LUNGSEG_MODEL": "standin"})
