@@ -35,7 +35,7 @@ def configured(given: dict[str, Any]) -> Settings:
             reason = f"expected {expectation(name)}, received another value".replace("`", "")
             said = item.get("ctx", {}).get("error", reason)
             sentences.append(f"{_named(name, given)}: {said}")
-        raise UsageError("\nlungseg: ".join(sentences)) from None
+        raise UsageError(*sentences) from None
     except UnicodeDecodeError:
         raise UsageError("expected text in the file .env, received other bytes") from None
     except ValueError as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 from lungseg.answers import File
 from lungseg.cli.errors import UsageError
-from lungseg.cli.streams import STREAM, check_output, write_output
+from lungseg.cli.streams import STREAM, check_output, named_in_errors, write_output
 from lungseg.formats.table import COLUMNS, as_cell, csv_lines, read_rows, table_row
 
 TABLE = "statistics.csv"
@@ -105,13 +105,17 @@ class Outputs:
             write_output(content)
         return ""
 
-    def add(self, name: str, answer: Mapping[str, Any]) -> None:
-        """Adds a row to each table, which is whole after it."""
-        rows = [table_row(name, answer)]
+    def begin(self) -> None:
+        """Begins each table with the rows that are kept."""
         if not self._begun:
             self._begun = True
             for table in self.tables:
                 _begin(table, csv_lines([COLUMNS, *self._kept]))
+
+    def add(self, name: str, answer: Mapping[str, Any]) -> None:
+        """Adds a row to each table, which is whole after it."""
+        rows = [table_row(name, answer)]
+        self.begin()
         for table in self.tables:
             _append(table, csv_lines(rows))
 
@@ -154,7 +158,7 @@ def _append(table: str, text: str) -> None:
     if table == STREAM:
         write_output(text.encode())
         return
-    with Path(table).open("ab") as stream:
+    with named_in_errors(table), Path(table).open("ab") as stream:
         stream.write(text.encode())
 
 
@@ -162,7 +166,8 @@ def _replace(target: Path, content: bytes) -> None:
     """Writes beside the target first: who looks at it sees the old file or the new one."""
     part = target.with_name(f".lungseg-{os.getpid()}.part")
     try:
-        part.write_bytes(content)
-        part.replace(target)
+        with named_in_errors(str(target)):
+            part.write_bytes(content)
+            part.replace(target)
     finally:
         part.unlink(missing_ok=True)
