@@ -64,9 +64,7 @@ def run(options: argparse.Namespace) -> int:
         UsageError: nothing can be done at all, or no more.
     """
     if options.url is not None and options.models_dir is not None:
-        raise UsageError(
-            "--models-dir is for running here: the server at --url has its own"
-        )
+        raise UsageError("--models-dir is for running here: the server at --url has its own")
     parameters = {name: getattr(options, name) for name in SegmentQuery.model_fields}
     _check_parameters(parameters)
     inputs = find_inputs(options.files)
