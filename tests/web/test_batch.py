@@ -147,7 +147,8 @@ def test_names_keep_folders_and_letters_and_lead_nowhere_else(
         "C:/scans/肺.png": "C_/scans/肺_mask.png",
         "": "0005_mask.png",
         "a?b.png": "a_b_mask.png",
-        "...": "0007_mask.png",
+        "con/Aux.2/contrast.png": "con_/Aux_.2/contrast_mask.png",
+        "...": "0008_mask.png",
     }
     files = form(*((name, grey_png) for name in sent))
     answer = client.post("/segment/batch?format=zip", files=files)
