@@ -117,6 +117,21 @@ def test_what_was_done_before_an_interruption_is_there(
     assert (rest.returncode, rest.stderr) == (0, b"lungseg: 2 of 2 files are done already\n")
 
 
+def test_an_interruption_of_the_start_is_one_too() -> None:
+    """Ctrl-C while modules are still being loaded gives the same exit code and no traceback."""
+    code = (
+        "import sys\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'lungseg.cli.segment': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Stop())\n"
+        "from lungseg.__main__ import command\n"
+        "command()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (130, b"lungseg: interrupted\n")
+
+
 def test_a_server_that_goes_away_leaves_what_was_done(
     folder: Path, models: Path, here: Here, tmp_path: Path
 ) -> None:
