@@ -99,6 +99,10 @@ def test_a_server_answers_as_this_process_does(folder: Path, here: Here, service
         ([""], "expected a file or folder, received an empty name"),
         (["{folder}", "--csv", "/dev/full", "-o", "{folder}"], "/dev/full: No space left"),
         (["{folder}", "--url", "{url}", "--models-dir", "x"], "--models-dir is for running here"),
+        (
+            ["{folder}", "-o", "{folder}", "--csv", "{folder}/a.json"],
+            "{folder}/a.json is a result's",
+        ),
         (["{folder}", "--url", "{url}?a=b"], "--url: expected a URL as http://"),
         (["{folder}", "--url", "http://127.0.0.1:99999"], "--url: expected a URL as http://"),
         (["{folder}", "--url", "{tls}"], "cannot be reached: wrong version number"),

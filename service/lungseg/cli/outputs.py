@@ -52,9 +52,12 @@ class Outputs:
             check_output()
         if self.folder is not None and self.folder.exists() and not self.folder.is_dir():
             raise UsageError(f"expected a folder for -o, received {self.folder}: it is a file")
+        results = {os.path.realpath(path) for path in self._results()}
         for table in map(Path, self.tables):
             if table.is_dir():
                 raise UsageError(f"expected a file for --csv, received {table}: it is a folder")
+            if os.path.realpath(table) in results:
+                raise UsageError(f"expected another place for --csv: {table} is a result's")
         taken = self._taken()
         slices = {_identity(path) for path in sources} if taken else set[tuple[int, int]]()
         for path in taken:
@@ -128,10 +131,13 @@ class Outputs:
         places = [Path(table) for table in self.tables if table != STREAM]
         # what is no plain file, such as /dev/null, is nothing that could be lost
         taken = [place for place in places if place.is_file()]
-        if self.folder is not None:
-            targets = (self.folder / target for target in self.targets.values())
-            taken += [target for target in targets if os.path.lexists(target)]
-        return taken
+        return taken + [path for path in self._results() if os.path.lexists(path)]
+
+    def _results(self) -> list[Path]:
+        """Where results go."""
+        if self.folder is None:
+            return []
+        return [self.folder / target for target in self.targets.values()]
 
 
 def _identity(path: Path) -> tuple[int, int]:
