@@ -187,6 +187,7 @@ def test_this_process_needs_no_key_and_takes_the_version_that_is_set(
     def answered(*arguments: str) -> str:
         return json.loads(here("segment", folder / "a.dcm", *arguments).stdout)["model"]["version"]
 
+    assert here("openapi").returncode == 0
     assert answered() == "1"
     assert answered("--version", "2") == "2"
     assert answered("--model", "other") == "2"

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from lungseg.settings import Settings
 
 PREFIX = "LUNGSEG_"
+NO_KEYS: dict[str, Any] = {"api_keys": (), "api_keys_file": None}
+"""Settings that only a server needs: nobody calls this process, whatever they say."""
 
 
 def configured(given: dict[str, Any]) -> Settings:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from lungseg.answers import File
-from lungseg.cli.configured import configured
+from lungseg.cli.configured import NO_KEYS, configured
 from lungseg.cli.errors import UsageError
 from lungseg.client import Client, ServiceError, check_url
 from lungseg.core.errors import InvalidParameter, LungsegError
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 AHEAD = 2
 """Slices under way per processor: one computes while the next is read."""
 KEY = "LUNGSEG_API_KEY"
-NO_KEYS: dict[str, Any] = {"api_keys": (), "api_keys_file": None}
-"""Settings that only a server needs: nobody calls this process, whatever they say."""
 INSTALL = 'pip install "lungseg[dicom-seg]"'
 _NOISE = re.compile(r"^\[[^]]*\] | \(_ssl\.c:\d+\)$")
 """Numbers and names by which Python's errors are known to programmers."""
