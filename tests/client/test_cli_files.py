@@ -97,7 +97,10 @@ def test_what_was_done_before_an_interruption_is_there(
     os.mkfifo(pipe)  # a slice that never comes
     command = [sys.executable, "-m", "lungseg", "segment", folder, pipe, "-o", out]
     environment = os.environ | environment_of(models)
+    # Where the tests run in the background, SIGINT is ignored, and children would inherit that.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment)
+    signal.signal(signal.SIGINT, handler)
     table = out / "statistics.csv"
     try:
         wait_until(lambda: table.exists() and table.read_text().count("\n") == 3)
