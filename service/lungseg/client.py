@@ -33,6 +33,7 @@ NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 BROKEN = 1
 """How often a request is repeated whose connection broke: it may be what ends its server."""
 SCHEMES = ("http", "https")
+LAST_PORT = 65535
 _RETRIED = 503
 
 
@@ -167,11 +168,13 @@ def check_url(url: str) -> None:
     """Makes sure that a URL is one of a server.
 
     Raises:
-        InvalidParameter: it names no host, or its scheme is neither http nor https.
+        InvalidParameter: it names no host or no possible port, its scheme is neither http nor
+            https, or a query or fragment follows, behind which no path could be put.
     """
     try:
         parsed = httpx.URL(url)
-        if parsed.scheme in SCHEMES and parsed.host:
+        plain = not parsed.query and not parsed.fragment and (parsed.port or 1) <= LAST_PORT
+        if parsed.scheme in SCHEMES and parsed.host and plain:
             return
     except httpx.InvalidURL:
         pass

@@ -7,6 +7,7 @@ library's keyword arguments are derived from them.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -121,6 +122,11 @@ class SegmentQuery(BaseModel):
     )
 
 
+def reason(error: Mapping[str, Any]) -> str:
+    """What is wrong with a value by one of pydantic's errors; our own sentences stand alone."""
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
 def checked_query(parameters: dict[str, Any]) -> SegmentQuery:
     """Checks parameters as the service does.
 
@@ -130,5 +136,5 @@ def checked_query(parameters: dict[str, Any]) -> SegmentQuery:
     try:
         return SegmentQuery.model_validate(as_texts(parameters))
     except ValidationError as error:
-        found = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        found = [f"{'.'.join(map(str, e['loc']))}: {reason(e)}" for e in error.errors()]
         raise InvalidParameter("; ".join(found)) from None

@@ -20,7 +20,7 @@ from fastapi import FastAPI
 from lungseg.app import create_app
 from lungseg.settings import Settings, unknown_variables
 from lungseg.web.connection import Connection
-from lungseg.web.layers.logs import configure_logging, keep_standard_error
+from lungseg.web.layers.logs import configure_logging, drop_lost_lines, keep_standard_error
 from lungseg.web.state import Lifecycle
 
 LOG = logging.getLogger("lungseg.server")
@@ -132,10 +132,13 @@ def serve(settings: Settings) -> None:
     keep_standard_error()
     configure_logging(settings.log_format, settings.log_level)  # onto the stream that was kept
     server = Server(configured(app, settings), settings)
-    with contextlib.suppress(KeyboardInterrupt):  # a person ended it: nothing went wrong
-        server.run()
+    try:
+        with contextlib.suppress(KeyboardInterrupt):  # a person ended it: nothing went wrong
+            server.run()
         if not server.started:
             sys.exit(NO_ADDRESS)
+    finally:
+        drop_lost_lines()
 
 
 def _check_address(host: str, port: int) -> None:
@@ -143,8 +146,8 @@ def _check_address(host: str, port: int) -> None:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         errors = [_try_address(family, address) for family, _, _, _, address in found]
-    except socket.gaierror as error:
-        errors = [OSError(errno.EFAULT, error.strerror)]
+    except (socket.gaierror, UnicodeError):  # the latter where it cannot be a name at all
+        errors = [OSError(errno.EFAULT, "no such name")]
     taken = [error for error in errors if error and error.errno == errno.EADDRINUSE]
     # A name may stand for an address of IPv6 that this machine has switched off.
     if fatal := next(iter(taken), None) or (all(errors) and errors[0]):

@@ -214,7 +214,7 @@ def expectation(name: str) -> str:
     if choices := get_args(field.annotation):
         return " or ".join(map(str, choices))
     limits = [
-        text.format(f"{getattr(item, bound):g}")
+        text.format(getattr(item, bound))
         for item in field.metadata
         for bound, text in BOUNDS.items()
         if getattr(item, bound, None) is not None

@@ -96,13 +96,23 @@ def test_a_server_answers_as_this_process_does(folder: Path, here: Here, service
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ([""], "expected a file or folder, received an empty name"),
+        (["{folder}", "--csv", "/dev/full", "-o", "{folder}"], "/dev/full: No space left"),
+        (["{folder}", "--url", "{url}", "--models-dir", "x"], "--models-dir is for running here"),
+        (
+            ["{folder}", "-o", "{folder}", "--csv", "{folder}/a.json"],
+            "{folder}/a.json is a result's",
+        ),
+        (["{folder}", "--url", "{url}?a=b"], "--url: expected a URL as http://"),
+        (["{folder}", "--url", "http://127.0.0.1:99999"], "--url: expected a URL as http://"),
+        (["{folder}", "--url", "{tls}"], "cannot be reached: wrong version number"),
         (["nowhere.png"], "expected a file or folder, received nowhere.png: there is none"),
         (["{folder}", "--format", "png"], "png of several files needs a folder"),
         (["-", "-"], "standard input can be read only once"),
         (["{folder}/a.dcm", "{folder}/../in/a.dcm"], "two files are called a.dcm"),
         (["{folder}", "--threshold", "3"], "--threshold: Input should be less than 1"),
-        (["{folder}", "--spacing-mm", "wide"], "--spacing-mm: Value error, expected two"),
-        (["{folder}", "--window-hu", "-5"], "--window-hu: Value error, expected two"),
+        (["{folder}", "--spacing-mm", "wide"], "--spacing-mm: expected two finite"),
+        (["{folder}", "--window-hu", "-5"], "--window-hu: expected two finite"),
         (["{folder}", "-o", "{folder}/a.dcm"], "a folder for -o, received {folder}/a.dcm: it is"),
         (["{folder}", "-o", "{folder}/a.dcm/x"], "{folder}/a.dcm/x: Not a directory"),
         (["{folder}", "-o", ""], "expected a name after --output, received an empty one"),
@@ -131,6 +141,7 @@ def test_what_cannot_be_done_at_all_gives_2_and_names_it(
 ) -> None:
     """The message has the object in the words of who called."""
     names = {"folder": folder, "models": models, "url": service.url}
+    names["tls"] = service.url.replace("http", "https")
     done = here("segment", *(part.format(**names) for part in arguments))
     assert done.returncode == 2
     assert done.stdout == b""
@@ -143,6 +154,7 @@ def test_what_cannot_be_done_at_all_gives_2_and_names_it(
     ("name", "value", "said"),
     [
         ("WORKERS", "x", "LUNGSEG_WORKERS: "),
+        ("DECODER_MEMORY_BYTES", "1", "expected a whole number, at least 16777216, received"),
         ("MODEL_VERSION", "newest", "LUNGSEG_MODEL_VERSION: "),
         ("MODEL_VERSION", "7", "(looked for standin 7 in "),
         ("PROVIDERS", "Nowhere", "LUNGSEG_PROVIDERS: expected providers among"),
@@ -175,6 +187,7 @@ def test_this_process_needs_no_key_and_takes_the_version_that_is_set(
     def answered(*arguments: str) -> str:
         return json.loads(here("segment", folder / "a.dcm", *arguments).stdout)["model"]["version"]
 
+    assert here("openapi").returncode == 0
     assert answered() == "1"
     assert answered("--version", "2") == "2"
     assert answered("--model", "other") == "2"
@@ -207,6 +220,12 @@ def test_values_may_begin_with_a_minus(here: Here, tmp_path: Path, equals: bool)
 def test_every_number_is_a_value(here: Here, folder: Path, value: str) -> None:
     done = here("segment", folder, "--threshold", value)
     assert b"--threshold: Input should be greater than 0" in done.stderr
+
+
+def test_an_option_that_begins_another_ones_name_takes_its_value(here: Here, folder: Path) -> None:
+    """``--model`` is no abbreviation of ``--models-dir``, and choices are spelt as people do."""
+    done = here("segment", folder, "--model", "-x", "--format", "JSON")
+    assert (done.returncode, b"looked for -x in" in done.stderr) == (2, True)
 
 
 def test_a_missing_extra_is_said_once(folder: Path) -> None:

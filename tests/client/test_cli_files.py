@@ -77,6 +77,8 @@ def test_what_is_done_is_left_out_and_its_rows_stay(
     rows = rows_of(out / "statistics.csv")
     assert sorted(row["filename"] for row in rows) == ["a.dcm", "c.png", "deeper/b.png"]
     assert here(*asked).stderr == b"lungseg: 2 of 2 files are done already\n"
+    assert here(*asked, "--csv", tmp_path / "t.csv").returncode == 0
+    assert rows_of(tmp_path / "t.csv") == rows_of(out / "statistics.csv")
 
 
 def test_a_table_of_another_kind_is_not_continued(folder: Path, here: Here, tmp_path: Path) -> None:
@@ -113,6 +115,21 @@ def test_what_was_done_before_an_interruption_is_there(
     assert tuple(rows_of(table)[0]) == COLUMNS
     rest = here("segment", folder, "-o", out, "--skip-existing")
     assert (rest.returncode, rest.stderr) == (0, b"lungseg: 2 of 2 files are done already\n")
+
+
+def test_an_interruption_of_the_start_is_one_too() -> None:
+    """Ctrl-C while modules are still being loaded gives the same exit code and no traceback."""
+    code = (
+        "import sys\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'lungseg.cli.segment': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Stop())\n"
+        "from lungseg.__main__ import command\n"
+        "command()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (130, b"lungseg: interrupted\n")
 
 
 def test_a_server_that_goes_away_leaves_what_was_done(
@@ -181,6 +198,16 @@ def test_folders_are_searched_as_users_mean_them(
     skipped, broken = done.stderr.decode().splitlines()
     assert skipped.startswith("lungseg: skipped, as no slices by their names: 6 (")
     assert broken == "broken.dcm: the file cannot be read: No such file or directory"
+
+
+def test_names_do_nothing_to_a_terminal(folder: Path, here: Here) -> None:
+    """What a terminal would obey, or a line break, is shown as an escape; letters are letters."""
+    (folder / "\x1b[31mÜ\n\x9b.png").write_bytes(b"no slice")
+    (folder / "\x1b[2J_mask.png").write_bytes(b"result")
+    done = here("segment", folder, "--csv", "-")
+    skipped, refused = done.stderr.decode().splitlines()
+    assert skipped.endswith(r"1 (\x1b[2J_mask.png)")
+    assert refused.startswith(r"\x1b[31mÜ\n\x9b.png: expected PNG")
 
 
 def test_slices_of_one_name_keep_their_endings(

@@ -101,6 +101,8 @@ def test_what_a_window_clips_is_null(
         ("JPEG", {"window_hu": (-1350, 150)}),
         ("PNG", {"window_hu": (-1024, 3071)}),
         ("slope 16", {}),
+        ("rounded array", {"unit": "hu"}),
+        ("rounded DICOM", {}),
     ],
 )
 def test_what_is_rounded_too_coarsely_is_null(
@@ -110,6 +112,10 @@ def test_what_is_rounded_too_coarsely_is_null(
     if content == "slope 16":
         coarse = (np.rint(chest.hu / 16) * 16 + 1024) / 16
         body = dicom_bytes(replace(chest, hu=coarse - 1024), RescaleSlope="16")
+    elif content == "rounded array":
+        body = array((np.rint(chest.hu / 12.5) * 12.5).astype(np.float32))
+    elif content == "rounded DICOM":
+        body = dicom_bytes(replace(chest, hu=np.rint(chest.hu / 16) * 16))
     else:
         body = windowed(chest, *parameters["window_hu"], content)
     found = segmenter.segment(body, **parameters)

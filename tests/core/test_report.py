@@ -325,3 +325,25 @@ def test_a_window_that_no_chest_has_is_flagged_with_and_without_a_mask(
     scan = scan_of(_as_png(chest, *window, white), media_type="image/png")
     lung = chest.lungs if found and not flagged else np.zeros_like(chest.lungs)
     assert ("intensity_out_of_range" in codes(report(scan, lung))) is flagged
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept", "flagged"),
+    [(1, 0, False), (1, 1024, True), (10, 0, True), (0, 40, True)],
+)
+def test_a_header_whose_hu_no_body_has_is_flagged(
+    chest: Phantom, slope: float, intercept: float, flagged: bool
+) -> None:
+    """A lost intercept gives an empty mask, which must not look like an answer."""
+    scan = scan_of(chest.hu * slope + intercept, media_type="application/dicom")
+    found = codes(report(scan, np.zeros_like(chest.lungs)))
+    assert ("intensity_out_of_range" in found) is flagged
+
+
+@pytest.mark.parametrize("level", [-1000, -110, 40])
+def test_a_small_field_and_air_are_not_doubted(chest: Phantom, level: float) -> None:
+    """A field within the body shows no air, one above the head nothing else."""
+    values = np.full(chest.hu.shape, level)
+    values[::4] = min(level, -110)
+    found = codes(report(scan_of(values), np.zeros_like(chest.lungs)))
+    assert "intensity_out_of_range" not in found

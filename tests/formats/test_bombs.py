@@ -189,6 +189,60 @@ def huge_rows() -> bytes:
     return save(dataset)
 
 
+def chunk(name: bytes, content: bytes) -> bytes:
+    crc = struct.pack(">I", zlib.crc32(name + content))
+    return struct.pack(">I", len(content)) + name + content + crc
+
+
+def png_of_chunks(one: bytes, count: int) -> bytes:
+    """As many chunks before the pixels."""
+    return png()[:33] + one * count + png()[33:]
+
+
+def jpeg() -> bytes:
+    stream = io.BytesIO()
+    Image.new("L", (4096, 4096), 128).save(stream, "JPEG", progressive=True)
+    return stream.getvalue()
+
+
+def jpeg_of_scans() -> bytes:
+    """Its last scan comes again 5000 times: each goes through all pixels."""
+    whole = jpeg()
+    return whole[:-2] + whole[whole.rfind(b"\xff\xda") : -2] * 5000 + whole[-2:]
+
+
+def dicom() -> bytes:
+    return dicom_bytes(SMALL)
+
+
+def dicom_of(element: bytes, count: int = 1) -> bytes:
+    """With so many more elements in front of the pixels."""
+    place = dicom().find(b"\xe0\x7f\x10\x00")
+    return dicom()[:place] + element * count + dicom()[place:]
+
+
+def items(length: int) -> bytes:
+    """Half a million empty frames in a sequence that says its length, or none (0xFFFFFFFF)."""
+    items = b"\xfe\xff\x00\xe0\0\0\0\0" * 500_000
+    begin = b"\x00\x52\x29\x92SQ\0\0" + struct.pack("<L", length or len(items))
+    return begin + items + (b"\xfe\xff\xdd\xe0\0\0\0\0" if length else b"")
+
+
+def dicom_of_fragments() -> bytes:
+    dataset = parse(encapsulated(dicom(), b"\xff\xd8\xff", uid.JPEGLSLossless))
+    dataset.PixelData = b"\xfe\xff\x00\xe0\0\0\0\0" * 4_000_000 + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    return save(dataset)
+
+
+def bigtiff_of_tags() -> bytes:
+    """Two million tags, read again and again by a chain of pages that begin within them."""
+    count = 2_000_000 | 45 << 16  # as the first bytes of an entry: a tag of an unknown type
+    entry = struct.pack("<QQ4x", count, 0)
+    following = b"".join(struct.pack("<QQ4x", 24 + 20 * page, 0) for page in range(1, 64))
+    header = b"II+\0" + struct.pack("<HHQ", 8, 0, 16)
+    return header + entry * count + following
+
+
 BOMBS: dict[str, tuple[str, Callable[[], bytes], Callable[[], bytes], set[str]]] = {
     "png": ("read", png, png_bomb, {"undecodable_image", "image_too_large"}),
     "tiff tile": ("read", tiff, tiff_bomb, {"image_too_large"}),
@@ -198,6 +252,42 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes], Callable[[], bytes], set[str]]]
     "dicom header": ("read", deflated, huge_rows, {"image_too_large"}),
     # PackBits stops at Rows x Columns: what lies behind is never unpacked
     "rle dicom": ("read", of(uid.RLELossless), rle_bomb, {"accepted"}),
+    "png of profiles": (
+        "read",
+        png,
+        lambda: png_of_chunks(chunk(b"iCCP", b"p\0\0" + zlib.compress(bytes(1 << 19))), 9000),
+        {"undecodable_image"},
+    ),
+    "png of chunks": (
+        "read",
+        png,
+        lambda: png_of_chunks(chunk(b"tEXt", b"k\0v"), 1_000_000),
+        {"undecodable_image"},
+    ),
+    "jpeg of scans": ("read", jpeg, jpeg_of_scans, {"undecodable_image"}),
+    "tiff of tags": ("read", tiff, bigtiff_of_tags, {"undecodable_image"}),
+    "dicom of fragments": ("read", dicom, dicom_of_fragments, {"undecodable_image"}),
+    "dicom of elements": (
+        "read",
+        dicom,
+        lambda: dicom_of(b"\x10\x00\x10\x10SH\0\0", 1_000_000),
+        {"undecodable_image"},
+    ),
+    "dicom of items": (
+        "read",
+        dicom,
+        lambda: dicom_of(items(0xFFFFFFFF)),
+        {"undecodable_image"},
+    ),
+    "dicom of long items": ("read", dicom, lambda: dicom_of(items(0)), {"undecodable_image"}),
+    "dicom of numbers": (
+        "read",
+        dicom,
+        lambda: dicom_of(
+            b"\x20\x00\x37\x00UN\0\0" + struct.pack("<L", 30_000_000) + b"1\\" * 15_000_000
+        ),
+        {"undecodable_image"},
+    ),
     "zip": ("zip", plain_zip, zip_bomb, {"body_too_large"}),
     "zip directory": ("zip", plain_zip, zip_of_many_entries, {"too_many_items"}),
     "lying zip": ("zip", plain_zip, lying_zip_bomb, {"undecodable_image"}),

@@ -311,6 +311,13 @@ def test_a_decoder_gets_no_more_memory_than_it_may(
     assert read_scan(large, decode=make(memory_bytes=256 * MIB).decode).size == (2048, 2048)
 
 
+def test_limits_beyond_all_bounds_are_none(make: Callable[..., Decoders], plain: bytes) -> None:
+    """Whoever sets far too much for "as much as there is" gets that, not a refusal of all files."""
+    decoders = make(memory_bytes=1 << 80, timeout_s=1e300)
+    content = compressed(plain, uid.JPEG2000Lossless)
+    assert read_scan(content, decode=decoders.decode).size
+
+
 def test_closing_ends_what_is_at_work_and_starts_nothing_new(
     large: bytes, plain: bytes, make: Callable[..., Decoders], restarts: list[str]
 ) -> None:
@@ -335,9 +342,12 @@ def test_a_jpeg_ls_stream_that_is_cut_meets_no_decoder(
     """CharLS would run for seconds, and refuse it all the same."""
     dataset = parse(compressed(plain, uid.JPEGLSLossless))
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-    for cut in range(2, 9):
-        content = encapsulated(plain, frame[:-cut], uid.JPEGLSLossless)
-        assert "a part of one" in refused(content, make(timeout_s=0.001))
+    scan = frame.index(b"\xff\xda")
+    end_in_a_comment = frame[:scan] + b"\xff\xfe\0\x04\xff\xd9" + frame[scan:]
+    for whole in (frame, end_in_a_comment):
+        for cut in range(2, 9):
+            content = encapsulated(plain, whole[:-cut], uid.JPEGLSLossless)
+            assert "a part of one" in refused(content, make(timeout_s=0.001))
     assert restarts == []
 
 

@@ -242,12 +242,14 @@ PADDINGS = {"none": None, "below": -3024, "black": -1025, "water": 0, "white": 3
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("marked", [False, True])
+@pytest.mark.parametrize("reach", [0.3, 1.2])
 def test_monochrome1_whether_or_not_the_values_were_inverted(
-    small: Phantom, padding: str, signed: bool, marked: bool
+    small: Phantom, padding: str, signed: bool, marked: bool, reach: float
 ) -> None:
-    """Nor does padding decide, whatever its value, and whether the header names it or not."""
+    """Nor does padding decide, whatever it is and how much, and whether it is named or not."""
     value = PADDINGS[padding]
-    corners = np.add(*(np.linspace(-1, 1, side)[axis] ** 2 for side, axis in _axes(small))) > 1.2
+    squares = (np.linspace(-1, 1, side)[axis] ** 2 for side, axis in _axes(small))
+    corners = np.add(*squares) > reach
     hu = small.hu.astype(np.int64)
     if value is not None:
         hu[corners] = value

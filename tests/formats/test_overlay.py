@@ -94,3 +94,15 @@ def test_probabilities_as_eight_bits() -> None:
     plane = np.array([[0.0, 0.5, 1.0]], np.float32)
     picture = np.asarray(Image.open(io.BytesIO(probability_png(plane))))
     assert picture.tolist() == [[0, 128, 255]]
+
+
+@pytest.mark.parametrize(("side", "shown"), [(2048, 2048), (4096, 2048), (4100, 1367)])
+def test_an_overlay_is_no_larger_than_screens(side: int, shown: int) -> None:
+    """The largest slices lose rows and columns evenly, and their lungs with them."""
+    values = np.full((side, 40), -1000, np.int16)
+    labels = np.zeros(values.shape, np.uint8)
+    labels[side // 2 :] = RIGHT
+    content = overlay_png(values, "HU", labels)
+    picture = np.asarray(Image.open(io.BytesIO(content)))
+    assert picture.shape[:2] == (shown, -(-40 * shown // side))
+    assert picture[:, 5].any(axis=1).mean() == pytest.approx(0.5, abs=0.01)

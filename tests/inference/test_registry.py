@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from lungseg.inference.errors import BundleError, ModelNotReady, UnknownModel
-from lungseg.inference.model import Model
+from lungseg.inference.model import MAX_GRAPH_BYTES, Model
 from lungseg.inference.registry import Policy, Registry, Version
 from lungseg.inference.session import Engine, ProviderMissing
 from tests.standin import GRID, make_graph, write_bundle
@@ -57,6 +59,16 @@ def golden_of_nan(bundle: Path) -> None:
     np.savez(bundle / "golden.npz", image=image, mask=mask * np.nan)
 
 
+def replaced(name: str, make: Callable[[Path], object]) -> Callable[[Path], None]:
+    """Puts something else where a file was."""
+
+    def damage(bundle: Path) -> None:
+        (bundle / name).unlink()
+        make(bundle / name)
+
+    return damage
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "bit flipped": (flip_a_bit, "SHA-256"),
     "truncated": (truncate, "SHA-256"),
@@ -66,6 +78,16 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "golden differs": (wrong_golden, "golden output"),
     "golden is NaN": (golden_of_nan, "golden output"),
     "golden damaged": (lambda b: (b / "golden.npz").write_bytes(b"PK"), "golden.npz is damaged"),
+    "a pipe for the contract": (replaced("contract.json", os.mkfifo), "no plain file"),
+    "a device for the graph": (
+        replaced("model.onnx", lambda at: at.symlink_to("/dev/zero")),
+        "no plain file",
+    ),
+    "a graph of any size": (
+        lambda b: os.truncate(b / "model.onnx", MAX_GRAPH_BYTES + 1),
+        "model.onnx is larger",
+    ),
+    "a folder for the card": (replaced("CARD.md", os.mkdir), "no plain file"),
     "contract damaged": (lambda b: (b / "contract.json").write_text("{"), "invalid at root"),
 }
 
@@ -76,13 +98,15 @@ def test_damaged_bundles_are_refused_and_the_old_version_serves(tmp_path: Path, 
     write_bundle(tmp_path, version="1")
     made = registry(tmp_path)
     serving = made.get()
-    damage(write_bundle(tmp_path, version="2", cut=90))
+    bundle = write_bundle(tmp_path, version="2", cut=90)
+    damage(bundle)
     made.refresh()
     assert made.get() is serving
     assert reason in version(made, 2).reason
     assert version(made, 2).state == "UNAVAILABLE"
     with pytest.raises(ModelNotReady, match=reason):
         made.get("standin", "2")
+    shutil.rmtree(bundle)
     write_bundle(tmp_path, version="2", cut=90)
     made.refresh()
     assert made.get().contract.version == "2"
@@ -221,6 +245,48 @@ def test_folders_that_go_are_retired_but_never_the_last(tmp_path: Path) -> None:
     made.refresh()
     assert made.get().contract.version == "1"
     assert version(made, 1).reason == "its folder is gone"
+
+
+@contextlib.contextmanager
+def without_descriptors() -> Iterator[None]:
+    """Nothing can be opened, as in a process whose clients hold all its descriptors."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, most[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, most)
+
+
+def test_a_folder_that_cannot_be_read_for_a_moment_retires_nothing(tmp_path: Path) -> None:
+    """Nobody knows what it holds; asking for a load says so."""
+    for number in ("1", "2"):
+        write_bundle(tmp_path, version=number)
+    made = registry(tmp_path)
+    with without_descriptors():
+        for look in (made.refresh, lambda: made.load("standin")):
+            with pytest.raises(ModelNotReady, match="cannot be read"):
+                look()
+    assert [made.get("standin", number).contract.version for number in ("1", "2")] == ["1", "2"]
+
+
+def test_a_bundle_that_cannot_be_read_for_a_moment_is_tried_again(tmp_path: Path) -> None:
+    """Though nothing in its folder changes: rights and descriptors leave no trace there."""
+    bundle = write_bundle(tmp_path)
+    engine, starve = Engine(), [True]
+
+    def opened(folder: Path) -> Model:
+        with without_descriptors() if starve else contextlib.nullcontext():
+            return Model.load(folder, engine)
+
+    made = Registry(root=tmp_path, policy=Policy(model="standin"), open_bundle=opened)
+    made.refresh()
+    assert version(made, 1).reason == "contract.json cannot be read (too many open files)"
+    starve.clear()
+    made.refresh()
+    assert made.get().contract.version == bundle.name
 
 
 def test_folders_that_are_no_versions_are_left_alone(tmp_path: Path) -> None:

@@ -147,7 +147,8 @@ def test_names_keep_folders_and_letters_and_lead_nowhere_else(
         "C:/scans/肺.png": "C_/scans/肺_mask.png",
         "": "0005_mask.png",
         "a?b.png": "a_b_mask.png",
-        "...": "0007_mask.png",
+        "con/Aux.2/contrast.png": "con_/Aux_.2/contrast_mask.png",
+        "...": "0008_mask.png",
     }
     files = form(*((name, grey_png) for name in sent))
     answer = client.post("/segment/batch?format=zip", files=files)
@@ -210,8 +211,22 @@ def test_an_archive_within_the_archive_is_refused(client: httpx.Client, dicom: b
     assert "mask" in items[1]
 
 
+def test_names_of_other_systems_are_none_that_point_elsewhere(
+    client: httpx.Client, dicom: bytes
+) -> None:
+    """Old Windows tools separate folders by backslashes; elsewhere a time may be in a name."""
+    content = packed(
+        (".", b""), ("scans\\", b""), ("scans\\a.dcm", dicom), ("scans/12:30:05.dcm", dicom)
+    )
+    answer = client.post("/segment/batch", params={"format": "zip"}, content=content)
+    assert answer.status_code == 200, answer.text
+    names = zipfile.ZipFile(io.BytesIO(answer.content)).namelist()
+    assert names == ["scans/a_mask.png", "scans/12_30_05_mask.png", "statistics.csv"]
+
+
 @pytest.mark.parametrize(
-    "name", ["../a.dcm", "/etc/a.dcm", "x/../../a.dcm", "C:\\a.dcm", "..\\a.dcm"]
+    "name",
+    ["../a.dcm", "/etc/a.dcm", "x/../../a.dcm", "C:\\a.dcm", "..\\a.dcm", "C:a.dcm", "\\a.dcm"],
 )
 def test_names_that_point_elsewhere_are_refused(
     client: httpx.Client, dicom: bytes, name: str

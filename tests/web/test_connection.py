@@ -235,7 +235,15 @@ def test_a_request_that_breaks_off_is_truncated(service: Running) -> None:
             check(rest(connection), 400, "malformed_request")
 
 
-def test_no_other_protocol_is_spoken(service: Running) -> None:
-    """An offer to upgrade is ignored."""
-    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
-    assert asked(service, get(**upgrade)).startswith(b"HTTP/1.1 200 ")
+@pytest.mark.parametrize("protocol", ["websocket", "h2c"])
+def test_no_other_protocol_is_spoken(service: Running, grey_png: bytes, protocol: str) -> None:
+    """An offer to upgrade is ignored, with what goes with it; bodies and later requests count."""
+    offer = f"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\nHTTP2-Settings: AAA"
+    head = f"POST /segment HTTP/1.1\r\nHost: x\r\n{offer}\r\n".encode()
+    size = f"{len(grey_png):x}\r\n".encode()
+    whole = head + f"Content-Length: {len(grey_png)}\r\n\r\n".encode() + grey_png
+    pieces = head + b"Transfer-Encoding: chunked\r\n\r\n" + size + grey_png + b"\r\n0\r\n\r\n"
+    bodiless = head.replace(b"POST /segment", b"GET /livez") + b"\r\n"
+    answer = asked(service, bodiless + whole + pieces + whole + get(Connection="close"))
+    assert answer.count(b"HTTP/1.1 200 OK") == 5
+    assert answer.count(b'"counts"') == 3

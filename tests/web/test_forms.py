@@ -158,6 +158,16 @@ def test_what_is_behind_a_compressed_body_is_refused(client: httpx.Client, grey_
     check(answer, "unsupported_media_type")
 
 
+@pytest.mark.parametrize("encodings", ["gzip, identity", ", Identity,gzip ,", "identity"])
+def test_what_changes_nothing_is_no_encoding(
+    client: httpx.Client, grey_png: bytes, encodings: str
+) -> None:
+    """Wherever a proxy put it in the list, in one header or in two."""
+    body = gzip.compress(grey_png) if "gzip" in encodings else grey_png
+    headers = [("Content-Encoding", "identity"), ("Content-Encoding", encodings)]
+    assert client.post("/segment", content=body, headers=headers).status_code == 200
+
+
 def test_every_route_undoes_the_encoding(client: httpx.Client, grey_png: bytes) -> None:
     """Also those that compute nothing."""
     headers = {"Content-Encoding": "gzip"}

@@ -59,6 +59,14 @@ def test_a_file_of_keys_may_have_comments(models: Path, tmp_path: Path) -> None:
         assert metric(service, "lungseg_api_keys") == 4
 
 
+def test_a_key_may_be_any_bytes(models: Path) -> None:
+    """As variables and headers may, for example Latin-1."""
+    with running(models, api_keys="schl\udcfcssel") as service:
+        headers = [(b"X-API-Key", b"schl\xfcssel")]
+        assert service.client.get("/models", headers=headers).status_code == 200
+        assert status(service, "schlüssel") == 401
+
+
 def test_the_log_says_which_key_called(
     models: Path, grey_png: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:

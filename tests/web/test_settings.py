@@ -146,6 +146,8 @@ def test_a_variable_that_nothing_reads_is_warned_of(
         ("127.0.0.1", "another process uses it"),
         ("192.0.2.1", "this machine has no such address"),
         ("256.1.1.1", "no such name or address is known"),
+        ("no..name", "no such name or address is known"),
+        ("x" * 64, "no such name or address is known"),
     ],
 )
 def test_an_address_that_cannot_be_had_is_one_line(

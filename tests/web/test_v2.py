@@ -7,6 +7,8 @@ import gzip
 import io
 import json
 import struct
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
+from lungseg.web.surfaces.v2 import codec
 from tests.serving import Running, running
 from tests.standin import expected, write_bundle
 from training.synthetic.phantom import Phantom
@@ -262,6 +265,49 @@ def test_values_are_counted_before_they_are_made(client: httpx.Client, element: 
     answer = client.post(INFER, content=gzip.compress(body, 1), headers=headers)
     assert answer.status_code == 413
     assert "values" in answer.json()["error"]
+
+
+def test_names_and_texts_are_counted_before_they_are_made(client: httpx.Client) -> None:
+    """Millions of members of one object would take the interpreter for many seconds."""
+    body = b"{" + b",".join(b'"%d":1' % name for name in range(5000)) + b"}"
+    answer = client.post("/v2/models/standin/infer", content=body)
+    assert (answer.status_code, "texts" in answer.json()["error"]) == (413, True)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_large_json_lets_others_go_on(nested: bool) -> None:
+    """Reading it, making its array and writing the answer; values and bytes are those of JSON."""
+    values = np.random.default_rng(0).random((6, 256, 256, 1), np.float32)
+    data = values.tolist() if nested else values.ravel().tolist()
+    body = json.dumps(document(values, data=data)).encode()
+    assert len(body) > codec.LARGE_JSON_BYTES
+    masks = np.repeat(values, 3, axis=0)
+    limits = codec.Expected(input_name="image", output_name="mask", max_items=8, values=1 << 20)
+    laps, done = 0, threading.Event()
+
+    def others() -> None:
+        nonlocal laps
+        while not done.is_set():
+            laps += 1
+            time.sleep(0)  # hands the interpreter back
+
+    other = threading.Thread(target=others)
+    other.start()
+    try:
+        before = laps
+        request = codec.parse(body, "", limits)
+        read = laps
+        text, _ = codec.render(request, {"model_name": "x"}, "mask", masks)
+        written = laps
+    finally:
+        done.set()
+        other.join()
+    assert np.array_equal(request.images, values)
+    output = {"name": "mask", "shape": [18, 256, 256, 1], "datatype": "FP32"}
+    output["data"] = masks.ravel().tolist()
+    assert text == json.dumps({"model_name": "x", "id": "42", "outputs": [output]}).encode()
+    assert read - before >= 20
+    assert written - read >= 12
 
 
 def test_elements_are_counted_before_they_are_made(client: httpx.Client) -> None:

@@ -21,7 +21,7 @@ from lungseg.cli.errors import (
     in_words,
 )
 from lungseg.cli.parser import Parser
-from lungseg.cli.streams import drop_output, flush_output, hold_closed_streams
+from lungseg.cli.streams import drop_output, flush_output, hold_closed_streams, say
 
 
 def command() -> NoReturn:
@@ -48,11 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         drop_output()
         return READER_GONE
     except OSError as error:
-        print(f"lungseg: {in_words(error)}", file=sys.stderr)
+        say(f"lungseg: {in_words(error)}")
     except UsageError as error:
-        print(f"lungseg: {error}", file=sys.stderr)
+        for sentence in error.args:
+            say(f"lungseg: {sentence}")
     except KeyboardInterrupt as stopped:
-        print(f"lungseg: {': '.join(['interrupted', *map(str, stopped.args)])}", file=sys.stderr)
+        say(f"lungseg: {': '.join(['interrupted', *map(str, stopped.args)])}")
         return INTERRUPTED
     return UNUSABLE
 

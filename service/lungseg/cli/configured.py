@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from lungseg.settings import Settings
 
 PREFIX = "LUNGSEG_"
+NO_KEYS: dict[str, Any] = {"api_keys": (), "api_keys_file": None}
+"""Settings that only a server needs: nobody calls this process, whatever they say."""
 
 
 def configured(given: dict[str, Any]) -> Settings:
@@ -35,7 +37,7 @@ def configured(given: dict[str, Any]) -> Settings:
             reason = f"expected {expectation(name)}, received another value".replace("`", "")
             said = item.get("ctx", {}).get("error", reason)
             sentences.append(f"{_named(name, given)}: {said}")
-        raise UsageError("\nlungseg: ".join(sentences)) from None
+        raise UsageError(*sentences) from None
     except UnicodeDecodeError:
         raise UsageError("expected text in the file .env, received other bytes") from None
     except ValueError as error:

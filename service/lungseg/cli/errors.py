@@ -18,7 +18,7 @@ EXITS = {
 
 
 class UsageError(Exception):
-    """What was asked for can't be done at all."""
+    """What was asked for can't be done at all; each argument is a sentence of its own."""
 
 
 def in_words(error: OSError) -> str:

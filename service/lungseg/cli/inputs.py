@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import stat
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lungseg.cli.errors import UsageError
-from lungseg.cli.streams import STREAM, standard_input
+from lungseg.cli.streams import STREAM, say, standard_input
 from lungseg.forms import FORMS
 
 RESULTS = tuple(form.suffix for form in FORMS.values())
@@ -49,6 +48,8 @@ def find_inputs(names: Sequence[str]) -> list[Input]:
     skipped: list[str] = []
     for name in names:
         path = Path(name)
+        if not name:  # a variable of a script that is not set, which Path takes for "."
+            raise UsageError("expected a file or folder, received an empty name")
         if name == STREAM:
             standard_input()
             found.append(Input(path=None, name="stdin"))
@@ -108,10 +109,7 @@ def _tell(skipped: Sequence[str]) -> None:
     if skipped:
         more = ", …" if len(skipped) > SHOWN else ""
         shown = ", ".join(skipped[:SHOWN]) + more
-        print(
-            f"lungseg: skipped, as no slices by their names: {len(skipped)} ({shown})",
-            file=sys.stderr,
-        )
+        say(f"lungseg: skipped, as no slices by their names: {len(skipped)} ({shown})")
 
 
 def _check(found: Sequence[Input], names: Sequence[str]) -> None:

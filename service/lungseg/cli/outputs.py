@@ -11,7 +11,7 @@ from typing import Any
 
 from lungseg.answers import File
 from lungseg.cli.errors import UsageError
-from lungseg.cli.streams import STREAM, check_output, write_output
+from lungseg.cli.streams import STREAM, check_output, named_in_errors, write_output
 from lungseg.formats.table import COLUMNS, as_cell, csv_lines, read_rows, table_row
 
 TABLE = "statistics.csv"
@@ -52,9 +52,12 @@ class Outputs:
             check_output()
         if self.folder is not None and self.folder.exists() and not self.folder.is_dir():
             raise UsageError(f"expected a folder for -o, received {self.folder}: it is a file")
+        results = {os.path.realpath(path) for path in self._results()}
         for table in map(Path, self.tables):
             if table.is_dir():
                 raise UsageError(f"expected a file for --csv, received {table}: it is a folder")
+            if os.path.realpath(table) in results:
+                raise UsageError(f"expected another place for --csv: {table} is a result's")
         taken = self._taken()
         slices = {_identity(path) for path in sources} if taken else set[tuple[int, int]]()
         for path in taken:
@@ -105,13 +108,17 @@ class Outputs:
             write_output(content)
         return ""
 
-    def add(self, name: str, answer: Mapping[str, Any]) -> None:
-        """Adds a row to each table, which is whole after it."""
-        rows = [table_row(name, answer)]
+    def begin(self) -> None:
+        """Begins each table with the rows that are kept."""
         if not self._begun:
             self._begun = True
             for table in self.tables:
                 _begin(table, csv_lines([COLUMNS, *self._kept]))
+
+    def add(self, name: str, answer: Mapping[str, Any]) -> None:
+        """Adds a row to each table, which is whole after it."""
+        rows = [table_row(name, answer)]
+        self.begin()
         for table in self.tables:
             _append(table, csv_lines(rows))
 
@@ -124,10 +131,13 @@ class Outputs:
         places = [Path(table) for table in self.tables if table != STREAM]
         # what is no plain file, such as /dev/null, is nothing that could be lost
         taken = [place for place in places if place.is_file()]
-        if self.folder is not None:
-            targets = (self.folder / target for target in self.targets.values())
-            taken += [target for target in targets if os.path.lexists(target)]
-        return taken
+        return taken + [path for path in self._results() if os.path.lexists(path)]
+
+    def _results(self) -> list[Path]:
+        """Where results go."""
+        if self.folder is None:
+            return []
+        return [self.folder / target for target in self.targets.values()]
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -154,7 +164,7 @@ def _append(table: str, text: str) -> None:
     if table == STREAM:
         write_output(text.encode())
         return
-    with Path(table).open("ab") as stream:
+    with named_in_errors(table), Path(table).open("ab") as stream:
         stream.write(text.encode())
 
 
@@ -162,7 +172,8 @@ def _replace(target: Path, content: bytes) -> None:
     """Writes beside the target first: who looks at it sees the old file or the new one."""
     part = target.with_name(f".lungseg-{os.getpid()}.part")
     try:
-        part.write_bytes(content)
-        part.replace(target)
+        with named_in_errors(str(target)):
+            part.write_bytes(content)
+            part.replace(target)
     finally:
         part.unlink(missing_ok=True)

@@ -39,10 +39,11 @@ class Parser(argparse.ArgumentParser):
         """Whether a word is an option, written out or shortened, that waits for its value."""
         if not word.startswith("-") or "=" in word:
             return False
-        meant = [
+        exact = [action for action in self._actions if word in action.option_strings]
+        meant = exact or [
             action
             for action in self._actions
             for name in action.option_strings
-            if name == word or (word.startswith("--") and name.startswith(word))
+            if word.startswith("--") and name.startswith(word)
         ]
         return len(meant) == 1 and meant[0].nargs is None

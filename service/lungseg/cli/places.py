@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from lungseg.answers import File
-from lungseg.cli.configured import configured
+from lungseg.cli.configured import NO_KEYS, configured
 from lungseg.cli.errors import UsageError
 from lungseg.client import Client, ServiceError, check_url
 from lungseg.core.errors import InvalidParameter, LungsegError
@@ -27,10 +27,9 @@ if TYPE_CHECKING:
 AHEAD = 2
 """Slices under way per processor: one computes while the next is read."""
 KEY = "LUNGSEG_API_KEY"
-NO_KEYS: dict[str, Any] = {"api_keys": (), "api_keys_file": None}
-"""Settings that only a server needs: nobody calls this process, whatever they say."""
 INSTALL = 'pip install "lungseg[dicom-seg]"'
-_NUMBER = re.compile(r"^\[Errno -?\d+\] ")
+_NOISE = re.compile(r"^\[[^]]*\] | \(_ssl\.c:\d+\)$")
+"""Numbers and names by which Python's errors are known to programmers."""
 _PASSING = (httpx.codes.REQUEST_ENTITY_TOO_LARGE, httpx.codes.TOO_MANY_REQUESTS)
 """Statuses by which something before the service refuses one file alone."""
 
@@ -117,7 +116,7 @@ def there(form: str, parameters: dict[str, Any], *, url: str) -> Generator[Place
                 raise UsageError(f"{shown} {reason}") from None
             raise
         except httpx.TransportError as error:
-            reason = _NUMBER.sub("", str(error)) or type(error).__name__
+            reason = _NOISE.sub("", str(error)) or type(error).__name__
             raise UsageError(f"{shown} cannot be reached: {reason}") from None
 
     with client:

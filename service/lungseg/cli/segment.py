@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,12 +14,12 @@ from tqdm import tqdm
 
 from lungseg.answers import File
 from lungseg.cli.configured import option
-from lungseg.cli.errors import OK, SOME_FAILED, UsageError
+from lungseg.cli.errors import OK, SOME_FAILED, UsageError, in_words
 from lungseg.cli.inputs import Input, find_inputs
 from lungseg.cli.outputs import TABLE, Outputs
 from lungseg.cli.places import Place, here, there
 from lungseg.cli.running import Refusal, answers
-from lungseg.cli.streams import STREAM
+from lungseg.cli.streams import STREAM, say
 from lungseg.core.errors import InvalidParameter
 from lungseg.formats.names import result_names
 from lungseg.forms import FORMS
@@ -39,7 +38,7 @@ def add_to(commands: Any) -> None:
     add = parser.add_argument
     add("files", nargs="+", help="files or folders (searched recursively); - is standard input")
     add("-o", "--output", help="folder for results and statistics.csv; - or none: standard output")
-    add("--format", choices=FORMS, help="form of the results (default: json)")
+    add("--format", choices=FORMS, type=str.lower, help="form of the results (default: json)")
     add("--csv", help="write a table of statistics there; - is standard output")
     there_already = parser.add_mutually_exclusive_group()
     text = "go on: leave out slices whose results are there already, and keep their rows"
@@ -64,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UsageError: nothing can be done at all, or no more.
     """
+    if options.url is not None and options.models_dir is not None:
+        raise UsageError("--models-dir is for running here: the server at --url has its own")
     parameters = {name: getattr(options, name) for name in SegmentQuery.model_fields}
     _check_parameters(parameters)
     inputs = find_inputs(options.files)
@@ -73,9 +74,10 @@ def run(options: argparse.Namespace) -> int:
     )
     done = outputs.keep_done() if options.skip_existing else frozenset[str]()
     if done and not options.quiet:
-        print(f"lungseg: {len(done)} of {len(inputs)} files are done already", file=sys.stderr)
+        say(f"lungseg: {len(done)} of {len(inputs)} files are done already")
     left = [item for item in inputs if item.name not in done]
     if not left:
+        outputs.begin()
         return OK
     form = options.format or DEFAULT_FORM
     with ExitStack() as stack:
@@ -137,12 +139,15 @@ def _segment(inputs: Sequence[Input], place: Place, outputs: Outputs, *, quiet: 
                 refused += not _put(outputs, item, answer)
                 finished += 1
                 bar.update()
-    except (KeyboardInterrupt, UsageError) as stopped:
+    except BrokenPipeError:
+        raise
+    except (KeyboardInterrupt, UsageError, OSError) as stopped:
         more = "; the same command with --skip-existing goes on" if outputs.folder else ""
         said = f"{finished} of {len(inputs)} files are done{more}"
         if isinstance(stopped, KeyboardInterrupt):
             raise KeyboardInterrupt(said) from None
-        raise UsageError(f"{stopped}; {said}" if finished else str(stopped)) from None
+        reason = in_words(stopped) if isinstance(stopped, OSError) else str(stopped)
+        raise UsageError(f"{reason}; {said}" if finished else reason) from None
     return SOME_FAILED if refused else OK
 
 
@@ -160,5 +165,5 @@ def _put(outputs: Outputs, item: Input, answer: File | Refusal) -> bool:
             return True
     code, sentence = answer
     outputs.add(item.name, {"error": {"code": code}})
-    tqdm.write(f"{item.name}: {sentence}", sys.stderr)
+    say(f"{item.name}: {sentence}")
     return False

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lungseg.cli.configured import configured
+from lungseg.cli.configured import NO_KEYS, configured
 from lungseg.cli.errors import OK, UsageError
 from lungseg.cli.streams import write_output
 from lungseg.packaged import SAMPLE_CITATION, sample_slice
@@ -45,7 +45,7 @@ def _serve(options: argparse.Namespace) -> int:
 def _openapi(_options: argparse.Namespace) -> int:
     from lungseg.app import create_app
 
-    settings = configured({})
+    settings = configured(NO_KEYS)
     try:
         app = create_app(settings)
     except ValueError as error:

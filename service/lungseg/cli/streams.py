@@ -8,6 +8,8 @@ import sys
 from collections.abc import Generator
 from typing import BinaryIO, TextIO, cast
 
+from tqdm import tqdm
+
 from lungseg.cli.errors import UsageError
 
 STREAM = "-"
@@ -78,11 +80,34 @@ def flush_output() -> None:
 @contextlib.contextmanager
 def _named_in_errors() -> Generator[None]:
     try:
+        with named_in_errors("standard output"):
+            yield
+    except OSError:
+        drop_output()
+        raise
+
+
+@contextlib.contextmanager
+def named_in_errors(name: str) -> Generator[None]:
+    """Errors of the system name what was written: a full disk's have no name, a part's its own."""
+    try:
         yield
     except OSError as error:
-        drop_output()
-        error.filename = "standard output"
+        error.filename, error.filename2 = name, None
         raise
+
+
+def say(sentence: str) -> None:
+    """Writes a sentence to standard error, above the bar of progress."""
+    tqdm.write(printable(sentence), sys.stderr)
+
+
+def printable(text: str) -> str:
+    """The text with escapes for what a terminal would obey, such as in a file's name."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 def drop_output() -> None:

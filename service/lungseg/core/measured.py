@@ -37,6 +37,10 @@ RIM_SHARE = 0.05
 COARSE_HU = 10.0
 """Grey levels that lie further apart show no threshold and no percentile: the closest thresholds
 are 40 HU apart. 8 bits over 2500 HU are still fine enough."""
+SAMPLE = 1 << 15
+"""About as many pixels show which levels a slice has."""
+LEAST_LEVELS = 12
+"""A slice of fewer levels within the reach of lung was drawn, not rounded."""
 LUNG_REACH_HU = (-1024.0, 300.0)
 """What may be in a lung, from the lowest value that scanners store to vessels full of contrast."""
 MEAN_ERROR_HU = 1.0
@@ -127,7 +131,19 @@ def scale_of(scan: Scan) -> Scale:
         dim = least < most < DIM_TISSUE_HU
         if most < high and (_ends_at(values, most, -NEAR_HU) or dim):
             high = most
-    return Scale(low=low, high=high, coarse=step > COARSE_HU)
+    return Scale(low=low, high=high, coarse=max(step, _gap(values)) > COARSE_HU)
+
+
+def _gap(values: IntensityArray) -> float:
+    """HU between the two closest levels within the reach of lung: what rounding left of them.
+
+    Levels are told apart to 1 HU; where there are too few of them, 0.
+    """
+    low, high = LUNG_REACH_HU
+    sample = values[:: max(1, values.size // SAMPLE)]
+    near = sample[(sample >= low) & (sample <= high)]
+    levels = np.flatnonzero(np.bincount(np.rint(near - low).astype(np.int64)))
+    return float(np.diff(levels).min()) if levels.size >= LEAST_LEVELS else 0.0
 
 
 def _ends_at(values: IntensityArray, end: float, inwards: float) -> bool:

@@ -34,6 +34,8 @@ MEDIAN_RANGE_HU = (-980.0, -400.0)
 """Median of lung tissue: above is no aerated lung, below is air."""
 SOLID_HU = -300.0
 """Between aerated lung and fat."""
+FAT_HU = -50.0
+"""Between fat and water."""
 LEAST_SHARE = 0.01
 """Of a chest slice, what air and body take at least."""
 BODY_RANGE_HU = (-250.0, 500.0)
@@ -153,13 +155,18 @@ def _lacks_figures(region: Region) -> bool:
 
 
 def _is_miscalibrated(scan: Scan) -> bool:
-    """Whether HU that a caller declared, not a header, leave a slice without air or body."""
-    if scan.media_type == "application/dicom":
-        return False
+    """Whether a slice in HU lacks air, or body.
+
+    Of a header's HU more is needed to doubt them than of those that a caller declared: a DICOM
+    slice may be of air alone, and a small field within the body shows none, but fat.
+    """
     solid = scan.values[scan.values > SOLID_HU]
     air_share = 1 - solid.size / scan.values.size
-    if not LEAST_SHARE <= air_share <= 1 - LEAST_SHARE:
-        return True
+    of_header = scan.media_type == "application/dicom"
+    if air_share > 1 - LEAST_SHARE:
+        return not of_header
+    if air_share < LEAST_SHARE:
+        return not of_header or float(np.percentile(solid, 100 * LEAST_SHARE)) > FAT_HU
     return _is_outside(float(np.median(solid)), BODY_RANGE_HU)
 
 

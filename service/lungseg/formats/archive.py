@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import PurePosixPath
+from pathlib import PureWindowsPath
 
 from lungseg.core.errors import (
     BodyTooLarge,
@@ -72,7 +72,7 @@ def open_archive(content: bytes, limits: ArchiveLimits) -> list[Member]:
     entries = archive.infolist()
     for entry in entries:
         _check_name(entry.filename)
-    files = [entry for entry in entries if not entry.is_dir() and not _is_hidden(entry.filename)]
+    files = [entry for entry in entries if not _is_passed_over(entry.filename)]
     if len(files) > limits.max_items:
         raise TooManyItems(f"expected at most {limits.max_items} files, received {len(files)}")
     _check_sizes(files, limits)
@@ -108,14 +108,16 @@ def _name_of(entry: zipfile.ZipInfo) -> str:
 
 
 def _check_name(name: str) -> None:
-    path = PurePosixPath(name)
-    tricks = path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name
-    if tricks or "\0" in name or not name:
+    path = PureWindowsPath(name)  # takes either slash for a separator, and knows drives
+    if path.anchor or ".." in path.parts or "\0" in name or not name:
         raise MalformedRequest("expected plain relative file names in the zip archive")
 
 
-def _is_hidden(name: str) -> bool:
-    parts = PurePosixPath(name).parts
+def _is_passed_over(name: str) -> bool:
+    """Folders, among them the one called ``.``, and what systems hide."""
+    parts = PureWindowsPath(name).parts
+    if not parts or name.endswith(("/", "\\")):
+        return True
     return parts[0] in _FOLDERS_OF_OTHERS or parts[-1].startswith(".")
 
 

@@ -9,6 +9,7 @@ from lungseg.core.errors import UndecodableImage
 
 _SOC_SIZ = b"\xff\x4f\xff\x51"
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
+_SOS_MARKER = b"\xff\xda"
 _SOS, _SOF55 = 0xDA, 0xF7
 _NO_FRAME = (0xC4, 0xC8, 0xCC)
 """Markers among SOF0 to SOF15 that begin no frame (ITU-T T.81, table B.1)."""
@@ -52,7 +53,8 @@ def announced(frame: bytes) -> Announced:
     if len(found) != 1:
         raise UndecodableImage(f"expected one frame header in the JPEG, received {len(found)}")
     marker, place = found[0]
-    if marker == _SOF55 and frame.find(_EOI, place) < 0:
+    # Within compressed data neither marker can stand; a comment before it may hold an end.
+    if marker == _SOF55 and frame.rfind(_EOI) < frame.rfind(_SOS_MARKER):
         raise UndecodableImage("expected a JPEG-LS stream with its end, received a part of one")
     precision, rows, columns, samples = struct.unpack_from(">BHHB", frame, place + 4)
     return Announced(rows, columns, samples, precision, signed=False)

@@ -90,7 +90,7 @@ def _confine(memory_bytes: int) -> None:
     limits = {resource.RLIMIT_CORE: 0}
     if _STATUS.exists():  # elsewhere than on Linux there is no limit to keep
         taken = int(_STATUS.read_text().split()[0]) * resource.getpagesize()
-        limits[resource.RLIMIT_AS] = taken + memory_bytes
+        limits[resource.RLIMIT_AS] = min(taken + memory_bytes, sys.maxsize)  # no more is a limit
         _OUT_OF_MEMORY.write_text(_FIRST)
     for kind, most in limits.items():
         hard = resource.getrlimit(kind)[1]

@@ -25,6 +25,8 @@ ATTEMPTS = 2
 """A host may have been killed since the last frame: then another is started."""
 SHORTEST_S = 0.001
 """An alarm after no time at all would be none."""
+LONGEST_S = 24 * 3600.0
+"""Alarms and sockets take no number of seconds; this is longer than anybody waits."""
 Reason = Literal["died", "late"]
 DecodeFrame = Callable[[CodedFrame], bytearray]
 """What ``Decoders.decode`` does, with a caller's time bound to it."""
@@ -84,7 +86,7 @@ class Decoders:
         try:
             decoder = self._take()
             left_s = max(SHORTEST_S, until - time.monotonic())
-            return self._ask(decoder, frame, min(self._limits.timeout_s, left_s))
+            return self._ask(decoder, frame, min(self._limits.timeout_s, left_s, LONGEST_S))
         finally:
             self._free.release()
 

@@ -6,7 +6,6 @@ ever held, so nothing can leak into a log or an error.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +23,7 @@ from lungseg.core.types import AIR_HU, FloatArray, Orientation, Reach, Scan, Uni
 from lungseg.formats.decoders import DecodeFrame
 from lungseg.formats.dicom_pixels import Layout, decode_plane, inflate, read_layout, used_bits
 from lungseg.formats.image import check_pixels, checked
+from lungseg.formats.pieces import CountedStream
 from lungseg.formats.quiet import silence_decoders
 
 CT_STORAGE_CLASSES = (
@@ -50,6 +50,9 @@ PLAUSIBLE_SPACING_MM = (0.01, 20.0)
 """Pixel spacings beyond are mistakes of the header."""
 LOSSY_SYNTAXES = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless)
 """Transfer syntaxes that cannot keep every value."""
+MAX_VALUE_BYTES = 1 << 20
+"""Of an attribute beside the pixels: a table of 16 bits has an eighth of it."""
+PIXEL_DATA = 0x7FE00010
 HU_RESCALE_TYPES = ("HU", "HU_MOD", "US")
 """Rescale Types of Hounsfield units; US, unspecified, is what many scanners write for them."""
 
@@ -79,6 +82,7 @@ def read_dicom(
     silence_decoders()
     try:
         dataset = parse(inflate(content, max_pixels), _ATTRIBUTES)
+        _check_lengths(dataset)
         return _read(dataset, max_pixels, allow_non_ct=allow_non_ct, decode=decode)
     except LungsegError:
         raise
@@ -120,7 +124,26 @@ def parse(content: bytes, attributes: list[str] | None = None) -> FileDataset:
     Checks would warn with the offending text, which may name a patient.
     """
     config.settings.reading_validation_mode = config.IGNORE
-    return pydicom.dcmread(io.BytesIO(content), force=True, specific_tags=attributes)
+    return pydicom.dcmread(CountedStream(content), force=True, specific_tags=attributes)
+
+
+def _check_lengths(dataset: FileDataset) -> None:
+    """Refuses attributes whose values would be millions, before one is made of their bytes."""
+    for tag in {*dataset.keys()} - {PIXEL_DATA}:
+        value = dataset.get_item(tag).value
+        if isinstance(value, bytes) and len(value) > MAX_VALUE_BYTES:
+            _check_frames(int(dataset.get("NumberOfFrames") or 1))
+            raise UndecodableImage(
+                f"expected at most {MAX_VALUE_BYTES} bytes of an attribute, received more"
+            )
+
+
+def _check_frames(frames: int) -> None:
+    if frames != 1:
+        raise MultiFrame(
+            f"expected one frame, received {frames}: this endpoint takes single slices, "
+            "volumes will have an endpoint of their own"
+        )
 
 
 def _check_kind(dataset: FileDataset, *, allow_non_ct: bool) -> tuple[str, ...]:
@@ -130,11 +153,7 @@ def _check_kind(dataset: FileDataset, *, allow_non_ct: bool) -> tuple[str, ...]:
     reason = _not_ct_because(dataset, modality)
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or ()
     frames = max(int(dataset.get("NumberOfFrames") or 1), len(groups))
-    if frames != 1:
-        raise MultiFrame(
-            f"expected one frame, received {frames}: this endpoint takes single slices, "
-            "volumes will have an endpoint of their own"
-        )
+    _check_frames(frames)
     if reason and not allow_non_ct:
         raise NotCT(f"expected a CT slice, received {reason}")
     return ("not_ct",) if reason or not modality else ()
@@ -192,8 +211,9 @@ def _intensities(
         # values were inverted with the display. What the body is made of tells them apart.
         extremes = -1 if layout.signed else (1 << layout.bits_stored) - 1
         turned, _ = _rescaled(dataset, extremes - stored.astype(np.int64))
-        share = _share_of_body(values, padding) if calibrated else 0.0
-        gain = _share_of_body(turned, padding) - share
+        inside = _inside(stored, padding)
+        share = _share_of_body(values[inside]) if calibrated else 0.0
+        gain = _share_of_body(turned[inside]) - share
         if gain > TURNING_GAIN or share < LEAST_SHARE_OF_BODY:
             values, calibrated = turned, calibrated and share + gain >= LEAST_SHARE_OF_BODY
     if padding is not None:
@@ -248,16 +268,17 @@ def _is_of_ct(dataset: FileDataset) -> bool:
     return modality == "CT" and (captured or not sop_class.startswith(STANDARD_CLASSES))
 
 
-def _share_of_body(values: FloatArray, padding: NDArray[np.bool_] | None) -> float:
-    """How much of a slice has HU of air and soft tissue.
+def _inside(stored: NDArray[np.integer], padding: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """Where a slice shows more than its padding: what is marked, or one value in all corners."""
+    corners = stored[[0, 0, -1, -1], [0, -1, 0, -1]]
+    inside = stored != corners[0] if (corners == corners[0]).all() else np.ones(stored.shape, bool)
+    return inside if padding is None else inside & ~padding
 
-    Padding is mostly outside, marked or not, and counts little either way.
-    """
+
+def _share_of_body(values: FloatArray) -> float:
+    """How many of some values are HU of air and soft tissue; 0 of none."""
     low, high = BODY_HU
-    inside = (values >= low) & (values <= high)
-    if padding is not None:
-        inside &= ~padding
-    return float(inside.mean())
+    return np.count_nonzero((values >= low) & (values <= high)) / max(1, values.size)
 
 
 def _padding(

@@ -24,6 +24,7 @@ from lungseg.formats.codestream import Announced, announced, container_bytes
 from lungseg.formats.decoder_wire import CodedFrame
 from lungseg.formats.decoders import DecodeFrame, shared_decoders
 from lungseg.formats.deflate import unpack
+from lungseg.formats.pieces import check_fragments, check_jpeg
 
 MAX_HEADER_BYTES = 8 << 20
 """Room for everything but the pixels in a deflated file."""
@@ -97,11 +98,14 @@ def decode_plane(
         options: dict[str, Any] = {"correct_unused_bits": False}
         decoded, _ = get_decoder(syntax).as_array(dataset, index=0, raw=True, **options)
         return decoded
+    check_fragments(dataset.PixelData)
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
     if syntax == uid.RLELossless:
         return _rle_plane(frame, layout)
     if syntax not in (*codecs.JPEG, *codecs.JPEG_LS, *codecs.JPEG_2000):
         raise UndecodableImage("expected a transfer syntax of CT images, received another")
+    if syntax in codecs.JPEG:
+        check_jpeg(frame)
     own = announced(frame)
     _check_agreement(own, layout)
     coded = CodedFrame(

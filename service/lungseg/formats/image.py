@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from lungseg.core.errors import ImageTooLarge, LungsegError, MultiFrame, NotGrey, UndecodableImage
 from lungseg.core.types import FloatArray, Scan
+from lungseg.formats.pieces import check_jpeg, check_png
 from lungseg.formats.quiet import silence_decoders
 
 PICTURE_FORMATS = {f"image/{name.lower()}": name for name in ("PNG", "JPEG", "BMP")}
@@ -29,8 +30,6 @@ MAX_SIDE = 65_535
 all the pixels that a slice may have would cost far more memory than the slice itself."""
 MAX_INTENSITY = 1e9
 """Intensities beyond are no measurements, and their squares would overflow."""
-MAX_TEXT_CHUNKS = 16
-"""Compressed texts in a PNG, of which each may unpack to a megabyte."""
 _PNG_SIZE = slice(16, 24)
 
 
@@ -48,12 +47,14 @@ def read_picture(content: bytes, format_name: str, max_pixels: int) -> Scan:
         # Pillow opens no PNG without pixels, but a header alone tells enough to refuse it.
         width, height = struct.unpack(">LL", content[_PNG_SIZE])
         check_pixels(height, width, max_pixels)
+        check_png(content)
+    if format_name == "JPEG":
+        check_jpeg(content)
     try:
         with Image.open(io.BytesIO(content), formats=[format_name]) as picture:
             check_pixels(picture.height, picture.width, max_pixels)
             if getattr(picture, "is_animated", False):
                 raise MultiFrame("expected one picture in the file, received several")
-            _check_texts(content, picture)
             grey, white = picture_levels(ImageOps.exif_transpose(picture))
     except LungsegError:
         raise
@@ -71,13 +72,6 @@ def read_picture(content: bytes, format_name: str, max_pixels: int) -> Scan:
         media_type=Image.MIME[format_name],
         white=white,
     )
-
-
-def _check_texts(content: bytes, picture: Image.Image) -> None:
-    """Refuses what would unpack to far more than the picture's own pixels."""
-    texts = content.count(b"zTXt") + content.count(b"iTXt") if picture.format == "PNG" else 0
-    if texts > MAX_TEXT_CHUNKS:
-        raise UndecodableImage(f"expected at most {MAX_TEXT_CHUNKS} text chunks in a PNG")
 
 
 def read_npy(content: bytes, max_pixels: int) -> Scan:

@@ -22,6 +22,10 @@ _UNSAFE = re.compile('[\x00-\x1f\x7f<>:"|?*\ud800-\udfff\u202a-\u202e\u2066-\u20
 """What Windows forbids, what is no text, and what turns the direction of writing around."""
 
 
+_DEVICES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)", re.IGNORECASE)
+"""What Windows takes for a device, whatever ending follows."""
+
+
 def stem_of(name: str, suffixes: Sequence[str] = SLICE_SUFFIXES) -> str:
     """The name without its suffix, folders kept."""
     suffix = next((one for one in suffixes if name.lower().endswith(one)), "")
@@ -69,6 +73,7 @@ def archive_name(filename: str, place: int) -> str:
 
 def _part(text: str) -> str:
     plain = _UNSAFE.sub("_", text).strip(" .")  # so neither "." nor ".." is left
+    plain = _DEVICES.sub(r"\1_", plain)
     return plain.encode()[:MAX_PART_BYTES].decode(errors="ignore").strip(" .")
 
 

@@ -12,6 +12,8 @@ from lungseg.core.errors import UndecodableImage
 
 MAX_DIRECTORIES = 64
 """More pages than a picture has smaller copies; what lies behind them is not looked at."""
+MAX_TAGS = 65_535
+"""Of a page, as many as the classic form can count; BigTIFF counts to any number."""
 MAX_VALUES = 1 << 18
 """Most values of one tag: a segment for each row, or 16 × 16 tiles of the largest slice."""
 MAX_TEXT_BYTES = 4096
@@ -149,8 +151,8 @@ def _read(content: bytes, offset: int, form: _Form) -> tuple[Directory, int]:
     (count,) = struct.unpack_from(form.order + form.length, content, offset)
     place = offset + struct.calcsize(form.order + form.length)
     entry = struct.Struct(form.order + form.entry)
-    if count > (len(content) - place) // entry.size:
-        raise UndecodableImage("the content is TIFF, but its tags are cut off")
+    if count > min(MAX_TAGS, (len(content) - place) // entry.size):
+        raise UndecodableImage("the content is TIFF, but its tags are cut off, or too many")
     tags: dict[int, tuple[int, Any]] = {}
     for tag, kind, length, value in entry.iter_unpack(content[place : place + count * entry.size]):
         if tag in _WANTED and kind in _TYPES and length and tag not in tags:

@@ -33,6 +33,9 @@ OVERLAY_PERCENTILES = (0.5, 99.5)
 COLOURS_RGB = {RIGHT: (86, 180, 233), LEFT: (230, 159, 0), UNSIDED: (240, 228, 66)}
 """Okabe and Ito's sky blue, orange and yellow: far apart for every kind of colour vision."""
 TINT_OPACITY = 0.3
+OVERLAY_SIDE = 2048
+"""Longest side of an overlay in pixels, as much as a screen shows: one of 4096 x 4096 takes a
+second and has 15 MB."""
 OVERLAY_SAMPLE = 1 << 18
 """About as many values tell the percentiles of a slice of any size."""
 OVERLAY_COMPRESSION = 1
@@ -69,8 +72,11 @@ def overlay_png(values: IntensityArray, unit: Unit, labels: LabelArray) -> bytes
     Right and left have a colour each. The outline is a bright line within the lung beside a
     black one around it, so that it shows on dark lung and on bright tissue alike, in colour and
     in a grey print. Values and labels have one shape (Y, X); HU are shown in a fixed window,
-    grey levels between two percentiles.
+    grey levels between two percentiles. Of a slice with sides longer than ``OVERLAY_SIDE`` every
+    second (third, …) row and column is shown.
     """
+    every = -(-max(values.shape) // OVERLAY_SIDE)
+    values, labels = values[::every, ::every], labels[::every, ::every]
     low, high = OVERLAY_WINDOW_HU
     if unit != "HU":
         every = max(1, values.size // OVERLAY_SAMPLE)

@@ -17,6 +17,10 @@ class BundleError(LungsegError, code="model_not_ready"):
     """A model folder disagrees with itself: hash, names, shapes or golden output."""
 
 
+class BundleUnreadable(BundleError, code="model_not_ready"):
+    """A file of a bundle is there and cannot be read now: it may be readable later, unchanged."""
+
+
 class Overloaded(LungsegError, code="overloaded"):
     """The queue is full; a retry has a chance after ``retry_after_s`` seconds."""
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from lungseg.inference.contract import Contract, TensorSpec
-from lungseg.inference.errors import BundleError
+from lungseg.inference.errors import BundleError, BundleUnreadable
 from lungseg.inference.golden import check_golden
 from lungseg.inference.session import Engine, Session, Tensor
 
 BUNDLE_FILES = ("model.onnx", "contract.json", "golden.npz", "CARD.md")
 MAX_SMALL_FILE_BYTES = 64 * 1024 * 1024
 """Contract, card and golden arrays are far smaller; a larger one is a mistake."""
+MAX_GRAPH_BYTES = 2 * 1024 * 1024 * 1024
+"""No larger message can be read by Protocol Buffers, of which an ONNX graph is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,7 +53,7 @@ class Model:
         """
         contract = read_contract(folder)
         card = _read(folder, "CARD.md").decode("utf-8", "replace")
-        content = _read(folder, "model.onnx", limit=None)
+        content = _read(folder, "model.onnx", MAX_GRAPH_BYTES)
         # The very bytes that were hashed are opened: nothing can change in between.
         if hashlib.sha256(content).hexdigest() != contract.sha256:
             raise BundleError("model.onnx has another SHA-256 than contract.json says")
@@ -81,14 +84,20 @@ def read_contract(folder: Path) -> Contract:
     return contract
 
 
-def _read(folder: Path, name: str, limit: int | None = MAX_SMALL_FILE_BYTES) -> bytes:
+def _read(folder: Path, name: str, limit: int = MAX_SMALL_FILE_BYTES) -> bytes:
     path = folder / name
     try:
-        if limit is not None and path.stat().st_size > limit:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe or device might never end
+            raise BundleError(f"{name} is no plain file")
+        if status.st_size > limit:
             raise BundleError(f"{name} is larger than {limit} bytes")
         return path.read_bytes()
-    except OSError:
-        raise BundleError(f"{name} is missing or cannot be read") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleError(f"{name} is missing") from None
+    except OSError as error:
+        reason = (error.strerror or "no").lower()
+        raise BundleUnreadable(f"{name} cannot be read ({reason})") from None
 
 
 def _check_tensor(role: str, found: Tensor, expected: TensorSpec) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from lungseg.inference.errors import BundleError, ModelNotReady, UnknownModel
+from lungseg.inference.errors import BundleError, BundleUnreadable, ModelNotReady, UnknownModel
 from lungseg.inference.model import BUNDLE_FILES, Model
 from lungseg.inference.session import ProviderMissing
 
@@ -127,7 +127,11 @@ class Registry:
         return found.model
 
     def refresh(self) -> None:
-        """Looks at the folder: loads what is new or changed, retires what is old or gone."""
+        """Looks at the folder: loads what is new or changed, retires what is old or gone.
+
+        Raises:
+            ModelNotReady: the folder cannot be read; everything stays as it is.
+        """
         with self._writing:
             on_disk = self._scan()
             first = self.policy.model
@@ -216,6 +220,8 @@ class Registry:
     def _open(self, name: str, number: int, fingerprint: Fingerprint) -> Version:
         try:
             model = self.open_bundle(self.root / name / str(number))
+        except BundleUnreadable as error:
+            return self._failed(name, number, str(error))  # without a fingerprint: tried again
         except (BundleError, ProviderMissing) as error:
             return self._failed(name, number, str(error), fingerprint)
         except Exception as error:
@@ -266,10 +272,17 @@ def _fields(name: str, number: int) -> dict[str, dict[str, str]]:
 
 
 def _folders(parent: Path, named: re.Pattern[str]) -> list[Path]:
+    """Folders of such names within a folder, none where that is gone.
+
+    Raises:
+        ModelNotReady: it is there, and cannot be read now; nothing is known of what it holds.
+    """
     try:
         return [at for at in parent.iterdir() if named.fullmatch(at.name) and at.is_dir()]
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError:
+        raise ModelNotReady("the models folder cannot be read at the moment") from None
 
 
 def _fingerprint(folder: Path) -> Fingerprint:

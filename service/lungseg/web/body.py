@@ -27,6 +27,8 @@ from lungseg.web.state import exchange_of, state_of
 T = TypeVar("T")
 _GZIP = 16 + zlib.MAX_WBITS
 _WINDOW_BITS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": zlib.MAX_WBITS}
+_NOTHING = ("", "identity")
+"""What changes nothing, wherever it stands in a list (RFC 9110, sections 5.6.1 and 8.4.1)."""
 MAX_MEMBERS = 16384
 """Gzip streams one behind the other: four times as many as 256 MiB have in blocks of 64 KiB."""
 
@@ -88,8 +90,9 @@ async def read_body(request: Request) -> bytes:
 
 def _unpacking(request: Request) -> Callable[[bytes], bytes] | None:
     """What undoes the ``Content-Encoding`` of a request; None where there is nothing to undo."""
-    encodings = ",".join(request.headers.getlist("content-encoding"))
-    if encodings.strip().lower() in ("", "identity"):
+    named = ",".join(request.headers.getlist("content-encoding")).lower().split(",")
+    encodings = ",".join(name for given in named if (name := given.strip()) not in _NOTHING)
+    if not encodings:
         return None
     exchange = exchange_of(request.scope)
     limit = exchange.surface.body_limit(state_of(request.scope).settings)

@@ -30,6 +30,8 @@ and again: who has left answers the first time with a reset, which the second ti
 PARTING_S = 1.0
 """How long a caller who is refused while he sends may go on, so that he reads the answer."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_FRAMING = (b"content-length", b"transfer-encoding")
+"""The headers that say where a body ends."""
 
 
 class Connection(HttpToolsProtocol):
@@ -56,6 +58,7 @@ class Connection(HttpToolsProtocol):
         self._arrival = Arrival()
         self._wrong: LungsegError | None = None
         self._deaf = False  # nothing that still comes is read
+        self._known = False  # what the parser reports is known from its predecessor
         self._parting = False
         self._ended = False  # the client sends no more
         self._patience: asyncio.TimerHandle | None = None
@@ -109,15 +112,22 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
+        if self._known:
+            return
         super().on_message_begin()
         self._stage, self._fields, self._arrival = "head", 0, Arrival()
         self.scope.setdefault("state", {})["arrival"] = self._arrival
         if self._patience is None:
             self._wait(self._state.settings.header_timeout_s, self._too_slow)
 
+    def on_url(self, url: bytes) -> None:
+        """The address of a request, or a part of it."""
+        if not self._known:
+            super().on_url(url)
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the headers, or a trailer, which nothing here wants."""
-        if self._stage == "body":
+        if self._stage == "body" or self._known:
             return
         self._fields += 1
         limit = self._state.settings.max_header_fields
@@ -129,6 +139,8 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A request is known: its layers take over."""
+        if self._known:
+            return
         super().on_headers_complete()
         self.cycle.transport = _Answering(self)
         self._stage, self._framing_bytes = "body", 0
@@ -140,7 +152,9 @@ class Connection(HttpToolsProtocol):
         self._framing_bytes = 0
 
     def on_message_complete(self) -> None:
-        """The request is whole."""
+        """The request is whole, unless the parser left its body to another protocol."""
+        if self.parser.should_upgrade():
+            return
         super().on_message_complete()
         self._stage, self._framing_bytes = "between", 0
         self._stop_waiting()
@@ -203,15 +217,26 @@ class Connection(HttpToolsProtocol):
             self._keep_alive()
 
     def _parse_piece(self, piece: memoryview) -> None:
-        if self.parser is None:  # the connection is gone
+        if self.parser is None:  # type: ignore[reportUnnecessaryComparison]  # the connection is gone
             return
         try:
             self.parser.feed_data(piece)
-        except httptools.HttpParserUpgrade:
-            # No other protocol is spoken; what follows would be of that one.
-            self.cycle.keep_alive, self._deaf = False, True
+        except httptools.HttpParserUpgrade as offer:
+            self._read_on(piece[offer.args[0] :])
         except httptools.HttpParserError:
             self._refuse(self._wrong or MalformedRequest("expected a sound HTTP request"))
+
+    def _read_on(self, rest: memoryview) -> None:
+        """Ignores the offer of another protocol, behind which the parser reads nothing more.
+
+        Clients that would rather speak HTTP/2, such as Java's, make it with every first request,
+        and send its body all the same. Another parser takes over behind the headers.
+        """
+        framing = [b"%b: %b\r\n" % field for field in self.headers if field[0] in _FRAMING]
+        self.parser, self._known = httptools.HttpRequestParser(self), True
+        self.parser.feed_data(b"".join((b"POST / HTTP/1.1\r\n", *framing, b"\r\n")))
+        self._known = False
+        self._parse_piece(rest)
 
     def _keep_alive(self) -> None:
         if self.timeout_keep_alive_task is None and self._patience is None:

@@ -128,7 +128,8 @@ def _hash(key: str, where: str = "") -> bytes:
     if key.startswith("#") or re.search(r"\s", key):
         raise ValueError(f"expected a key without blanks and # before it{where}, received others")
     if not key.lower().startswith("sha256:"):
-        return hashlib.sha256(key.encode()).digest()
+        # Variables may hold bytes that are no UTF-8; so may headers.
+        return hashlib.sha256(key.encode(errors="surrogateescape")).digest()
     if not (found := _HASH.fullmatch(key)):
         raise ValueError(f"expected 64 hexadecimal digits after sha256:{where}, received others")
     return bytes.fromhex(found[1])

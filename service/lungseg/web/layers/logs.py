@@ -68,3 +68,14 @@ def keep_standard_error() -> None:
     os.dup2(nowhere, _STANDARD_ERROR)
     os.close(nowhere)
     faulthandler.enable(sys.stderr)
+
+
+def drop_lost_lines() -> None:
+    """Forgets what standard error does not take, its disk full or its reader gone.
+
+    Python would try once more at its end, and make a status of its own of that.
+    """
+    try:
+        sys.stderr.flush()
+    except OSError:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115

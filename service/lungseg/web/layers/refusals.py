@@ -14,6 +14,7 @@ from starlette.responses import Response
 from lungseg.core.errors import InvalidParameter, LungsegError, MalformedRequest
 from lungseg.inference.errors import Overloaded
 from lungseg.inference.workers import ClientGone
+from lungseg.query import reason
 from lungseg.web.errors import PROBLEMS
 from lungseg.web.state import Exchange, exchange_of
 
@@ -65,7 +66,7 @@ def _sentence(item: Mapping[str, Any]) -> str:
     """What is wrong with a parameter, without its value and any name that the client made up."""
     if item["type"] == "extra_forbidden":
         return "expected only the parameters of this endpoint, received another"
-    return f"{item['loc'][-1]}: {item['msg']}"
+    return f"{item['loc'][-1]}: {reason(item)}"
 
 
 def _answer(code: str, detail: str, exchange: Exchange, headers: dict[str, str]) -> Response:
