@@ -16,6 +16,7 @@ import uvicorn
 
 from lungseg.app import SURFACES, create_app
 from lungseg.inference.timing import Deadline
+from lungseg.inference.workers import LARGE_BODY_BYTES
 from lungseg.server import configured
 from lungseg.settings import Settings
 from lungseg.web.state import State
@@ -62,7 +63,10 @@ class Running:
             )
             for _ in range(jobs)
         ]
-        wait_until(lambda: workers.waiting + workers.running >= jobs)
+        large = size_bytes > LARGE_BODY_BYTES
+        computing = min(jobs, max(1, workers.threads // 2) if large else workers.threads)
+        # A job that waits only until its thread wakes up would free a place later.
+        wait_until(lambda: (workers.running, workers.waiting) == (computing, jobs - computing))
         try:
             yield
         finally:
