@@ -139,6 +139,19 @@ def test_sharp_kernels_enhance_edges_and_nothing_else(piece: Piece) -> None:
     assert max(reaches) > 4 * min(reaches)  # from gentle to violent
 
 
+def test_some_windows_leave_fat_and_muscle_white(piece: Piece) -> None:
+    """As narrow lung windows do; lung stays darker than they in every window that is shown so."""
+    config = replace(STILL, window_probability=1, noise_hu=0)
+    fat, lung = (piece.body == 1) & (piece.hu > -150) & (piece.hu < -50), piece.lung == 1
+    white = 0
+    for seed in range(200):
+        grey = render(piece.hu, config, config.intensity, np.random.default_rng(seed))
+        if np.median(grey[fat]) == 255:
+            white += 1
+            assert np.median(grey[lung]) < 200
+    assert 5 < white < 60
+
+
 def test_tumours_stay_lung_and_leave_most_of_it(piece: Piece) -> None:
     """Soft tissue in the lungs, at most a third of them; nothing changes elsewhere."""
     config = replace(STILL, mass_probability=1, window_low_hu=-2000, window_high_hu=2000)

@@ -130,7 +130,7 @@ def test_a_recipe_of_an_older_version_is_understood(place: Path, tmp_path: Path)
     """Settings that are gone are passed over; one of a damaged record is named."""
     model = Path(shutil.copytree(place / "models" / "first" / "1", tmp_path / "model"))
     facts: dict[str, Any] = json.loads((model / "provenance.json").read_text())
-    facts["config"] |= {"seed": 7, "gone": 1}
+    facts["config"] |= {"seed": 7, "average_momentum": 0.9, "gone": 1}
     (model / "provenance.json").write_text(json.dumps(facts))
     config = tuning_recipe(model, None, {"init_from": str(model)})
     assert config == replace(FIRST, init_from=str(model), epochs=20, learning_rate=0.001,

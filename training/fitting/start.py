@@ -28,9 +28,10 @@ MANNER = (
 RECIPE_OF_ITS_OWN = (
     "patient_pattern", "validation_fraction", "held_out", "keep", "seed", "folds", "fold",
     "skip_unreadable", "init_from", "encoder_weights", "freeze", "early_stopping", "kept_epoch",
-    "mixed_precision", "strategy",
+    "mixed_precision", "strategy", "average_momentum",
 )  # fmt: skip
-"""Settings that belong to other data or another machine: fine-tuning does not take them over."""
+"""Settings that belong to other data or another machine: fine-tuning does not take them over. An
+average over more steps than a few slices make would hold on to the network as it was."""
 TUNING_EPOCHS = 20
 """Most of what new slices teach a network that has seen lungs is learnt in ten (EXPERIMENTS, A)."""
 TUNING_RATE = 1 / 3

@@ -36,14 +36,17 @@ WINDOW_WIDTH_HU = (300.0, 3000.0)
 """White above black: narrow soft-tissue windows to minimum–maximum exports."""
 USUAL_WINDOWS_HU = (
     (-1350.0, 150.0),
+    (-1200.0, -200.0),
     (-1024.0, 600.0),
     (-450.0, 1050.0),
     (-175.0, 275.0),
     (-160.0, 240.0),
     (-125.0, 225.0),
 )
-"""What readers use: lung, wide, bone, wide and narrow mediastinum, abdomen; the last three clip
-the lung, and are the hardest."""
+"""What readers use: lung, narrow lung, wide, bone, wide and narrow mediastinum, abdomen; the last
+three clip the lung, and are the hardest."""
+LUNG_WIDTH_HU = 900.0
+"""Width of the narrowest lung windows, in which fat and muscle are both white."""
 USUAL_SHARE = 0.65
 """Of the windowed slices; the others get a random window."""
 PADDING_HU = (-3500.0, -1000.0)
@@ -136,7 +139,8 @@ def _window(random: np.random.Generator) -> tuple[float, float]:
     else:
         low = random.uniform(*WINDOW_LOW_HU)
         width = np.exp(random.uniform(*np.log(WINDOW_WIDTH_HU)))
-    return low, max(low + width, SOFT_TISSUE_HU + 60)  # one that clips tissue shows no lung
+    # One that clips tissue shows no lung, unless it is a wide one of lung itself.
+    return low, max(low + width, min(low + LUNG_WIDTH_HU, SOFT_TISSUE_HU + 60))
 
 
 def _move(piece: Piece, config: TrainConfig, random: np.random.Generator) -> Piece:
