@@ -20,6 +20,8 @@ UNUSED = (
     "scipy/cluster",
     "scipy/signal",
     "scipy/odr",
+    "scipy/stats",  # ndimage and sparse, all that is used, load neither this nor optimize
+    "scipy/optimize",
     "scipy/fftpack",
     "lungseg/models",  # the image has all models of the checkout in a folder of their own
     "fastapi_offline/static/redoc*",  # another documentation page, not served
