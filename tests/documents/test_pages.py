@@ -103,7 +103,7 @@ def test_the_pages_flags_are_the_services() -> None:
         name: np.ravel(value)
         for name, value in vars(quality).items()
         if re.fullmatch(
-            "MAX_[A-Z_0-9]+|[A-Z]+_RANGE[A-Z_0-9]*|[A-Z_]+_FRACTION|SOLID_HU|FAT_HU|LEAST_SHARE",
+            "MAX_[A-Z_0-9]+|[A-Z]+_RANGE[A-Z_0-9]*|[A-Z_]+_FRACTION|TISSUE_HU|FAT_HU|LEAST_SHARE",
             name,
         )
     }

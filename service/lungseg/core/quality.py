@@ -32,7 +32,7 @@ FIELD_MM2 = 350.0**2
 """A usual field of view, where the spacing is unknown."""
 MEDIAN_RANGE_HU = (-980.0, -400.0)
 """Median of lung tissue: above is no aerated lung, below is air."""
-SOLID_HU = -300.0
+TISSUE_HU = -300.0
 """Between aerated lung and fat."""
 FAT_HU = -50.0
 """Between fat and water."""
@@ -160,7 +160,7 @@ def _is_miscalibrated(scan: Scan) -> bool:
     Of a header's HU more is needed to doubt them than of those that a caller declared: a DICOM
     slice may be of air alone, and a small field within the body shows none, but fat.
     """
-    solid = scan.values[scan.values > SOLID_HU]
+    solid = scan.values[scan.values > TISSUE_HU]
     air_share = 1 - solid.size / scan.values.size
     of_header = scan.media_type == "application/dicom"
     if air_share > 1 - LEAST_SHARE:

@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset, FileDataset
 
 from lungseg.core.errors import InvalidParameter, LungsegError
 from lungseg.core.types import LEFT, RIGHT, BoolArray, Scan, Segmentation
-from lungseg.formats.dicom import parse
+from lungseg.formats.dicom_attributes import parse
 from lungseg.formats.dicom_pixels import inflate
 from lungseg.formats.dicom_source import derivation_source, instance_number, moment
 from lungseg.formats.quiet import silence_decoders

@@ -17,7 +17,7 @@ from pydicom.sequence import Sequence
 from pydicom.valuerep import DS
 
 from lungseg.core.errors import InvalidParameter
-from lungseg.formats.dicom import functional
+from lungseg.formats.dicom_attributes import functional
 
 UNICODE = "ISO_IR 192"
 NO_DATE, NO_TIME = "19000101", "000000"
