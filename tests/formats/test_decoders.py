@@ -8,8 +8,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -34,16 +35,6 @@ MIB = 1 << 20
 EIGHT = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
 SIXTEEN = {"BitsStored": 16, "HighBit": 15}
 SIGNED = {"PixelRepresentation": 1, "RescaleIntercept": "0", **SIXTEEN}
-
-
-@pytest.fixture(scope="module")
-def small() -> Phantom:
-    return make_phantom((61, 83), seed=2)
-
-
-@pytest.fixture(scope="module")
-def plain(small: Phantom) -> bytes:
-    return dicom_bytes(small)
 
 
 @pytest.fixture(scope="module")
@@ -248,16 +239,23 @@ def stopped(decoders: Decoders, content: bytes) -> psutil.Process:
     return process
 
 
+@contextmanager
+def at_work(decoder: psutil.Process, content: bytes, decoders: Decoders) -> Generator[Future[str]]:
+    """A file is with that decoder, and will be refused; the answer is its error's text."""
+    spent = decoder.cpu_times().user
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(refused, content, decoders)
+        wait_until(lambda: decoder.cpu_times().user > spent)
+        yield answer
+
+
 def test_a_decoder_killed_at_work_costs_its_file_alone(
     small: Phantom, plain: bytes, large: bytes, make: Callable[..., Decoders], restarts: list[str]
 ) -> None:
     """The next file gets a new decoder."""
     decoders, content = make(), compressed(plain, uid.JPEGLSLossless)
     victim = only_decoder(decoders, content)
-    spent = victim.cpu_times().user
-    with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(refused, large, decoders)
-        wait_until(lambda: victim.cpu_times().user > spent)
+    with at_work(victim, large, decoders) as answer:
         victim.kill()
         assert "ends its decoder" in answer.result()
     assert restarts == ["died"]
@@ -326,10 +324,7 @@ def test_closing_ends_what_is_at_work_and_starts_nothing_new(
     """So that a service stops at once, and counts no file as the cause."""
     decoders, content = make(), compressed(plain, uid.JPEGLSLossless)
     worker = only_decoder(decoders, content)
-    spent = worker.cpu_times().user
-    with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(refused, large, decoders)
-        wait_until(lambda: worker.cpu_times().user > spent)
+    with at_work(worker, large, decoders) as answer:
         decoders.close()
         answer.result()
     assert not worker.is_running()

@@ -33,7 +33,7 @@ from tests.formats.dicoms import (
     save,
     uncompressed,
 )
-from training.synthetic.phantom import Phantom, dicom_bytes, make_phantom
+from training.synthetic.phantom import Phantom, dicom_bytes
 
 PET_CLASS = "1.2.840.10008.5.1.4.1.1.128"
 RT_STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
@@ -46,16 +46,6 @@ HTJ2K_24_BY_16 = bytes.fromhex(
     "f3f0a7a7a74278004e9d9c9c9c9c9c9c9c9c9c9cfeff1003181efd8c607bf63181ecbf00ffd9"
 )
 """``numpy.arange(384).reshape(16, 24) * 7 % 4096``, written by OpenJPH."""
-
-
-@pytest.fixture(scope="module")
-def small() -> Phantom:
-    return make_phantom((61, 83), seed=2)
-
-
-@pytest.fixture(scope="module")
-def plain(small: Phantom) -> bytes:
-    return dicom_bytes(small)
 
 
 def read(content: bytes, **options: object) -> Scan:

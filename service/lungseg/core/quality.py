@@ -160,8 +160,9 @@ def _is_miscalibrated(scan: Scan) -> bool:
     Of a header's HU more is needed to doubt them than of those that a caller declared: a DICOM
     slice may be of air alone, and a small field within the body shows none, but fat.
     """
-    solid = scan.values[scan.values > TISSUE_HU]
-    air_share = 1 - solid.size / scan.values.size
+    shown = scan.values[:, ::2, ::2]  # a quarter of the pixels tells as much
+    solid = shown[shown > TISSUE_HU]
+    air_share = 1 - solid.size / shown.size
     of_header = scan.media_type == "application/dicom"
     if air_share > 1 - LEAST_SHARE:
         return not of_header
