@@ -83,8 +83,7 @@ class Server(uvicorn.Server):
             # fails, which is what they repeat elsewhere without harm.
             lifecycle.lingering = True
             await asyncio.sleep(self._settings.linger_s)
-            for listener in self.servers:
-                listener.close()
+            await self.stop_listening()
             await asyncio.sleep(SETTLE_S)
             lifecycle.lingering = False
         # Without lingering the socket stays open meanwhile, so that /readyz can say 503.
@@ -95,6 +94,29 @@ class Server(uvicorn.Server):
             task.cancel()
         if unfinished:  # each says goodbye to its caller
             await asyncio.wait(unfinished, timeout=FAREWELL_S)
+
+    async def stop_listening(self) -> None:
+        """Closes the sockets that listen, and serves who has connected before.
+
+        With its socket the kernel resets the connections that nobody has accepted yet, whose
+        clients believe that they are served. A double keeps it open until none is left.
+        """
+        connected: list[socket.socket] = []
+        for listener in self.servers:
+            doubles = [socket.socket(fileno=os.dup(one.fileno())) for one in listener.sockets]
+            listener.close()
+            for double in doubles:
+                with double, contextlib.suppress(BlockingIOError):
+                    double.setblocking(False)
+                    while True:
+                        connected.append(double.accept()[0])
+        loop = asyncio.get_running_loop()
+        for connection in connected:
+            connection.setblocking(False)
+            await loop.connect_accepted_socket(self._protocol, connection)
+
+    def _protocol(self) -> Connection:
+        return Connection(self.config, self.server_state, self.lifespan.state)
 
 
 def configured(app: FastAPI, settings: Settings) -> uvicorn.Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -23,6 +24,7 @@ import pytest
 
 from lungseg.inference.model import Model
 from lungseg.inference.registry import Registry
+from lungseg.server import Server
 from tests.formats.tiffs import tiff
 from tests.serving import PATIENCE_S, running, wait_until
 from tests.standin import write_bundle
@@ -171,6 +173,25 @@ def test_sigterm_under_load_resets_nobody(models: Path, grey_png: bytes) -> None
         assert service.exit_status() == 0
     assert not wrong
     assert set(answered) == {200}
+
+
+def test_who_connects_just_before_it_stops_listening_is_served(models: Path) -> None:
+    """Although nobody has accepted the connection yet: closing alone would reset it."""
+    with running(models) as service:
+        server = Server(service.server.config, service.state.settings)
+        server.servers, server.lifespan = service.server.servers, service.server.lifespan
+
+        async def connect_and_stop() -> socket.socket:
+            client = socket.create_connection(("127.0.0.1", service.port), PATIENCE_S)
+            await server.stop_listening()
+            return client
+
+        stopped = asyncio.run_coroutine_threadsafe(connect_and_stop(), service.loop)
+        with stopped.result(PATIENCE_S) as client:
+            client.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", service.port), PATIENCE_S)
 
 
 @pytest.mark.parametrize(("first_load_s", "first"), [("10", 200), ("0", 503)])
