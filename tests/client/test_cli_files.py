@@ -5,18 +5,20 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
 import termios
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lungseg.formats.table import COLUMNS
 from tests.client.conftest import Here, environment_of
 from tests.client.test_client import PNG, Scripted
-from tests.serving import wait_until
+from tests.serving import running, wait_until
 
 PATIENCE_S = 60.0
 
@@ -154,6 +156,31 @@ def test_a_server_that_goes_away_leaves_what_was_done(
     assert done.returncode == 2
     assert b"1 of 2 files are done; the same command with --skip-existing goes on" in done.stderr
     assert [row["filename"] for row in rows_of(table)] == ["a.dcm"]
+
+
+def test_what_connects_when_the_run_ends_is_closed_too(
+    folder: Path, models: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No thread is waited for, and none loses the connection that it is about to open."""
+    opened: list[socket.socket] = []
+    both, ended = threading.Event(), threading.Event()
+    connect = socket.create_connection
+
+    def late(*arguments: Any, **options: Any) -> socket.socket:
+        opened.append(made := connect(*arguments, **options))
+        if threading.current_thread().name.endswith("_0"):  # the first file, whose answer ends all
+            both.wait(PATIENCE_S)
+        else:
+            both.set()
+            ended.wait(PATIENCE_S)
+        return made
+
+    with running(models, api_keys=("secret",)) as service:
+        monkeypatch.setattr(socket, "create_connection", late)
+        done = here("segment", folder, "--url", service.url)
+        assert (done.returncode, len(opened)) == (2, 2)
+        ended.set()
+        wait_until(lambda: all(one.fileno() == -1 for one in opened))
 
 
 @pytest.mark.parametrize(

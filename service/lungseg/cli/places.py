@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -108,9 +109,12 @@ def there(form: str, parameters: dict[str, Any], *, url: str) -> Generator[Place
         raise UsageError(f"{named}: {error}") from None
     shown = str(httpx.URL(url).copy_with(userinfo=b""))
 
+    calls = _Calls(client)
+
     def fetch(content: bytes) -> File:
         try:
-            return client.fetch(content, form=form, **parameters)
+            with calls.one():
+                return client.fetch(content, form=form, **parameters)
         except ServiceError as error:
             if reason := _fatal(error, parameters):
                 raise UsageError(f"{shown} {reason}") from None
@@ -119,8 +123,34 @@ def there(form: str, parameters: dict[str, Any], *, url: str) -> Generator[Place
             reason = _NOISE.sub("", str(error)) or type(error).__name__
             raise UsageError(f"{shown} cannot be reached: {reason}") from None
 
-    with client:
+    with calls.one():
         yield Place(fetch=fetch, at_a_time=AHEAD * (os.cpu_count() or 1))
+
+
+class _Calls:
+    """Closes a client when the last one lets go of it.
+
+    A run that ends early does not wait for its threads, and a client that is closed while one of
+    them is about to connect forgets that connection without closing it.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._count = 0
+        self._lock = Lock()
+
+    @contextmanager
+    def one(self) -> Generator[None]:
+        with self._lock:
+            self._count += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._count -= 1
+                last = self._count == 0
+            if last:
+                self._client.close()
 
 
 def _fatal(error: ServiceError, parameters: dict[str, Any]) -> str:
