@@ -123,8 +123,13 @@ class SegmentQuery(BaseModel):
 
 
 def reason(error: Mapping[str, Any]) -> str:
-    """What is wrong with a value by one of pydantic's errors; our own sentences stand alone."""
-    return str(error["msg"]).removeprefix("Value error, ")
+    """What is wrong with a value by one of pydantic's errors, as our own sentences say it."""
+    said = str(error["msg"]).removeprefix("Value error, ")
+    subject, _, wanted = said.partition(" should ")
+    if subject not in ("Input", "String"):
+        return said
+    wanted = wanted.partition(", unable")[0].removeprefix("be ").removeprefix("have ")
+    return f"expected {'a value ' if ' than ' in wanted else ''}{wanted}"
 
 
 def checked_query(parameters: dict[str, Any]) -> SegmentQuery:

@@ -110,7 +110,7 @@ def test_a_server_answers_as_this_process_does(folder: Path, here: Here, service
         (["{folder}", "--format", "png"], "png of several files needs a folder"),
         (["-", "-"], "standard input can be read only once"),
         (["{folder}/a.dcm", "{folder}/../in/a.dcm"], "two files are called a.dcm"),
-        (["{folder}", "--threshold", "3"], "--threshold: Input should be less than 1"),
+        (["{folder}", "--threshold", "3"], "--threshold: expected a value less than 1"),
         (["{folder}", "--spacing-mm", "wide"], "--spacing-mm: expected two finite"),
         (["{folder}", "--window-hu", "-5"], "--window-hu: expected two finite"),
         (["{folder}", "-o", "{folder}/a.dcm"], "a folder for -o, received {folder}/a.dcm: it is"),
@@ -219,7 +219,7 @@ def test_values_may_begin_with_a_minus(here: Here, tmp_path: Path, equals: bool)
 @pytest.mark.parametrize("value", ["-1e-3", "-.5"])
 def test_every_number_is_a_value(here: Here, folder: Path, value: str) -> None:
     done = here("segment", folder, "--threshold", value)
-    assert b"--threshold: Input should be greater than 0" in done.stderr
+    assert b"--threshold: expected a value greater than 0" in done.stderr
 
 
 def test_an_option_that_begins_another_ones_name_takes_its_value(here: Here, folder: Path) -> None:
