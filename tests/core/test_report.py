@@ -331,11 +331,17 @@ def test_a_window_that_no_chest_has_is_flagged_with_and_without_a_mask(
     ("slope", "intercept", "flagged"),
     [(1, 0, False), (1, 1024, True), (10, 0, True), (0, 40, True)],
 )
-def test_a_header_whose_hu_no_body_has_is_flagged(
-    chest: Phantom, slope: float, intercept: float, flagged: bool
+@pytest.mark.parametrize("media_type", ["application/dicom", "application/x-npy"])
+@pytest.mark.parametrize("fill", [None, -1024, -2000])
+def test_hu_that_no_body_has_are_flagged(
+    chest: Phantom, slope: float, intercept: float, flagged: bool, media_type: str, fill: int | None
 ) -> None:
-    """A lost intercept gives an empty mask, which must not look like an answer."""
-    scan = scan_of(chest.hu * slope + intercept, media_type="application/dicom")
+    """A lost intercept empties the mask, which must not look like an answer; padding is no air."""
+    values = chest.hu * slope + intercept
+    if fill is not None:
+        rows, columns = np.indices(values.shape) / np.reshape(values.shape, (2, 1, 1)) - 0.5
+        values[np.hypot(rows, columns) > 0.5] = fill
+    scan = scan_of(values, media_type=media_type)
     found = codes(report(scan, np.zeros_like(chest.lungs)))
     assert ("intensity_out_of_range" in found) is flagged
 

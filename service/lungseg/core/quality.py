@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from lungseg.core.measured import padding_within
 from lungseg.core.measures import Region, Statistics
 from lungseg.core.surroundings import look_around
 from lungseg.core.types import BoolArray, Confidence, Orientation, Scan
@@ -162,13 +163,22 @@ def _is_miscalibrated(scan: Scan) -> bool:
     """
     shown = scan.values[:, ::2, ::2]  # a quarter of the pixels tells as much
     solid = shown[shown > TISSUE_HU]
-    air_share = 1 - solid.size / shown.size
+    air = shown.size - solid.size
     of_header = scan.media_type == "application/dicom"
-    if air_share > 1 - LEAST_SHARE:
+    if solid.size < LEAST_SHARE * shown.size:
         return not of_header
-    if air_share < LEAST_SHARE:
-        return not of_header or float(np.percentile(solid, 100 * LEAST_SHARE)) > FAT_HU
+    has_fat = np.count_nonzero(solid <= FAT_HU) >= LEAST_SHARE * solid.size
+    if air < LEAST_SHARE * shown.size:
+        return not (of_header and has_fat)
+    if not has_fat and air - _padding(scan) < LEAST_SHARE * shown.size:
+        return True
     return _is_outside(float(np.median(solid)), BODY_RANGE_HU)
+
+
+def _padding(scan: Scan) -> int:
+    """How many pixels of the same quarter are dark because nothing was measured there."""
+    padding = padding_within(scan, (slice(None), slice(None)))
+    return 0 if padding is None else int(np.count_nonzero(padding[::2, ::2]))
 
 
 def _is_outside(value: float | None, limits: tuple[float, float]) -> bool:
