@@ -103,7 +103,7 @@ def test_the_exceptions_named_are_there() -> None:
 
 def test_a_mask_of_a_batch_is_named_as_the_page_says(client: httpx.Client, grey_png: bytes) -> None:
     """The page's own example, sent."""
-    (sent, mask) = re.findall(r"sent as `(.+?)`, becomes `(.+?)`", text_of(USING))[0]
+    (sent, mask) = re.findall(r"sent as `(.+?)` becomes `(.+?)`", text_of(USING))[0]
     files = [("files", (sent, grey_png)), ("files", ("", grey_png)), ("files", (sent, b"no slice"))]
     answer = client.post("/segment/batch?format=zip", files=files)
     packed = zipfile.ZipFile(io.BytesIO(answer.content))
