@@ -194,6 +194,7 @@ def as_dicom(path: Path, **attributes: str) -> None:
         ("P7 slice12", as_picture, PATIENT_PATTERN, "P7"),
         ("ID_0007_Z_0042", as_picture, PATIENT_PATTERN, "ID_0007"),
         ("case_001_0004", as_picture, r"^case", "case"),
+        ("ID_0007_Z_0042", as_picture, r"^case", "ID_0007"),
         ("1.2.840.1.7", as_picture, PATIENT_PATTERN, None),
         ("slice_0004", as_picture, PATIENT_PATTERN, None),
         ("114", as_picture, PATIENT_PATTERN, None),
