@@ -58,10 +58,10 @@ def test_a_published_model_is_taught_new_slices(
     place: Path, models: Path, phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its settings are found in it; Dice before and after on both; a floor; published once."""
+    (tmp_path / "own.toml").write_text(f"init_from = '{models / 'first' / '1' / 'model.keras'}'\n")
     command = (
         *("finetune", "--data", place / "new", "--models", models, "--epochs", 1),
-        *("--init-from", models / "first" / "1" / "model.keras"),
-        *("--out", tmp_path / "run", "--minimum-dice"),
+        *("--config", tmp_path / "own.toml", "--out", tmp_path / "run", "--minimum-dice"),
     )
     assert call(*command, 1) == 2
     answer = capsys.readouterr()
@@ -132,12 +132,12 @@ def test_a_recipe_of_an_older_version_is_understood(place: Path, tmp_path: Path)
     facts: dict[str, Any] = json.loads((model / "provenance.json").read_text())
     facts["config"] |= {"seed": 7, "average_momentum": 0.9, "gone": 1}
     (model / "provenance.json").write_text(json.dumps(facts))
-    config = tuning_recipe(model, None, {"init_from": str(model)})
+    config = tuning_recipe(model, {})
     assert config == replace(FIRST, init_from=str(model), epochs=20, learning_rate=0.001,
                              schedule="cosine", warmup_epochs=1.0)  # fmt: skip
     (model / "provenance.json").write_text("{}")
     with pytest.raises(DataError, match=r"provenance\.json: the record is damaged"):
-        tuning_recipe(model, None, {})
+        tuning_recipe(model, {})
 
 
 def test_evaluate_says_when_it_measures_what_was_learnt(
