@@ -61,6 +61,7 @@ def test_a_published_model_is_taught_new_slices(
     (tmp_path / "own.toml").write_text(f"init_from = '{models / 'first' / '1' / 'model.keras'}'\n")
     command = (
         *("finetune", "--data", place / "new", "--models", models, "--epochs", 1),
+        *("--patient-pattern", r"^patient-\d+"),
         *("--config", tmp_path / "own.toml", "--out", tmp_path / "run", "--minimum-dice"),
     )
     assert call(*command, 1) == 2
@@ -68,7 +69,10 @@ def test_a_published_model_is_taught_new_slices(
     assert "None of the 4 slices that validated first 1 is in the data; --old-data" in answer.out
     assert re.search(r"not published, the mean Dice of 0\.\d+ is below 1 \(--min", answer.err)
     assert not (models / "first" / "2").exists()
-    command = (*command, 0, "--force", "--old-data", phantoms)
+    old = Path(shutil.copytree(phantoms, tmp_path / "old"))
+    for path in old.glob("*/patient*"):  # --patient-pattern is about the new names
+        path.rename(path.with_name(f"scan-{path.name}"))
+    command = (*command, 0, "--force", "--old-data", old)
     assert call(*command) == 0
     said = capsys.readouterr().out
     assert re.search(r"\| new \| 2 / 1 \| 0\.\d{4} \| 0\.\d{4} \| [+-]", said)

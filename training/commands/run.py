@@ -9,7 +9,7 @@ from typing import Any
 from training.commands.data import add_source_flags, given_sources
 from training.config import add_flags, given_flags, read_config, read_values
 from training.data.learnt import PROVENANCE
-from training.data.sources import list_sources, parse_source
+from training.data.sources import list_source, parse_source
 from training.errors import DataError
 from training.fitting.start import read_recipe, tuning_recipe
 from training.fitting.state import CONFIG, expect_begun
@@ -99,7 +99,8 @@ def finetune(arguments: argparse.Namespace) -> None:
     release = _given_release(arguments, name)
     expect_publishable(release, config)
     known = [parse_source(text) for text in arguments.old_data]
-    old = list_sources(known, patient_pattern=config.patient_pattern) if known else []
+    # Each by itself: a pattern for the new slices need not match their names.
+    old = [list_source(source, patient_pattern=config.patient_pattern) for source in known]
     from training.fitting.train import train
     from training.fitting.transfer import find_network
 
