@@ -214,9 +214,9 @@ def test_whose_slice_it_is(
     """A pattern of the user's, then the header, then the name; else it is said."""
     write(tmp_path / stem)
     save(LUNG, tmp_path / f"{stem}_mask.png")
-    listing = list_pairs(tmp_path, patient_pattern=pattern)
+    listing = list_pairs(tmp_path, patient_pattern=pattern, source="t")
     assert [pair.patient for pair in listing.pairs] == [patient or stem]
-    assert listing.unknown == (() if patient else (stem,))
+    assert listing.unknown == (() if patient else (f"t/{stem}",))
     row = f"{listing.pairs[0].image.name},{stem}_mask.png"
     (tmp_path / "t.csv").write_text(f"image,mask\n{row}\n")
     table = read_table(tmp_path / "t.csv", source="t", patient_pattern=pattern)
