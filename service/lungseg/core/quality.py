@@ -11,7 +11,7 @@ import numpy as np
 
 from lungseg.core.measures import Region, Statistics
 from lungseg.core.surroundings import look_around
-from lungseg.core.types import BoolArray, Confidence, Orientation, Scan
+from lungseg.core.types import LOSSY, BoolArray, Confidence, Orientation, Scan
 
 SINGLE_LUNG_FRACTION = 0.05
 """The smaller lung has less of the mask than this: an apex, a resection or a miss."""
@@ -64,7 +64,7 @@ def find_flags(
     around, field = look_around(scan, mask), _field_mm2(scan)
     raised = {
         "not_ct": "not_ct" in scan.notes,
-        "lossy_compression": "lossy_compression" in scan.notes and scan.unit == "HU",
+        "lossy_compression": LOSSY in scan.notes and scan.unit == "HU",
         "not_calibrated_hu": scan.unit != "HU",
         "spacing_unknown": scan.spacing_mm is None,
         "non_axial": scan.orientation is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lungseg.core.errors import InvalidParameter, MalformedRequest, UnsupportedMediaType
-from lungseg.core.types import Reach, Scan, Unit
+from lungseg.core.types import LOSSY, Reach, Scan, Unit
 from lungseg.formats.decoders import DecodeFrame
 from lungseg.formats.dicom import read_dicom
 from lungseg.formats.image import PICTURE_FORMATS, read_npy, read_picture
@@ -14,8 +14,6 @@ from lungseg.formats.tiff import read_tiff
 
 MAX_PIXELS = 4096 * 4096
 """Rows × columns of the largest slice that is accepted unless somebody says otherwise."""
-LOSSY = "lossy_compression"
-"""Note of a scan whose values were changed to save space."""
 JPEG_LEVELS = 4
 """Grey levels by which JPEG's compression commonly changes a value, either way."""
 
@@ -82,8 +80,7 @@ def _read_picture(content: bytes, media_type: str, max_pixels: int, *, as_stored
         return read_npy(content, max_pixels)
     if media_type == TIFF:
         return read_tiff(content, max_pixels, as_stored=as_stored)
-    scan = read_picture(content, PICTURE_FORMATS[media_type], max_pixels)
-    return replace(scan, notes=(*scan.notes, LOSSY)) if media_type == "image/jpeg" else scan
+    return read_picture(content, PICTURE_FORMATS[media_type], max_pixels)
 
 
 def _as_hu(scan: Scan) -> Scan:
