@@ -366,10 +366,9 @@ def test_dicom_is_dicom_whatever_its_preamble(
 
 def test_a_tiff_in_the_preamble_is_not_read(small: Phantom, plain: bytes) -> None:
     """Dual-personality files hold a whole picture as well: HU, spacing and sides are DICOM's."""
-    directory = 128 + len(plain) - 128
     entries = ((256, 3, 83), (257, 3, 61), (258, 3, 16), (273, 4, len(plain) - 2 * 61 * 83))
     packed = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
-    header = (b"II*\0" + struct.pack("<I", directory)).ljust(128, b"\0")
+    header = (b"II*\0" + struct.pack("<I", len(plain))).ljust(128, b"\0")
     content = header + plain[128:] + struct.pack("<H", len(entries)) + packed + b"\0" * 4
     scan = read(content)
     assert (scan.media_type, scan.unit) == ("application/dicom", "HU")
