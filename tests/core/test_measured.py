@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import uid
 
 import lungseg
 from lungseg.answers import Result
 from tests.conftest import encode
 from tests.documents.test_pages import ROOT
+from tests.formats.dicoms import encapsulated
 from tests.standin import write_bundle
 from training.synthetic.phantom import Phantom, dicom_bytes, make_phantom
 
@@ -103,6 +105,7 @@ def test_what_a_window_clips_is_null(
         ("JPEG", {"window_hu": (-1350, 150)}),
         ("JPEG in TIFF", {"window_hu": (-1350, 150)}),
         ("PNG", {"window_hu": (-1024, 3071)}),
+        ("JPEG in DICOM", {}),
         ("slope 16", {}),
         ("rounded array", {"unit": "hu"}),
         ("rounded DICOM", {}),
@@ -115,6 +118,12 @@ def test_what_is_rounded_too_coarsely_is_null(
     if content == "slope 16":
         coarse = (np.rint(chest.hu / 16) * 16 + 1024) / 16
         body = dicom_bytes(replace(chest, hu=coarse - 1024), RescaleSlope="16")
+    elif content == "JPEG in DICOM":
+        rescaled = {"RescaleSlope": f"{1500 / 255:.6f}", "RescaleIntercept": "-1350"}
+        eight = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
+        frame = windowed(chest, -1350, 150, "JPEG")
+        plain = dicom_bytes(chest)
+        body = encapsulated(plain, frame, uid.JPEGBaseline8Bit, **rescaled, **eight)
     elif content == "rounded array":
         body = array((np.rint(chest.hu / 12.5) * 12.5).astype(np.float32))
     elif content == "rounded DICOM":

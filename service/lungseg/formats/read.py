@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lungseg.core.errors import InvalidParameter, MalformedRequest, UnsupportedMediaType
-from lungseg.core.types import LOSSY, Reach, Scan, Unit
+from lungseg.core.types import Reach, Scan, Unit
 from lungseg.formats.decoders import DecodeFrame
 from lungseg.formats.dicom import read_dicom
 from lungseg.formats.image import PICTURE_FORMATS, read_npy, read_picture
@@ -14,8 +14,6 @@ from lungseg.formats.tiff import read_tiff
 
 MAX_PIXELS = 4096 * 4096
 """Rows × columns of the largest slice that is accepted unless somebody says otherwise."""
-JPEG_LEVELS = 4
-"""Grey levels by which JPEG's compression commonly changes a value, either way."""
 
 
 def read_scan(  # noqa: PLR0913 - what callers may say of a slice, and how it is read
@@ -106,10 +104,9 @@ def calibrate(scan: Scan, window_hu: tuple[float, float]) -> Scan:
         )
     low, high = window_hu
     level_hu = (high - low) / scan.white
-    step = level_hu * (JPEG_LEVELS if LOSSY in scan.notes else 1)
     return replace(
         scan,
         values=low + scan.values * level_hu,
         unit="HU",
-        reach=Reach(low=low, high=high, step=step),
+        reach=Reach(low=low, high=high, step=level_hu),
     )
