@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from lungseg.core.regions import rim
 from lungseg.core.types import AIR_HU, LOSSY, BoolArray, FloatArray, IntensityArray, Scan
 
 FILL_HU = -1500.0
@@ -126,8 +127,8 @@ def scale_of(scan: Scan) -> Scale:
             low = -math.inf  # the scanner's own floor: nothing lies below but noise
     if values.size:
         least, most = float(values.min()), float(values.max())
-        rim = _rim(scan.values[0]) == least
-        faint = FAINT_AIR_HU < least < most and rim.mean() >= RIM_SHARE
+        on_rim = float(np.mean(rim(scan.values[0]) == least))
+        faint = FAINT_AIR_HU < least < most and on_rim >= RIM_SHARE
         if least > max(low, LUNG_REACH_HU[0]) and (_ends_at(values, least, NEAR_HU) or faint):
             low = least
         dim = least < most < DIM_TISSUE_HU
@@ -156,7 +157,3 @@ def _ends_at(values: IntensityArray, end: float, inwards: float) -> bool:
     first, last = sorted((end, end + inwards))
     near = int(np.count_nonzero((values >= first) & (values <= last))) - piled
     return near >= NEAR_SHARE * piled
-
-
-def _rim(plane: IntensityArray) -> NDArray[np.float32 | np.int16]:
-    return np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from lungseg.core.measures import Region, Statistics
+from lungseg.core.regions import rim
 from lungseg.core.surroundings import look_around
 from lungseg.core.types import LOSSY, BoolArray, Confidence, Orientation, Scan
 
@@ -78,7 +79,7 @@ def find_flags(
             "outside_body": around.outside * field > MAX_OUTSIDE_MM2,
             "sides_unknown": statistics.laterality is None,
             "single_lung": _is_single(statistics),
-            "touches_border": _touches_border(mask),
+            "touches_border": bool(rim(mask).any()),
             "area_out_of_range": _area_is_odd(statistics),
             "values_limited": scan.unit == "HU" and _is_limited(statistics),
         }
@@ -119,10 +120,6 @@ def _is_single(statistics: Statistics) -> bool:
     if right is None or left is None:
         return False
     return min(right.pixels, left.pixels) < SINGLE_LUNG_FRACTION * statistics.pixels
-
-
-def _touches_border(mask: BoolArray) -> bool:
-    return bool(mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
 
 
 def _area_is_odd(statistics: Statistics) -> bool:
