@@ -26,8 +26,7 @@ from lungseg.formats.decoder_process import DecoderUnavailable
 from lungseg.formats.decoders import DecoderLimits, Decoders
 from lungseg.formats.read import read_scan
 from tests.formats import jpeg_lossless
-from tests.formats.dicoms import compressed, encapsulated, parse, save
-from tests.formats.test_dicom import HTJ2K_24_BY_16
+from tests.formats.dicoms import HTJ2K_24_BY_16, compressed, encapsulated, parse, save
 from tests.serving import PATIENCE_S, wait_until
 from training.synthetic.phantom import Phantom, dicom_bytes, make_phantom
 
@@ -116,7 +115,7 @@ def valid(small: Phantom, name: str) -> bytes:
             for last in (201, 202, 203)
         },
     }
-    return makers[name]() if name in makers else b""
+    return makers[name]()
 
 
 @pytest.mark.parametrize("allocated", [16, 32])

@@ -26,6 +26,7 @@ from lungseg.core.types import Scan
 from lungseg.formats.read import read_scan
 from tests.formats import jpeg_lossless
 from tests.formats.dicoms import (
+    HTJ2K_24_BY_16,
     compressed,
     encapsulated,
     enhanced,
@@ -37,15 +38,6 @@ from training.synthetic.phantom import Phantom, dicom_bytes
 
 PET_CLASS = "1.2.840.10008.5.1.4.1.1.128"
 RT_STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
-HTJ2K_24_BY_16 = bytes.fromhex(
-    "ff4fff5100294000000000180000001000000000000000000000001800000010000000000000000000010f0101"
-    "ff50000800020000000aff52000c00020001000504044001ff5c00132088909090909090909090909090888888"
-    "ff64001700014f70656e4a50482056657220302e32362e332eff90000a0000000000920001ff93c000268bf905"
-    "077400c0001280ee01077400c00011c0001380277300feebbf00c23400c00012c0001540be800b7400fce58fbf"
-    "0018c0775600c00013c00015e0eeeed8a7c27500f2ca93274f9ebce020f64201ecb800c0002ae00016e0244992"
-    "f3f0a7a7a74278004e9d9c9c9c9c9c9c9c9c9c9cfeff1003181efd8c607bf63181ecbf00ffd9"
-)
-"""``numpy.arange(384).reshape(16, 24) * 7 % 4096``, written by OpenJPH."""
 
 
 def read(content: bytes, **options: object) -> Scan:
@@ -374,10 +366,9 @@ def test_dicom_is_dicom_whatever_its_preamble(
 
 def test_a_tiff_in_the_preamble_is_not_read(small: Phantom, plain: bytes) -> None:
     """Dual-personality files hold a whole picture as well: HU, spacing and sides are DICOM's."""
-    directory = 128 + len(plain) - 128
     entries = ((256, 3, 83), (257, 3, 61), (258, 3, 16), (273, 4, len(plain) - 2 * 61 * 83))
     packed = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
-    header = (b"II*\0" + struct.pack("<I", directory)).ljust(128, b"\0")
+    header = (b"II*\0" + struct.pack("<I", len(plain))).ljust(128, b"\0")
     content = header + plain[128:] + struct.pack("<H", len(entries)) + packed + b"\0" * 4
     scan = read(content)
     assert (scan.media_type, scan.unit) == ("application/dicom", "HU")

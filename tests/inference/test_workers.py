@@ -1,4 +1,4 @@
-"""The pool seen from outside: what its queue holds, and who may fill it."""
+"""The pool seen from outside: what its queue holds, and who may fill it; the times of its jobs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from lungseg.inference.timing import Deadline
+from lungseg.inference.timing import Deadline, Stopwatch
 from lungseg.inference.workers import LARGE_BODY_BYTES
 from tests.serving import PATIENCE_S, running, wait_until
 
@@ -56,3 +56,12 @@ def test_large_bodies_fill_at_most_half_of_the_places(models: Path) -> None:
         assert all(job.result(PATIENCE_S) for job in held)
         wait_until(lambda: workers.waiting + workers.running == 0)
         assert service.client.post("/segment", content=large).status_code == 415
+
+
+def test_the_times_of_a_stopwatch_are_a_copy() -> None:
+    """A thread goes on to write when its request is over and its line is written."""
+    watch = Stopwatch()
+    watch.add("decode", 1.0)
+    for number, _ in enumerate(watch.spent_ms):
+        watch.add(f"later {number}", 1.0)
+    assert list(watch.spent_ms) == ["decode", "later 0"]

@@ -10,8 +10,15 @@ from PIL import Image
 from pydicom import uid
 
 from tests.formats import jpeg_lossless
-from tests.formats.dicoms import compressed, encapsulated, enhanced, parse, save, uncompressed
-from tests.formats.test_dicom import HTJ2K_24_BY_16
+from tests.formats.dicoms import (
+    HTJ2K_24_BY_16,
+    compressed,
+    encapsulated,
+    enhanced,
+    parse,
+    save,
+    uncompressed,
+)
 from tests.formats.tiffs import tiff
 from training.synthetic.phantom import dicom_bytes, make_phantom, picture
 

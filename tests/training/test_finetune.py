@@ -58,17 +58,21 @@ def test_a_published_model_is_taught_new_slices(
     place: Path, models: Path, phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its settings are found in it; Dice before and after on both; a floor; published once."""
+    (tmp_path / "own.toml").write_text(f"init_from = '{models / 'first' / '1' / 'model.keras'}'\n")
     command = (
         *("finetune", "--data", place / "new", "--models", models, "--epochs", 1),
-        *("--init-from", models / "first" / "1" / "model.keras"),
-        *("--out", tmp_path / "run", "--minimum-dice"),
+        *("--patient-pattern", r"^patient-\d+"),
+        *("--config", tmp_path / "own.toml", "--out", tmp_path / "run", "--minimum-dice"),
     )
     assert call(*command, 1) == 2
     answer = capsys.readouterr()
     assert "None of the 4 slices that validated first 1 is in the data; --old-data" in answer.out
     assert re.search(r"not published, the mean Dice of 0\.\d+ is below 1 \(--min", answer.err)
     assert not (models / "first" / "2").exists()
-    command = (*command, 0, "--force", "--old-data", phantoms)
+    old = Path(shutil.copytree(phantoms, tmp_path / "old"))
+    for path in old.glob("*/patient*"):  # --patient-pattern is about the new names
+        path.rename(path.with_name(f"scan-{path.name}"))
+    command = (*command, 0, "--force", "--old-data", old)
     assert call(*command) == 0
     said = capsys.readouterr().out
     assert re.search(r"\| new \| 2 / 1 \| 0\.\d{4} \| 0\.\d{4} \| [+-]", said)
@@ -132,12 +136,12 @@ def test_a_recipe_of_an_older_version_is_understood(place: Path, tmp_path: Path)
     facts: dict[str, Any] = json.loads((model / "provenance.json").read_text())
     facts["config"] |= {"seed": 7, "average_momentum": 0.9, "gone": 1}
     (model / "provenance.json").write_text(json.dumps(facts))
-    config = tuning_recipe(model, None, {"init_from": str(model)})
+    config = tuning_recipe(model, {})
     assert config == replace(FIRST, init_from=str(model), epochs=20, learning_rate=0.001,
                              schedule="cosine", warmup_epochs=1.0)  # fmt: skip
     (model / "provenance.json").write_text("{}")
     with pytest.raises(DataError, match=r"provenance\.json: the record is damaged"):
-        tuning_recipe(model, None, {})
+        tuning_recipe(model, {})
 
 
 def test_evaluate_says_when_it_measures_what_was_learnt(

@@ -194,6 +194,7 @@ def as_dicom(path: Path, **attributes: str) -> None:
         ("P7 slice12", as_picture, PATIENT_PATTERN, "P7"),
         ("ID_0007_Z_0042", as_picture, PATIENT_PATTERN, "ID_0007"),
         ("case_001_0004", as_picture, r"^case", "case"),
+        ("ID_0007_Z_0042", as_picture, r"^case", "ID_0007"),
         ("1.2.840.1.7", as_picture, PATIENT_PATTERN, None),
         ("slice_0004", as_picture, PATIENT_PATTERN, None),
         ("114", as_picture, PATIENT_PATTERN, None),
@@ -213,9 +214,9 @@ def test_whose_slice_it_is(
     """A pattern of the user's, then the header, then the name; else it is said."""
     write(tmp_path / stem)
     save(LUNG, tmp_path / f"{stem}_mask.png")
-    listing = list_pairs(tmp_path, patient_pattern=pattern)
+    listing = list_pairs(tmp_path, patient_pattern=pattern, source="t")
     assert [pair.patient for pair in listing.pairs] == [patient or stem]
-    assert listing.unknown == (() if patient else (stem,))
+    assert listing.unknown == (() if patient else (f"t/{stem}",))
     row = f"{listing.pairs[0].image.name},{stem}_mask.png"
     (tmp_path / "t.csv").write_text(f"image,mask\n{row}\n")
     table = read_table(tmp_path / "t.csv", source="t", patient_pattern=pattern)

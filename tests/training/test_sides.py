@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,17 +104,22 @@ def test_another_slice_of_a_learnt_patient_is_learnt(
     assert read_learnt(tmp_path) is None
 
 
-def test_nobody_new_to_validate_with(phantoms: Path, cache: Path, tmp_path: Path) -> None:
-    """A network that has learnt from everybody can't be judged by any of them."""
+@pytest.mark.parametrize(
+    ("side", "refusal"),
+    [
+        ("training", r"has learnt from every patient in the data: .* to validate with"),
+        ("validation", r"has been validated with every patient in the data: .* to learn from"),
+    ],
+)
+def test_nobody_new_in_the_data(
+    phantoms: Path, cache: Path, tmp_path: Path, side: str, refusal: str
+) -> None:
+    """Who is learnt from can't judge, and of those who judge nothing may be learnt."""
     material = prepare([phantoms], TrainConfig(), cache=cache)
-    everything = Material(
-        training=(*material.training, *material.validation),
-        validation=(),
-        dropped=(),
-        unmatched=(),
-    )
-    seen = seen_in(everything, tmp_path)
-    with pytest.raises(DataError, match="has learnt from every patient in the data"):
+    nothing = Material(training=(), validation=(), dropped=(), unmatched=())
+    everybody = (*material.training, *material.validation)
+    seen = seen_in(replace(nothing, **{side: everybody}), tmp_path)
+    with pytest.raises(DataError, match=refusal):
         prepare([phantoms], TrainConfig(), cache=cache, seen=seen)
 
 

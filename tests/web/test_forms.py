@@ -181,14 +181,3 @@ def test_every_route_undoes_the_encoding(client: httpx.Client, grey_png: bytes) 
     for path in ("index", "models/standin/load", "models/standin/unload"):
         answer = client.post(f"/v2/repository/{path}", content=b"{}", headers=headers)
         assert answer.status_code == 400
-
-
-def test_the_times_of_a_stopwatch_are_a_copy() -> None:
-    """A thread goes on to write when its request is over and its line is written."""
-    from lungseg.inference.timing import Stopwatch
-
-    watch = Stopwatch()
-    watch.add("decode", 1.0)
-    for number, _ in enumerate(watch.spent_ms):
-        watch.add(f"later {number}", 1.0)
-    assert list(watch.spent_ms) == ["decode", "later 0"]

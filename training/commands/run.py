@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from training.commands.data import add_source_flags, given_sources
-from training.config import add_flags, given_flags, read_config
+from training.config import add_flags, given_flags, read_config, read_values
 from training.data.learnt import PROVENANCE
-from training.data.sources import list_sources, parse_source
+from training.data.sources import list_source, parse_source
 from training.errors import DataError
 from training.fitting.start import read_recipe, tuning_recipe
 from training.fitting.state import CONFIG, expect_begun
@@ -81,8 +81,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def finetune(arguments: argparse.Namespace) -> None:
     """Trains a published network on, and says what that changed on new and on old slices."""
-    sources, flags = given_sources(arguments), given_flags(arguments)
-    start = _given_start(arguments, flags)
+    sources = given_sources(arguments)
+    given = read_values(arguments.config) | given_flags(arguments)
+    start = _given_start(arguments, given)
     name = arguments.name or (start.resolve().parent.name if start.name.isdigit() else DEFAULT_NAME)
     out = arguments.out or Path("runs") / f"{name}-finetuned"
     if (out / CONFIG).is_file():  # the same command goes on from where the run began
@@ -92,13 +93,14 @@ def finetune(arguments: argparse.Namespace) -> None:
             f"{start}: expected the folder of a published model, with its {PROVENANCE} and .keras "
             "file; name one with --init-from, or begin from other weights with `run --init-from`"
         )
-    config = tuning_recipe(start, arguments.config, flags | {"init_from": str(start)})
+    config = tuning_recipe(start, given)
     if config.folds:
         raise DataError("folds: fine-tuning has one split; --init-from of `run` takes folds")
     release = _given_release(arguments, name)
     expect_publishable(release, config)
     known = [parse_source(text) for text in arguments.old_data]
-    old = list_sources(known, patient_pattern=config.patient_pattern) if known else []
+    # Each by itself: a pattern for the new slices need not match their names.
+    old = [list_source(source, patient_pattern=config.patient_pattern) for source in known]
     from training.fitting.train import train
     from training.fitting.transfer import find_network
 
@@ -109,13 +111,13 @@ def finetune(arguments: argparse.Namespace) -> None:
         export(out, release, old=tuple(pair for listing in old for pair in listing.pairs))
 
 
-def _given_start(arguments: argparse.Namespace, flags: dict[str, Any]) -> Path:
+def _given_start(arguments: argparse.Namespace, settings: dict[str, Any]) -> Path:
     """The folder of the model to start from: the one that is named, or the newest version.
 
     Of the name that is published to, or, where that is new, of the shipped model.
     """
-    if "init_from" in flags:
-        given = Path(flags["init_from"])
+    if settings.get("init_from"):
+        given = Path(settings["init_from"])
         start = given.parent if given.is_file() else given
         return latest(start) or start
     families = (arguments.name, DEFAULT_NAME)

@@ -59,7 +59,8 @@ class Listing:
     Attributes:
         pairs: sorted by name.
         unmatched: names of files that have no partner, relative to the folder.
-        unknown: names of the slices whose patient nothing tells: each counts as one of its own.
+        unknown: slices whose patient nothing tells, as ``source/name``: each counts as one of its
+            own.
     """
 
     pairs: tuple[Pair, ...]
@@ -106,7 +107,7 @@ def list_pairs(
     for stem, (image, mask) in found.pairs.items():
         patient = patient_of(stem, image, patient_pattern, volume=is_volume(image))
         if patient is None:
-            unknown.append(stem)
+            unknown.append(f"{source}/{stem}")
         pairs += slices_of(
             Pair(name=stem, image=image, mask=mask, patient=patient or stem, source=source)
         )

@@ -96,11 +96,7 @@ def prepare(
             for source, listing in zip(named, listings, strict=True)
             for pair in listing.pairs
         },
-        unknown=tuple(
-            f"{source.name}/{name}"
-            for source, listing in zip(named, listings, strict=True)
-            for name in listing.unknown
-        ),
+        unknown=tuple(name for listing in listings for name in listing.unknown),
     )
 
 

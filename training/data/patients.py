@@ -34,9 +34,10 @@ def patient_of(stem: str, image: Path, pattern: str, *, volume: bool) -> str | N
     Returns:
         None where nothing tells.
     """
-    match = re.search(pattern, stem)
-    if match and pattern != PATIENT_PATTERN:
-        return match.group(0)
+    given = re.search(pattern, stem)
+    if given and pattern != PATIENT_PATTERN:
+        return given.group(0)
+    match = re.search(PATIENT_PATTERN, stem)
     if volume:
         return match.group(0) if match else stem
     named = _header_identity(image)

@@ -16,7 +16,7 @@ Plane = NDArray[np.float32]
 IGNORED_TARGET = -1.0
 """Of a cell of the target that no objective and no metric may count."""
 AIRWAY_TARGET = -2.0
-"""Of a cell in trachea or main bronchi: no lung, and said with more weight than other cells."""
+"""Of a cell of ``Piece.airway``: no lung, and said with more weight than other cells."""
 APART = 0.006
 """Distance from the lungs, as a share of the side, beyond which air is not their blurred edge."""
 KNOWN = 1e-3

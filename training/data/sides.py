@@ -54,10 +54,15 @@ def _split_fresh(pairs: list[Pair], config: TrainConfig, settled: set[bool]) -> 
     if config.folds:
         return split_fold(pairs, folds=config.folds, fold=config.fold, seed=config.seed)[1]
     if len({patient_key(pair) for pair in pairs}) < 2 and settled:
-        if settled == {True} and not pairs:
+        if not pairs and len(settled) == 1:
+            done, more = (
+                ("learnt from", "validate with")
+                if True in settled
+                else ("been validated with", "learn from")
+            )
             raise DataError(
-                "the network that the training starts from has learnt from every patient in the "
-                "data: add patients whom it has not seen, to validate with"
+                f"the network that the training starts from has {done} every patient in the "
+                f"data: add patients whom it has not seen, to {more}"
             )
         return pairs if settled == {True} else []
     return split_by_patient(pairs, fraction=config.validation_fraction, seed=config.seed)[1]

@@ -110,8 +110,6 @@ def read_table(path: Path, *, source: str, patient_pattern: str = PATIENT_PATTER
         patient = row.get("patient") or patient_of(
             name, image, patient_pattern, volume=is_volume(image)
         )
-        if not patient:
-            unknown.append(name)
         pair = Pair(
             name=name,
             image=image,
@@ -123,6 +121,8 @@ def read_table(path: Path, *, source: str, patient_pattern: str = PATIENT_PATTER
             weight=_number(path, line, row, "weight") or 1.0,
             group=row.get("group") or "",
         )
+        if not patient:
+            unknown.append(f"{pair.source}/{name}")
         first = lines.setdefault((pair.source, pair.name), line)
         if first != line:
             raise DataError(

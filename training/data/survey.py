@@ -192,11 +192,7 @@ def survey(sources: Sequence[Source], *, patient_pattern: str, sheet: Path | Non
         usable=len(pairs) - len(against),
         slices=tuple(facts),
         findings=tuple(findings),
-        unknown=tuple(
-            f"{source.name}/{name}"
-            for source, listing in zip(sources, listings, strict=True)
-            for name in listing.unknown
-        ),
+        unknown=tuple(name for listing in listings for name in listing.unknown),
     )
 
 

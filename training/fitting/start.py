@@ -62,13 +62,12 @@ def read_recipe(path: Path | None, flags: dict[str, Any]) -> TrainConfig:
     return TrainConfig(**{name: own[name] for name in (*SHAPE, *MANNER) if name in own} | given)
 
 
-def tuning_recipe(source: Path, path: Path | None, flags: dict[str, Any]) -> TrainConfig:
+def tuning_recipe(source: Path, given: dict[str, Any]) -> TrainConfig:
     """The recipe that fine-tunes a published network: its own, shorter and more careful.
 
     Args:
         source: folder of the model.
-        path: a TOML file of settings that are laid over it, None for none.
-        flags: what the command line gave, laid over both.
+        given: settings that are laid over it.
 
     Raises:
         DataError: the folder says nothing of the settings, or as for ``read_recipe``.
@@ -81,7 +80,6 @@ def tuning_recipe(source: Path, path: Path | None, flags: dict[str, Any]) -> Tra
         )
     recipe = {name: value for name, value in own.items() if name not in RECIPE_OF_ITS_OWN}
     recipe |= {
-        "init_from": str(source),
         "epochs": TUNING_EPOCHS,
         "learning_rate": float(f"{TUNING_RATE * own['learning_rate']:.2g}"),
         "schedule": "cosine",
@@ -89,7 +87,7 @@ def tuning_recipe(source: Path, path: Path | None, flags: dict[str, Any]) -> Tra
     }
     for name in SHAPE:
         recipe.pop(name, None)  # ``read_recipe`` takes them over, or says what contradicts them
-    return read_recipe(None, recipe | read_values(path) | flags)
+    return read_recipe(None, recipe | given | {"init_from": str(source)})
 
 
 def settings_of(source: Path) -> dict[str, Any] | None:

@@ -59,7 +59,7 @@ class CardFacts:
         parameters: weights of the network.
         stress: results of the stressed validation slices.
         comparison: with the version in place before, None for the first.
-        remark: which validation slices the comparison left out, or why there is none.
+        remark: a sentence about which validation slices the comparison left out, or empty.
         change: what fine-tuning changed, as Markdown; empty for a training from scratch.
         overruled: what spoke against publishing and was overruled, each a clause.
         foreword: Markdown that the card begins with, empty for none.
@@ -138,7 +138,7 @@ def _quality(facts: CardFacts) -> str:
     if facts.comparison is not None:
         text += "\n\nAgainst the version before (A), this one is B: " + facts.comparison.describe()
     if facts.remark:
-        text += f"\n\n{facts.remark[0].upper()}{facts.remark[1:].rstrip('.')}."
+        text += f"\n\n{facts.remark}"
     if facts.change:
         text += f"\n\n{facts.change}"
     for objection in facts.overruled:

@@ -9,7 +9,6 @@ from lungseg.cli.errors import UsageError
 if TYPE_CHECKING:
     from lungseg.settings import Settings
 
-PREFIX = "LUNGSEG_"
 NO_KEYS: dict[str, Any] = {"api_keys": (), "api_keys_file": None}
 """Settings that only a server needs: nobody calls this process, whatever they say."""
 
@@ -25,7 +24,7 @@ def configured(given: dict[str, Any]) -> Settings:
     """
     from pydantic import ValidationError
 
-    from lungseg.settings import Settings, expectation
+    from lungseg.settings import PREFIX, Settings, expectation
 
     try:
         return Settings(**given)
@@ -33,19 +32,16 @@ def configured(given: dict[str, Any]) -> Settings:
         sentences: list[str] = []
         for item in error.errors():
             name = str(item["loc"][0])
+            named = option(name) if name in given else f"{PREFIX}{name.upper()}"
             # No value is quoted: it may be a key that stands in the wrong variable.
             reason = f"expected {expectation(name)}, received another value".replace("`", "")
             said = item.get("ctx", {}).get("error", reason)
-            sentences.append(f"{_named(name, given)}: {said}")
+            sentences.append(f"{named}: {said}")
         raise UsageError(*sentences) from None
     except UnicodeDecodeError:
         raise UsageError("expected text in the file .env, received other bytes") from None
     except ValueError as error:
         raise UsageError(str(error)) from None
-
-
-def _named(name: str, given: dict[str, Any]) -> str:
-    return option(name) if name in given else f"{PREFIX}{name.upper()}"
 
 
 def option(name: str) -> str:

@@ -61,7 +61,7 @@ def write_output(content: bytes) -> None:
         OSError: it cannot be written; the error names it.
     """
     check_output()
-    with _named_in_errors():
+    with _standard_output():
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
 
@@ -73,12 +73,12 @@ def flush_output() -> None:
         OSError: it cannot be written; the error names it.
     """
     if not _is_closed(sys.stdout):
-        with _named_in_errors():
+        with _standard_output():
             sys.stdout.flush()
 
 
 @contextlib.contextmanager
-def _named_in_errors() -> Generator[None]:
+def _standard_output() -> Generator[None]:
     try:
         with named_in_errors("standard output"):
             yield

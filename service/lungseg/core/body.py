@@ -72,7 +72,7 @@ def body_extent(planes: Planes, unit: Unit) -> tuple[Span, Span] | None:
     height, width = planes.shape[1:]
     step = cell_step((height, width))
     cells = planes[:, ::step, ::step].astype(np.float32)
-    solid = cells > solid_above(cells, unit)
+    solid = cells > (SOLID_HU if unit == "HU" else _border(cells))
     counts = [solid.sum(axis=axis).max(axis=0) for axis in (2, 1)]  # of each row, each column
     if not counts[0].any():
         return None
@@ -82,11 +82,6 @@ def body_extent(planes: Planes, unit: Unit) -> tuple[Span, Span] | None:
 def cell_step(size: tuple[int, ...]) -> int:
     """Pixels a side of a cell, for slices of a (height, width)."""
     return max(1, -(-max(size) // CELLS))
-
-
-def solid_above(cells: NDArray[np.float32], unit: Unit) -> float:
-    """The value above which a cell is tissue and not air."""
-    return SOLID_HU if unit == "HU" else _border(cells)
 
 
 def _border(cells: NDArray[np.float32]) -> float:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lungseg.core.types import AIR_HU, BoolArray, FloatArray, IntensityArray, Scan
+from lungseg.core.regions import rim
+from lungseg.core.types import AIR_HU, LOSSY, BoolArray, FloatArray, IntensityArray, Scan
 
 FILL_HU = -1500.0
 """No noise reaches so far below air: scanners write this and less outside their field of view."""
@@ -37,6 +38,8 @@ RIM_SHARE = 0.05
 COARSE_HU = 10.0
 """Grey levels that lie further apart show no threshold and no percentile: the closest thresholds
 are 40 HU apart. 8 bits over 2500 HU are still fine enough."""
+LOSSY_LEVELS = 4
+"""Grey levels by which JPEG's compression commonly changes a value, either way."""
 SAMPLE = 1 << 15
 """About as many pixels show which levels a slice has."""
 LEAST_LEVELS = 12
@@ -117,15 +120,15 @@ def scale_of(scan: Scan) -> Scale:
         values = values[values >= FILL_HU]
     low, high, step = -math.inf, math.inf, 0.0
     if scan.reach is not None:
-        step = scan.reach.step
+        step = scan.reach.step * (LOSSY_LEVELS if LOSSY in scan.notes else 1)
         # Half a level towards the middle: what is read there is no longer the end's.
         low, high = scan.reach.low + step / 2, scan.reach.high - step / 2
         if scan.reach.low <= LUNG_REACH_HU[0]:
             low = -math.inf  # the scanner's own floor: nothing lies below but noise
     if values.size:
         least, most = float(values.min()), float(values.max())
-        rim = _rim(scan.values[0]) == least
-        faint = FAINT_AIR_HU < least < most and rim.mean() >= RIM_SHARE
+        on_rim = float(np.mean(rim(scan.values[0]) == least))
+        faint = FAINT_AIR_HU < least < most and on_rim >= RIM_SHARE
         if least > max(low, LUNG_REACH_HU[0]) and (_ends_at(values, least, NEAR_HU) or faint):
             low = least
         dim = least < most < DIM_TISSUE_HU
@@ -154,7 +157,3 @@ def _ends_at(values: IntensityArray, end: float, inwards: float) -> bool:
     first, last = sorted((end, end + inwards))
     near = int(np.count_nonzero((values >= first) & (values <= last))) - piled
     return near >= NEAR_SHARE * piled
-
-
-def _rim(plane: IntensityArray) -> NDArray[np.float32 | np.int16]:
-    return np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])

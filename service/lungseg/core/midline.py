@@ -6,13 +6,12 @@ The picture's own middle says nothing: fields are put on the heart, and crops an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lungseg.core.body import Span, body_extent
-from lungseg.core.types import IntensityArray, Unit
+from lungseg.core.types import Element, IntensityArray, Unit
 
 MIDLINE_BAND = 0.15
 """How far from the middle between the body's walls the gap between the lungs may lie, as a part
@@ -22,7 +21,6 @@ GAP_BAND = (0.2, 0.8)
 own lateral extent."""
 WIDE_MM = 300.0
 """A field this wide is put on the whole chest: what it cuts off it cuts off on both sides."""
-Element = TypeVar("Element", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from lungseg.core.measures import Region, Statistics
+from lungseg.core.regions import rim
 from lungseg.core.surroundings import look_around
-from lungseg.core.types import BoolArray, Confidence, Orientation, Scan
+from lungseg.core.types import LOSSY, BoolArray, Confidence, Orientation, Scan
 
 SINGLE_LUNG_FRACTION = 0.05
 """The smaller lung has less of the mask than this: an apex, a resection or a miss."""
@@ -64,7 +65,7 @@ def find_flags(
     around, field = look_around(scan, mask), _field_mm2(scan)
     raised = {
         "not_ct": "not_ct" in scan.notes,
-        "lossy_compression": "lossy_compression" in scan.notes and scan.unit == "HU",
+        "lossy_compression": LOSSY in scan.notes and scan.unit == "HU",
         "not_calibrated_hu": scan.unit != "HU",
         "spacing_unknown": scan.spacing_mm is None,
         "non_axial": scan.orientation is not None
@@ -78,7 +79,7 @@ def find_flags(
             "outside_body": around.outside * field > MAX_OUTSIDE_MM2,
             "sides_unknown": statistics.laterality is None,
             "single_lung": _is_single(statistics),
-            "touches_border": _touches_border(mask),
+            "touches_border": bool(rim(mask).any()),
             "area_out_of_range": _area_is_odd(statistics),
             "values_limited": scan.unit == "HU" and _is_limited(statistics),
         }
@@ -119,10 +120,6 @@ def _is_single(statistics: Statistics) -> bool:
     if right is None or left is None:
         return False
     return min(right.pixels, left.pixels) < SINGLE_LUNG_FRACTION * statistics.pixels
-
-
-def _touches_border(mask: BoolArray) -> bool:
-    return bool(mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
 
 
 def _area_is_odd(statistics: Statistics) -> bool:

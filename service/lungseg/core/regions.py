@@ -1,4 +1,4 @@
-"""Connected regions of a mask, and counts per column."""
+"""Connected regions of a mask, counts per column, and what lies along a plane's edges."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lungseg.core.types import BoolArray
+from lungseg.core.types import BoolArray, Element
 
 EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
 
@@ -54,3 +54,8 @@ def column_sums(mask: BoolArray) -> NDArray[np.int64]:
     """Pixels per column; a matrix product, being many times faster than a sum of bools."""
     weights = np.ones(mask.shape[0], np.float32)  # counts are exact in float32 to 2^24
     return (weights @ mask.astype(np.float32)).astype(np.int64)
+
+
+def rim(plane: NDArray[Element]) -> NDArray[Element]:
+    """The values along a plane's four edges, in no order that matters."""
+    return np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])

@@ -16,11 +16,11 @@ from scipy import ndimage
 
 from lungseg.core.body import GREY_PERCENTILES, SOLID_HU, cell_step
 from lungseg.core.preprocess import percentiles
+from lungseg.core.regions import rim
 from lungseg.core.types import BoolArray, FloatArray, IntensityArray, Scan
 
 GAS_HU = -950.0
 """Below this is air alone: around the body, in airways and in the bowel."""
-
 DARK_SHARE = 0.08
 """Of the range of uncalibrated values, up to which they may be air; in the narrowest usual window
 fat begins at a seventh."""
@@ -65,7 +65,7 @@ def look_around(scan: Scan, mask: BoolArray) -> Surroundings:
 
 def _outside_uncalibrated(cells: FloatArray, labelled: BoolArray) -> float:
     """Mask in the dark around the body; of a lung that the picture cuts the two look alike."""
-    if any(edge.any() for edge in (labelled[0], labelled[-1], labelled[:, 0], labelled[:, -1])):
+    if rim(labelled).any():
         return 0.0
     low, high = percentiles(cells, GREY_PERCENTILES)
     around = _reaching_the_edge(cells <= low + DARK_SHARE * (high - low))
@@ -114,7 +114,6 @@ def _largest(cells: BoolArray) -> BoolArray:
 def _reaching_the_edge(cells: BoolArray) -> BoolArray:
     regions = _regions(cells)
     at_edge = np.zeros(int(regions.max()) + 1, bool)
-    for edge in (regions[0], regions[-1], regions[:, 0], regions[:, -1]):
-        at_edge[edge] = True
+    at_edge[rim(regions)] = True
     at_edge[0] = False
     return at_edge[regions]

@@ -25,6 +25,8 @@ IntensityArray = NDArray[np.float32] | NDArray[np.int16]
 
 AIR_HU = -1000.0
 """Hounsfield units of air, by definition of the scale."""
+LOSSY = "lossy_compression"
+"""Note of a scan whose values were changed to save space."""
 RIGHT, LEFT, UNSIDED = 1, 2, 3
 """Labels of the patient's right lung, the left lung, and lung of a slice that shows no sides."""
 

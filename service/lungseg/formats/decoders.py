@@ -57,7 +57,6 @@ class Decoders:
         self._on_restart = on_restart
         self._closed = False
         self._begin()
-        self._finalizer = weakref.finalize(self, _close, self._idle, self._hosts)
         forget = weakref.WeakMethod(self._forget)
         if hasattr(os, "register_at_fork"):
             # A fork of this process must not speak over the sockets of its parent.
@@ -68,6 +67,7 @@ class Decoders:
         self._free = threading.Semaphore(self._limits.processes)
         self._idle: list[Decoder] = []
         self._hosts: list[Host] = []
+        self._finalizer = weakref.finalize(self, _close, self._idle, self._hosts)
 
     def decode(self, frame: CodedFrame, remaining_s: float = math.inf) -> bytearray:
         """Little-endian samples of a frame, exactly as many as it announces.
@@ -149,7 +149,6 @@ class Decoders:
             member.forget()
         self._finalizer.detach()
         self._begin()
-        self._finalizer = weakref.finalize(self, _close, self._idle, self._hosts)
 
 
 def _close(idle: list[Decoder], hosts: list[Host]) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 
 from lungseg.core.errors import LungsegError, UndecodableImage
-from lungseg.core.types import Orientation, Scan
+from lungseg.core.types import LOSSY, Orientation, Scan
 from lungseg.formats.decoders import DecodeFrame
 from lungseg.formats.dicom_attributes import floats, parse
 from lungseg.formats.dicom_kind import check_frames, check_kind, is_lossy
@@ -75,7 +75,7 @@ def _read(
     padding = padding_of(dataset, plane, layout)
     values, unit = intensities(dataset, plane, layout, padding)
     if is_lossy(dataset):
-        notes = (*notes, "lossy_compression")
+        notes = (*notes, LOSSY)
     return Scan(
         values=checked(values)[None],
         unit=unit,

@@ -147,7 +147,7 @@ def _with_sign(
     JPEG-LS knows no signs, and JPEG 2000 may have been told wrong ones: as pydicom has it.
     """
     kind = "i" if layout.signed else "u"
-    plane = np.frombuffer(samples, f"<{kind}{coded.sample_bytes}").astype(layout.dtype)
+    plane = np.frombuffer(samples, f"<{kind}{coded.sample_bytes}").astype(layout.dtype, copy=False)
     signless = coded.syntax in codecs.JPEG_LS and layout.signed
     if signless or (coded.syntax in codecs.JPEG_2000 and own.signed != layout.signed):
         beside = layout.bits_allocated - own.precision

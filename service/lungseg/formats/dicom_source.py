@@ -6,7 +6,6 @@ dozen character sets. What is taken over is a short list, each value checked, te
 
 from __future__ import annotations
 
-import math
 import re
 from datetime import datetime
 from typing import Any
@@ -17,7 +16,7 @@ from pydicom.sequence import Sequence
 from pydicom.valuerep import DS
 
 from lungseg.core.errors import InvalidParameter
-from lungseg.formats.dicom_attributes import functional
+from lungseg.formats.dicom_attributes import floats
 
 UNICODE = "ISO_IR 192"
 NO_DATE, NO_TIME = "19000101", "000000"
@@ -71,8 +70,8 @@ def derivation_source(given: FileDataset) -> Dataset:
     for keyword in _UIDS:
         setattr(source, keyword, _text(given, keyword))
     for keyword, (macro, count) in _PLANE.items():
-        numbers = _numbers(_value(given, keyword, macro))
-        if len(numbers) != count:
+        numbers = _numbers(given, keyword, macro, count)
+        if not numbers:
             lacking.append(keyword)
         setattr(source, keyword, numbers)
     thickness = _thickness(given)
@@ -138,35 +137,26 @@ def _group(source: Dataset) -> None:
 def _thickness(given: FileDataset) -> Any:
     """That of the slice, else the distance to the next one, which may be written with a sign."""
     for keyword in ("SliceThickness", "SpacingBetweenSlices"):
-        numbers = _numbers(_value(given, keyword, _MEASURES))
-        if len(numbers) == 1 and (keyword == "SpacingBetweenSlices" or numbers[0] > 0):
+        numbers = _numbers(given, keyword, _MEASURES, 1)
+        if numbers and (keyword == "SpacingBetweenSlices" or numbers[0] > 0):
             return DS(abs(numbers[0]), auto_format=True) if numbers[0] else None
     return None
 
 
-def _numbers(value: Any) -> list[Any]:
-    """Finite numbers in the sixteen characters that they may have, none where one is unsound."""
-    values = value if hasattr(value, "__iter__") and not isinstance(value, str) else [value]
+def _numbers(given: FileDataset, keyword: str, macro: str, count: int) -> list[Any]:
+    """Numbers in the sixteen characters that they may have; none where one is unsound."""
     try:
-        numbers = [float(str(item)) for item in values]
-        return (
-            [DS(n, auto_format=True) for n in numbers] if all(map(math.isfinite, numbers)) else []
-        )
-    except (TypeError, ValueError):
+        return [DS(n, auto_format=True) for n in floats(given, macro, keyword, count) or ()]
+    except Exception:  # noqa: BLE001 - pydicom raises anything on broken values
         return []
 
 
-def _value(given: FileDataset, keyword: str, macro: str = "") -> Any:
-    """An attribute, perhaps of a functional group; None where it is missing or damaged."""
-    try:
-        return functional(given, macro, keyword) if macro else given.get(keyword)
-    except Exception:  # noqa: BLE001 - pydicom raises anything on broken values
-        return None
-
-
 def _text(given: FileDataset, keyword: str) -> str:
-    """The text of an attribute as Unicode, as it is stored, empty where there is none."""
-    value = _value(given, keyword)
+    """The text of an attribute as Unicode, as it is stored; empty where it is missing or broken."""
+    try:
+        value = given.get(keyword)
+    except Exception:  # noqa: BLE001 - pydicom raises anything on broken values
+        return ""
     if isinstance(value, MultiValue):
         return "\\".join(map(str, value))
     return "" if value is None else str(value).strip()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from lungseg.core.errors import ImageTooLarge, LungsegError, MultiFrame, NotGrey, UndecodableImage
-from lungseg.core.types import FloatArray, Scan
+from lungseg.core.types import LOSSY, FloatArray, Scan
 from lungseg.formats.pieces import check_jpeg, check_png
 from lungseg.formats.quiet import silence_decoders
 
@@ -71,6 +71,7 @@ def read_picture(content: bytes, format_name: str, max_pixels: int) -> Scan:
         unit="grey level",
         media_type=Image.MIME[format_name],
         white=white,
+        notes=(LOSSY,) if format_name == "JPEG" else (),
     )
 
 

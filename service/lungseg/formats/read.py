@@ -14,10 +14,6 @@ from lungseg.formats.tiff import read_tiff
 
 MAX_PIXELS = 4096 * 4096
 """Rows × columns of the largest slice that is accepted unless somebody says otherwise."""
-LOSSY = "lossy_compression"
-"""Note of a scan whose values were changed to save space."""
-JPEG_LEVELS = 4
-"""Grey levels by which JPEG's compression commonly changes a value, either way."""
 
 
 def read_scan(  # noqa: PLR0913 - what callers may say of a slice, and how it is read
@@ -82,8 +78,7 @@ def _read_picture(content: bytes, media_type: str, max_pixels: int, *, as_stored
         return read_npy(content, max_pixels)
     if media_type == TIFF:
         return read_tiff(content, max_pixels, as_stored=as_stored)
-    scan = read_picture(content, PICTURE_FORMATS[media_type], max_pixels)
-    return replace(scan, notes=(*scan.notes, LOSSY)) if media_type == "image/jpeg" else scan
+    return read_picture(content, PICTURE_FORMATS[media_type], max_pixels)
 
 
 def _as_hu(scan: Scan) -> Scan:
@@ -109,10 +104,9 @@ def calibrate(scan: Scan, window_hu: tuple[float, float]) -> Scan:
         )
     low, high = window_hu
     level_hu = (high - low) / scan.white
-    step = level_hu * (JPEG_LEVELS if LOSSY in scan.notes else 1)
     return replace(
         scan,
         values=low + scan.values * level_hu,
         unit="HU",
-        reach=Reach(low=low, high=high, step=step),
+        reach=Reach(low=low, high=high, step=level_hu),
     )

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lungseg.core.errors import ImageTooLarge, LungsegError, MultiFrame, UndecodableImage
-from lungseg.core.types import Scan
+from lungseg.core.types import LOSSY, Scan
 from lungseg.formats.image import check_pixels, checked
 from lungseg.formats.quiet import silence_decoders
 from lungseg.formats.sniff import TIFF
 from lungseg.formats.tiff_directory import Directory, Tag, read_directories
-from lungseg.formats.tiff_pixels import MIN_IS_WHITE, grey_levels, is_pillows, turned
+from lungseg.formats.tiff_pixels import JPEG, MIN_IS_WHITE, grey_levels, is_pillows, turned
 from lungseg.formats.tiff_segments import Page
 
 PLAUSIBLE_SPACING_MM = (0.2, 3.0)
@@ -77,6 +77,7 @@ def read_tiff(content: bytes, max_pixels: int, *, as_stored: bool = False) -> Sc
             media_type=TIFF,
             spacing_mm=spacing_mm,
             white=white,
+            notes=(LOSSY,) if page.compression == JPEG else (),
         )
     except LungsegError:
         raise

@@ -93,9 +93,8 @@ class Directory:
         Raises:
             UndecodableImage: there is none, and no default.
         """
-        found = self.numbers(tag)
-        if found:
-            return found[0]
+        if tag in self._tags:
+            return int(self._tags[tag][1][0])
         if default is None:
             raise UndecodableImage("the content is TIFF, but it lacks its picture's size")
         return default

@@ -25,7 +25,8 @@ _PREDICTED = (5, 8, 32946, 34925, 50000)
 """Compressions of bytes with which a predictor counts: LZW, Deflate twice, LZMA, Zstandard."""
 _OF_BYTES = (RAW, 32773, *_PREDICTED)
 """PackBits, too, says nothing of what the bytes mean."""
-_OF_PICTURES = (2, 3, 4, 7)
+JPEG = 7
+_OF_PICTURES = (2, 3, 4, JPEG)
 """Fax codes and JPEG."""
 _NAMES = {
     6: "old-style JPEG",

@@ -138,7 +138,7 @@ def unpacked_body(
 
     Args:
         body: as it came.
-        encoding: one of them, by its name in HTTP.
+        encoding: one of them, by its name in HTTP, in lower case.
         limit: most bytes that are wanted.
         on_piece: hears the size of each piece before it is kept, and may refuse it.
 
@@ -147,10 +147,9 @@ def unpacked_body(
         BodyTooLarge: it unpacks to more than the limit.
         MalformedRequest: it is damaged, or something else follows.
     """
-    name = encoding.strip().lower()
-    if name not in _WINDOW_BITS:
+    if encoding not in _WINDOW_BITS:
         raise UnsupportedMediaType("expected Content-Encoding gzip or deflate, received another")
-    kind, most = _WINDOW_BITS[name], 1 if name == "deflate" else MAX_MEMBERS
+    kind, most = _WINDOW_BITS[encoding], 1 if encoding == "deflate" else MAX_MEMBERS
     unpacked, rest, streams = io.BytesIO(), memoryview(body), 0
     while rest or not streams:
         if streams == most:

@@ -63,11 +63,11 @@ class State:
         """Why no work should be sent; None when it may be."""
         if self.lifecycle.draining:
             return Draining("the service is shutting down")
-        name = self.registry.policy.model
-        family = self.registry.families().get(name)
-        if family is None:
-            return ModelNotReady("the configured model is not in the models folder (yet)")
-        return None if family.serving else ModelNotReady(f"{name} cannot serve: {family.why_not}")
+        try:
+            self.registry.get()
+        except ModelNotReady as error:
+            return error
+        return None
 
 
 @dataclass(slots=True)

@@ -144,10 +144,10 @@ def _describe_span(exchange: Exchange) -> None:
 
 
 def _record(state: State, exchange: Exchange, route: str, method: str) -> None:
-    metrics = state.metrics
+    metrics, stages_ms = state.metrics, exchange.watch.spent_ms
     metrics.requests.labels(route, exchange.status, exchange.code).inc()
     metrics.request_seconds.labels(route).observe(exchange.seconds)
-    for stage, spent_ms in exchange.watch.spent_ms.items():
+    for stage, spent_ms in stages_ms.items():
         metrics.stage_seconds.labels(stage).observe(spent_ms / 1000)
     if exchange.surface.quiet:
         return
@@ -167,8 +167,8 @@ def _record(state: State, exchange: Exchange, route: str, method: str) -> None:
         fields["trace_id"] = exchange.trace_id
     if exchange.model:
         fields |= {"model": exchange.model, "version": exchange.version}
-    if exchange.watch.spent_ms:
-        fields["stages_ms"] = {k: round(v, 2) for k, v in exchange.watch.spent_ms.items()}
+    if stages_ms:
+        fields["stages_ms"] = {k: round(v, 2) for k, v in stages_ms.items()}
     ACCESS.info("request", extra={"fields": fields})
 
 

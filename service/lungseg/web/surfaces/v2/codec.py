@@ -22,7 +22,7 @@ from lungseg.core.types import FloatArray
 HEADER_LENGTH = "Inference-Header-Content-Length"
 READING = ("unit", "window_hu", "spacing_mm", "allow_non_ct")
 """Parameters of a request that ``/segment`` has, too, and that decide what the network sees."""
-_LENGTH = re.compile(r"[0-9]{1,15}", re.ASCII)
+_LENGTH = re.compile(r"[0-9]{1,15}")
 _SPARE = 1000
 """Commas and quotation marks in JSON, besides those of the tensors' values."""
 LARGE_JSON_BYTES = 4 * 1024 * 1024
