@@ -13,6 +13,7 @@ from PIL import Image
 from tests.training.labelling_phantom import (
     CARINA,
     DIAPHRAGM,
+    PIXEL_MM,
     SLICES,
     Chest,
     make_chest,
@@ -21,6 +22,8 @@ from tests.training.labelling_phantom import (
     write_slice,
 )
 from training.__main__ import main
+from training.data.dataset import read_sample
+from training.data.sources import read_table
 from training.labelling.masks import SliceMask, without_hila
 
 
@@ -294,3 +297,18 @@ def test_folders_that_hold_nothing(capsys: pytest.CaptureFixture[str], tmp_path:
     (empty / "a.dcm").write_bytes(b"no picture")
     assert main(["label", str(empty), "--out", out]) == 2
     assert "a.dcm: expected" in capsys.readouterr().err
+
+
+def test_thick_slices_are_means_of_neighbours(series: Path, chest: Chest, tmp_path: Path) -> None:
+    """Their masks are what most of the thickness is, and their table is one of pairs."""
+    assert main(["label", str(series), "--out", str(tmp_path), "--slabs-mm", "10", "1"]) == 0
+    masks = planes(tmp_path, "masks") == 255
+    pairs = read_table(tmp_path / "masks" / "slabs.csv", source="none").pairs
+    assert len(pairs) == SLICES // 2
+    for pair in pairs:
+        upper = list(map(name_of, range(SLICES))).index(pair.name.removesuffix("-10mm"))
+        both = slice(upper - 1, upper + 1)
+        sample = read_sample(pair)
+        assert np.abs(sample.scan.values[0] - chest.hu[both].mean(axis=0)).max() <= 0.5
+        assert (sample.mask == masks[both].any(axis=0)).all()
+        assert sample.scan.spacing_mm == (PIXEL_MM, PIXEL_MM)

@@ -22,8 +22,22 @@ def register(commands: Any) -> None:
         action="store_true",
         help="masks to learn from beside sources whose lungs end elsewhere at the hila",
     )
+    label.add_argument(
+        "--slabs-mm",
+        nargs="+",
+        type=float,
+        default=(),
+        metavar="MM",
+        help="average the slices of volumes to thick ones too, listed in masks/slabs.csv",
+    )
     label.set_defaults(command=_label)
 
 
 def _label(options: argparse.Namespace) -> None:
-    write_labels(options.series, options.out, options.decisions, ignore_hila=options.ignore_hila)
+    write_labels(
+        options.series,
+        options.out,
+        options.decisions,
+        ignore_hila=options.ignore_hila,
+        slabs_mm=options.slabs_mm,
+    )

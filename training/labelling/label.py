@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ from training.labelling.decisions import (
 from training.labelling.masks import IGNORE, LUNG, SliceMask, make_masks, without_hila
 from training.labelling.pictures import View, sheets
 from training.labelling.propose import Proposal, propose
-from training.labelling.stacks import read_stacks
+from training.labelling.slabs import Slab, slab_dicom, slabs
+from training.labelling.stacks import Slice, read_stacks
 
 TABLE = "table.csv"
 COLUMNS = (
@@ -31,10 +34,17 @@ COLUMNS = (
     "proposed_cm2", "verdict", "decided", "lung_cm2", "ignored_cm2", "airway_cm2", "note",
 )  # fmt: skip
 """Of the table, whose first ones ``--pairs`` reads."""
+SLABS = "slabs.csv"
+SLAB_COLUMNS = COLUMNS[:5]
 
 
 def label(
-    series: Sequence[Path], out: Path, decided: Path | None = None, *, ignore_hila: bool = False
+    series: Sequence[Path],
+    out: Path,
+    decided: Path | None = None,
+    *,
+    ignore_hila: bool = False,
+    slabs_mm: Sequence[float] = (),
 ) -> None:
     """Makes the masks of some folders of slices.
 
@@ -44,6 +54,8 @@ def label(
             is decided yet, ``decisions`` to fill in.
         decided: folder of decisions, ``NAME.toml`` for the folder ``NAME``.
         ignore_hila: for learning beside sources whose lungs end elsewhere at the hila.
+        slabs_mm: thicknesses of slices to average from those of volumes, into ``slabs`` with a
+            table of their own.
 
     Raises:
         DataError: a folder can't be read, or decisions that don't fit what is there.
@@ -54,19 +66,27 @@ def label(
     masks = out / "masks"
     masks.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, object]] = []
+    thick: list[dict[str, object]] = []
     for name, folder in zip(names, series, strict=True):
         proposals = [propose(stack) for stack in read_stacks(folder)]
         decisions = _decisions(decided, out, name, proposals)
         views = list(_views(proposals, decisions, ignore_hila=ignore_hila))
         rows += [_write(view, name, out) for view in views]
+        thick += [_write_slab(slab, name, out) for slab in _slabs(views, slabs_mm)]
         _write_sheets(views, out / "sheets" / name)
         counts = ", ".join(
             f"{verdict} {sum(view.decision.verdict == verdict for view in views)}"
             for verdict in sorted({view.decision.verdict for view in views})
         )
         print(f"{name}: {len(views)} slices; {counts}")
-    with (masks / TABLE).open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list[str](COLUMNS))
+    _write_table(masks / TABLE, COLUMNS, rows)
+    if slabs_mm:
+        _write_table(masks / SLABS, SLAB_COLUMNS, thick)
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[dict[str, object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns)
         writer.writeheader()
         writer.writerows(rows)
 
@@ -97,31 +117,59 @@ def _views(
             yield View(proposal=proposal, index=index, decision=said[index], result=result)
 
 
-def _write(view: View, series: str, out: Path) -> dict[str, object]:
-    """Writes the masks of a slice; returns its row of the table."""
-    stack = view.proposal.stack
-    item = stack.slices[view.index]
+def _slabs(views: Sequence[View], slabs_mm: Sequence[float]) -> Iterator[Slab]:
+    """The thick slices of all volumes among the views."""
+    for _, group in groupby(views, lambda view: id(view.proposal)):
+        volume = list(group)
+        results = [view.result for view in volume]
+        for thickness_mm in slabs_mm:
+            yield from slabs(volume[0].proposal.stack, results, thickness_mm)
+
+
+def _write_slab(slab: Slab, series: str, out: Path) -> dict[str, object]:
+    """Writes a thick slice and its masks; returns its row of the table."""
+    image = out / "slabs" / series / f"{slab.name}.dcm"
+    image.parent.mkdir(parents=True, exist_ok=True)
+    image.write_bytes(slab_dicom(slab))
+    result = SliceMask(mask=slab.mask, airway=slab.airway)
+    return _write_masks(result, replace(slab.middle, name=slab.name, path=image), series, out)
+
+
+def _write_masks(result: SliceMask, item: Slice, series: str, out: Path) -> dict[str, object]:
+    """Writes the masks of a slice; returns what every table says of it."""
     files = {role: out / role / series / f"{item.name}.png" for role in ("masks", "airways")}
-    airway = np.where(view.result.airway, LUNG, 0).astype(np.uint8)
-    for role, plane in (("masks", view.result.mask), ("airways", airway)):
+    airway = np.where(result.airway, LUNG, 0).astype(np.uint8)
+    for role, plane in (("masks", result.mask), ("airways", airway)):
         files[role].parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(plane).save(files[role])
     table = out / "masks"
-    lung = view.proposal.proposed_lung()
-    shown = view.proposal.on_slice(view.index)
     return {
         "image": os.path.relpath(item.path, table),
         "mask": os.path.relpath(files["masks"], table),
         "airway": os.path.relpath(files["airways"], table),
         "patient": f"{series}-{item.patient}" if item.patient else series,
         "source": series,
-        "position_mm": f"{item.position_mm:.2f}",
-        "dimensions": 3 if stack.is_volume else 2,
-        "proposed": " ".join(f"{component.number}:{component.kind}" for component in shown),
-        "verdict": view.decision.verdict,
-        "decided": _describe(view.decision),
-        "note": view.decision.note,
-    } | _areas(view, np.isin(view.proposal.numbers[view.index], sorted(lung)))
+    }
+
+
+def _write(view: View, series: str, out: Path) -> dict[str, object]:
+    """Writes the masks of a slice; returns its row of the table."""
+    stack = view.proposal.stack
+    item = stack.slices[view.index]
+    lung = view.proposal.proposed_lung()
+    shown = view.proposal.on_slice(view.index)
+    return (
+        _write_masks(view.result, item, series, out)
+        | {
+            "position_mm": f"{item.position_mm:.2f}",
+            "dimensions": 3 if stack.is_volume else 2,
+            "proposed": " ".join(f"{component.number}:{component.kind}" for component in shown),
+            "verdict": view.decision.verdict,
+            "decided": _describe(view.decision),
+            "note": view.decision.note,
+        }
+        | _areas(view, np.isin(view.proposal.numbers[view.index], sorted(lung)))
+    )
 
 
 def _areas(view: View, proposed: np.ndarray[Any, Any]) -> dict[str, object]:
