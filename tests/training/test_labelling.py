@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
+from pydicom.dataset import Dataset
 
 from tests.training.labelling_phantom import (
     CARINA,
@@ -312,3 +315,40 @@ def test_thick_slices_are_means_of_neighbours(series: Path, chest: Chest, tmp_pa
         assert np.abs(sample.scan.values[0] - chest.hu[both].mean(axis=0)).max() <= 0.5
         assert (sample.mask == masks[both].any(axis=0)).all()
         assert sample.scan.spacing_mm == (PIXEL_MM, PIXEL_MM)
+
+
+@pytest.fixture
+def thin(chest: Chest, tmp_path: Path) -> Path:
+    """Eight slices 5 mm apart, through the middle of the lungs."""
+    write_chest(replace(chest, hu=chest.hu[20:28]), tmp_path / "chest")
+    return tmp_path / "chest"
+
+
+def slabs_of(out: Path) -> list[Dataset]:
+    """The thick slices that the table of a run lists, each of which can be read once."""
+    pairs = read_table(out / "masks" / "slabs.csv", source="none").pairs
+    return [pydicom.dcmread(pair.image) for pair in pairs]
+
+
+def test_a_slice_without_a_position_is_no_neighbour(thin: Path, tmp_path: Path) -> None:
+    """It is labelled alone, and no slab takes it in."""
+    lost = pydicom.dcmread(thin / f"{name_of(0)}.dcm")
+    del lost.ImagePositionPatient
+    lost.save_as(thin / f"{name_of(0)}.dcm")
+    out = tmp_path / "out"
+    assert main(["label", str(thin), "--out", str(out), "--slabs-mm", "10"]) == 0
+    assert rows_of(out)[name_of(0)]["dimensions"] == "2"
+    assert len(slabs_of(out)) == 3
+
+
+@pytest.mark.parametrize("value", [[1.0, 2.0], [0.0, 0.0, float("nan")]])
+def test_positions_that_are_none(
+    capsys: pytest.CaptureFixture[str], thin: Path, tmp_path: Path, value: list[float]
+) -> None:
+    """A damaged position is refused with the name of its file."""
+    lost = pydicom.dcmread(thin / f"{name_of(0)}.dcm")
+    lost.ImagePositionPatient = value
+    lost.save_as(thin / f"{name_of(0)}.dcm")
+    assert main(["label", str(thin), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert f"{name_of(0)}.dcm: expected 3 numbers as ImagePositionPatient" in error
