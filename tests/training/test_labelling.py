@@ -330,6 +330,20 @@ def slabs_of(out: Path) -> list[Dataset]:
     return [pydicom.dcmread(pair.image) for pair in pairs]
 
 
+def test_slabs_know_whose_they_are(thin: Path, tmp_path: Path) -> None:
+    """A name in any script is kept, and each thickness is a series of its own."""
+    for file in thin.iterdir():
+        slice_ = pydicom.dcmread(file)
+        slice_.SpecificCharacterSet, slice_.PatientID = "ISO_IR 192", "山田"
+        slice_.save_as(file)
+    out = tmp_path / "out"
+    assert main(["label", str(thin), "--out", str(out), "--slabs-mm", "10", "20"]) == 0
+    made = slabs_of(out)
+    assert {slab.PatientID for slab in made} == {"山田"}
+    series = {(slab.SliceThickness, slab.SeriesInstanceUID) for slab in made}
+    assert len({uid for _, uid in series}) == len(series) == 2
+
+
 def test_a_slice_without_a_position_is_no_neighbour(thin: Path, tmp_path: Path) -> None:
     """It is labelled alone, and no slab takes it in."""
     lost = pydicom.dcmread(thin / f"{name_of(0)}.dcm")

@@ -87,22 +87,23 @@ def slabs(stack: Stack, results: Sequence[SliceMask], thickness_mm: float) -> It
 def slab_dicom(slab: Slab) -> bytes:
     """The slab as a derived CT image (DICOM PS3.3 A.3) in HU, without padding values."""
     source = pydicom.dcmread(slab.middle.path, force=True, specific_tags=list(KEPT))
-    entropy = [slab.name, slab.hu.tobytes().hex()]
+    of_series = [repr(slab.middle.group), slab.middle.patient, str(len(slab.slices))]
+    of_slab = [*of_series, slab.name, slab.hu.tobytes().hex()]
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = CTImageStorage
-    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[*entropy, "instance"])
-    positions = [_position(item) for item in slab.slices]
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=of_slab)
     content: dict[str, object] = {name: source[name].value for name in KEPT if name in source}
     content |= {
+        "SpecificCharacterSet": "ISO_IR 192",  # UTF-8 holds what any source's character set does
         "ImageType": ["DERIVED", "PRIMARY", "AXIAL"],
         "DerivationDescription": f"mean of {len(slab.slices)} slices",
         "SOPClassUID": CTImageStorage,
         "SOPInstanceUID": meta.MediaStorageSOPInstanceUID,
-        "SeriesInstanceUID": generate_uid(entropy_srcs=[repr(slab.middle.group)]),
+        "SeriesInstanceUID": generate_uid(entropy_srcs=of_series),
         "Modality": "CT",
         "SliceThickness": f"{slab.thickness_mm:.3f}",
-        "ImagePositionPatient": np.mean(positions, axis=0).round(4).tolist(),
+        "ImagePositionPatient": _center(slab.slices),
         "SamplesPerPixel": 1,
         "PhotometricInterpretation": "MONOCHROME2",
         "Rows": slab.hu.shape[0],
@@ -125,6 +126,9 @@ def slab_dicom(slab: Slab) -> bytes:
     return buffer.getvalue()
 
 
-def _position(item: Slice) -> list[float]:
-    header = pydicom.dcmread(item.path, force=True, specific_tags=["ImagePositionPatient"])
-    return [float(value) for value in header.ImagePositionPatient]
+def _center(slices: Sequence[Slice]) -> list[float]:
+    """The mean of the slices' positions."""
+    tag = "ImagePositionPatient"
+    headers = [pydicom.dcmread(item.path, force=True, specific_tags=[tag]) for item in slices]
+    positions = [[float(value) for value in header[tag].value] for header in headers]
+    return np.mean(positions, axis=0).round(4).tolist()
