@@ -28,6 +28,8 @@ from training.__main__ import main
 from training.data.dataset import read_sample
 from training.data.sources import read_table
 from training.labelling.masks import SliceMask, without_hila
+from training.labelling.slabs import slabs
+from training.labelling.stacks import read_stacks
 
 
 @pytest.fixture(scope="module")
@@ -330,6 +332,36 @@ def slabs_of(out: Path) -> list[Dataset]:
     return [pydicom.dcmread(pair.image) for pair in pairs]
 
 
+def test_thicknesses_of_the_same_slices_are_one(thin: Path, tmp_path: Path) -> None:
+    """What comes to the same number of slices is written once, what no volume has not at all."""
+    out = tmp_path / "out"
+    asked = ["10", "10", "9.8", "1000", "inf"]
+    assert main(["label", str(thin), "--out", str(out), "--slabs-mm", *asked]) == 0
+    assert [slab.SliceThickness for slab in slabs_of(out)] == [10] * 4
+
+
+def test_slabs_of_one_name(thin: Path, tmp_path: Path) -> None:
+    """Of thicknesses that round to the same millimetre one is made; their files are the same."""
+    for file in thin.iterdir():
+        slice_ = pydicom.dcmread(file)
+        slice_.ImagePositionPatient[2] /= 25
+        slice_.save_as(file)
+    out = tmp_path / "out"
+    assert main(["label", str(thin), "--out", str(out), "--slabs-mm", "0.6", "0.8", "1.6"]) == 0
+    assert sorted(slab.SliceThickness for slab in slabs_of(out)) == [0.6, 0.6, 1.6]
+
+
+@pytest.mark.parametrize("thickness", ["0", "-5", "nan"])
+def test_thicknesses_that_make_no_sense(
+    capsys: pytest.CaptureFixture[str], thin: Path, tmp_path: Path, thickness: str
+) -> None:
+    """They are refused before anything is written."""
+    out = tmp_path / "out"
+    assert main(["label", str(thin), "--out", str(out), "--slabs-mm", "10", thickness]) == 2
+    assert "--slabs-mm: expected thicknesses above 0 mm" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_slabs_know_whose_they_are(thin: Path, tmp_path: Path) -> None:
     """A name in any script is kept, and each thickness is a series of its own."""
     for file in thin.iterdir():
@@ -366,3 +398,40 @@ def test_positions_that_are_none(
     assert main(["label", str(thin), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert f"{name_of(0)}.dcm: expected 3 numbers as ImagePositionPatient" in error
+
+
+def test_a_rerun_leaves_no_table_of_other_masks(
+    capsys: pytest.CaptureFixture[str], thin: Path, tmp_path: Path
+) -> None:
+    """Without slabs an earlier run's table of them, and of its masks, goes."""
+    out = tmp_path / "out"
+    assert main(["label", str(thin), "--out", str(out), "--slabs-mm", "10"]) == 0
+    assert "4 slabs" in capsys.readouterr().out
+    assert main(["label", str(thin), "--out", str(out)]) == 0
+    assert "slabs" not in capsys.readouterr().out
+    assert not (out / "masks" / "slabs.csv").exists()
+
+
+def test_a_slab_does_not_replace_a_slice(
+    capsys: pytest.CaptureFixture[str], thin: Path, tmp_path: Path
+) -> None:
+    """A slice that is called what a slab would be called keeps its mask."""
+    (thin / f"{name_of(0)}.dcm").rename(thin / f"{name_of(1)}-10mm.dcm")
+    out = str(tmp_path / "out")
+    assert main(["label", str(thin), "--out", out, "--slabs-mm", "10"]) == 2
+    assert f"{name_of(1)}-10mm: expected a name that no slab has" in capsys.readouterr().err
+
+
+def test_what_most_of_a_slab_is(thin: Path) -> None:
+    """Half of the thickness is enough; where ignored slices could make the half, it is ignored."""
+    stack = replace(read_stacks(thin)[0], hu=np.zeros((8, 1, 5), np.int16))
+    columns = ("LL00", "LI00", "L000", "IIAA", "AAII")  # a pixel of four slices each
+    masks = np.array([[{"L": 255, "I": 128}.get(sign, 0) for sign in one] for one in columns])
+    airways = np.array([[sign == "A" for sign in one] for one in columns])
+    results = [
+        SliceMask(mask=masks[None, :, k].astype(np.uint8), airway=airways[None, :, k])
+        for k in (0, 1, 2, 3) * 2
+    ]
+    for slab in slabs(stack, results, [20.0]):
+        assert slab.mask.tolist() == [[255, 128, 0, 128, 128]]
+        assert slab.airway.tolist() == [[False, False, False, True, True]]

@@ -57,18 +57,29 @@ class Slab:
         return f"{self.middle.name}-{self.thickness_mm:.0f}mm"
 
 
-def slabs(stack: Stack, results: Sequence[SliceMask], thickness_mm: float) -> Iterator[Slab]:
-    """Averages a volume's slices, each of them once; what is left at the end is left out.
+def slabs(
+    stack: Stack, results: Sequence[SliceMask], thicknesses_mm: Sequence[float]
+) -> Iterator[Slab]:
+    """Averages a volume's slices, for each thickness once; what is left at the end is left out.
 
     Args:
         stack: the slices.
         results: their masks, in the same order.
-        thickness_mm: the nearest that whole slices make; none where that is one slice or none.
+        thicknesses_mm: above 0; the nearest that whole slices make, those that round to the same
+            millimetre once, and none where that is one slice or more than there are.
     """
     step_mm = stack.spacing_mm[0]
-    count = round(thickness_mm / step_mm)
-    if not stack.is_volume or count < 2:
-        return
+    most = len(stack.slices) + 1
+    counts: dict[int, int] = {}
+    for thickness_mm in thicknesses_mm:
+        count = round(min(thickness_mm / step_mm, most))
+        if 2 <= count < most:
+            counts.setdefault(round(count * step_mm), count)
+    for count in counts.values():
+        yield from _slabs_of(stack, results, count)
+
+
+def _slabs_of(stack: Stack, results: Sequence[SliceMask], count: int) -> Iterator[Slab]:
     for start in range(0, len(stack.slices) - count + 1, count):
         part = slice(start, start + count)
         masks = np.stack([result.mask for result in results[part]])
@@ -77,7 +88,7 @@ def slabs(stack: Stack, results: Sequence[SliceMask], thickness_mm: float) -> It
         airway = np.stack([result.airway for result in results[part]]).mean(axis=0) >= MAJORITY
         yield Slab(
             slices=stack.slices[part],
-            thickness_mm=count * step_mm,
+            thickness_mm=count * stack.spacing_mm[0],
             hu=np.rint(stack.hu[part].mean(axis=0)).astype(np.int16),
             mask=np.where(lung >= MAJORITY, LUNG, mask).astype(np.uint8),
             airway=airway & (lung < MAJORITY),
