@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
+from pydicom.dataset import Dataset
 
 from tests.training.labelling_phantom import (
     CARINA,
@@ -25,6 +28,8 @@ from training.__main__ import main
 from training.data.dataset import read_sample
 from training.data.sources import read_table
 from training.labelling.masks import SliceMask, without_hila
+from training.labelling.slabs import slabs
+from training.labelling.stacks import read_stacks
 
 
 @pytest.fixture(scope="module")
@@ -312,3 +317,121 @@ def test_thick_slices_are_means_of_neighbours(series: Path, chest: Chest, tmp_pa
         assert np.abs(sample.scan.values[0] - chest.hu[both].mean(axis=0)).max() <= 0.5
         assert (sample.mask == masks[both].any(axis=0)).all()
         assert sample.scan.spacing_mm == (PIXEL_MM, PIXEL_MM)
+
+
+@pytest.fixture
+def thin(chest: Chest, tmp_path: Path) -> Path:
+    """Eight slices 5 mm apart, through the middle of the lungs."""
+    write_chest(replace(chest, hu=chest.hu[20:28]), tmp_path / "chest")
+    return tmp_path / "chest"
+
+
+def slabs_of(out: Path) -> list[Dataset]:
+    """The thick slices that the table of a run lists, each of which can be read once."""
+    pairs = read_table(out / "masks" / "slabs.csv", source="none").pairs
+    return [pydicom.dcmread(pair.image) for pair in pairs]
+
+
+def test_thicknesses_of_the_same_slices_are_one(thin: Path, tmp_path: Path) -> None:
+    """What comes to the same number of slices is written once, what no volume has not at all."""
+    out = tmp_path / "out"
+    asked = ["10", "10", "9.8", "1000", "inf"]
+    assert main(["label", str(thin), "--out", str(out), "--slabs-mm", *asked]) == 0
+    assert [slab.SliceThickness for slab in slabs_of(out)] == [10] * 4
+
+
+def test_slabs_of_one_name(thin: Path, tmp_path: Path) -> None:
+    """Of thicknesses that round to the same millimetre one is made; their files are the same."""
+    for file in thin.iterdir():
+        slice_ = pydicom.dcmread(file)
+        slice_.ImagePositionPatient[2] /= 25
+        slice_.save_as(file)
+    out = tmp_path / "out"
+    assert main(["label", str(thin), "--out", str(out), "--slabs-mm", "0.6", "0.8", "1.6"]) == 0
+    assert sorted(slab.SliceThickness for slab in slabs_of(out)) == [0.6, 0.6, 1.6]
+
+
+@pytest.mark.parametrize("thickness", ["0", "-5", "nan"])
+def test_thicknesses_that_make_no_sense(
+    capsys: pytest.CaptureFixture[str], thin: Path, tmp_path: Path, thickness: str
+) -> None:
+    """They are refused before anything is written."""
+    out = tmp_path / "out"
+    assert main(["label", str(thin), "--out", str(out), "--slabs-mm", "10", thickness]) == 2
+    assert "--slabs-mm: expected thicknesses above 0 mm" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_slabs_know_whose_they_are(thin: Path, tmp_path: Path) -> None:
+    """A name in any script is kept, and each thickness is a series of its own."""
+    for file in thin.iterdir():
+        slice_ = pydicom.dcmread(file)
+        slice_.SpecificCharacterSet, slice_.PatientID = "ISO_IR 192", "山田"
+        slice_.save_as(file)
+    out = tmp_path / "out"
+    assert main(["label", str(thin), "--out", str(out), "--slabs-mm", "10", "20"]) == 0
+    made = slabs_of(out)
+    assert {slab.PatientID for slab in made} == {"山田"}
+    series = {(slab.SliceThickness, slab.SeriesInstanceUID) for slab in made}
+    assert len({uid for _, uid in series}) == len(series) == 2
+
+
+def test_a_slice_without_a_position_is_no_neighbour(thin: Path, tmp_path: Path) -> None:
+    """It is labelled alone, and no slab takes it in."""
+    lost = pydicom.dcmread(thin / f"{name_of(0)}.dcm")
+    del lost.ImagePositionPatient
+    lost.save_as(thin / f"{name_of(0)}.dcm")
+    out = tmp_path / "out"
+    assert main(["label", str(thin), "--out", str(out), "--slabs-mm", "10"]) == 0
+    assert rows_of(out)[name_of(0)]["dimensions"] == "2"
+    assert len(slabs_of(out)) == 3
+
+
+@pytest.mark.parametrize("value", [[1.0, 2.0], [0.0, 0.0, float("nan")]])
+def test_positions_that_are_none(
+    capsys: pytest.CaptureFixture[str], thin: Path, tmp_path: Path, value: list[float]
+) -> None:
+    """A damaged position is refused with the name of its file."""
+    lost = pydicom.dcmread(thin / f"{name_of(0)}.dcm")
+    lost.ImagePositionPatient = value
+    lost.save_as(thin / f"{name_of(0)}.dcm")
+    assert main(["label", str(thin), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert f"{name_of(0)}.dcm: expected 3 numbers as ImagePositionPatient" in error
+
+
+def test_a_rerun_leaves_no_table_of_other_masks(
+    capsys: pytest.CaptureFixture[str], thin: Path, tmp_path: Path
+) -> None:
+    """Without slabs an earlier run's table of them, and of its masks, goes."""
+    out = tmp_path / "out"
+    assert main(["label", str(thin), "--out", str(out), "--slabs-mm", "10"]) == 0
+    assert "4 slabs" in capsys.readouterr().out
+    assert main(["label", str(thin), "--out", str(out)]) == 0
+    assert "slabs" not in capsys.readouterr().out
+    assert not (out / "masks" / "slabs.csv").exists()
+
+
+def test_a_slab_does_not_replace_a_slice(
+    capsys: pytest.CaptureFixture[str], thin: Path, tmp_path: Path
+) -> None:
+    """A slice that is called what a slab would be called keeps its mask."""
+    (thin / f"{name_of(0)}.dcm").rename(thin / f"{name_of(1)}-10mm.dcm")
+    out = str(tmp_path / "out")
+    assert main(["label", str(thin), "--out", out, "--slabs-mm", "10"]) == 2
+    assert f"{name_of(1)}-10mm: expected a name that no slab has" in capsys.readouterr().err
+
+
+def test_what_most_of_a_slab_is(thin: Path) -> None:
+    """Half of the thickness is enough; where ignored slices could make the half, it is ignored."""
+    stack = replace(read_stacks(thin)[0], hu=np.zeros((8, 1, 5), np.int16))
+    columns = ("LL00", "LI00", "L000", "IIAA", "AAII")  # a pixel of four slices each
+    masks = np.array([[{"L": 255, "I": 128}.get(sign, 0) for sign in one] for one in columns])
+    airways = np.array([[sign == "A" for sign in one] for one in columns])
+    results = [
+        SliceMask(mask=masks[None, :, k].astype(np.uint8), airway=airways[None, :, k])
+        for k in (0, 1, 2, 3) * 2
+    ]
+    for slab in slabs(stack, results, [20.0]):
+        assert slab.mask.tolist() == [[255, 128, 0, 128, 128]]
+        assert slab.airway.tolist() == [[False, False, False, True, True]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -58,8 +59,12 @@ def label(
             table of their own.
 
     Raises:
-        DataError: a folder can't be read, or decisions that don't fit what is there.
+        DataError: a folder can't be read, decisions that don't fit what is there, a thickness
+            that isn't above 0, or a slice that is called what a slab would be.
     """
+    wrong = next((thickness for thickness in slabs_mm if not thickness > 0), None)
+    if wrong is not None:
+        raise DataError(f"--slabs-mm: expected thicknesses above 0 mm, received {wrong:g}")
     names = [folder.resolve().name for folder in series]
     if len(set(names)) < len(names):
         raise DataError(f"expected folders of different names, received {', '.join(names)}")
@@ -72,16 +77,22 @@ def label(
         decisions = _decisions(decided, out, name, proposals)
         views = list(_views(proposals, decisions, ignore_hila=ignore_hila))
         rows += [_write(view, name, out) for view in views]
-        thick += [_write_slab(slab, name, out) for slab in _slabs(views, slabs_mm)]
+        made = [_write_slab(slab, name, out) for slab in _slabs(views, slabs_mm)]
+        thick += made
         _write_sheets(views, out / "sheets" / name)
-        counts = ", ".join(
-            f"{verdict} {sum(view.decision.verdict == verdict for view in views)}"
-            for verdict in sorted({view.decision.verdict for view in views})
-        )
-        print(f"{name}: {len(views)} slices; {counts}")
+        averaged = f"; {len(made)} slabs" if slabs_mm else ""
+        print(f"{name}: {len(views)} slices; {_verdicts(views)}{averaged}")
     _write_table(masks / TABLE, COLUMNS, rows)
     if slabs_mm:
         _write_table(masks / SLABS, SLAB_COLUMNS, thick)
+    else:  # an earlier run's would be of other masks
+        (masks / SLABS).unlink(missing_ok=True)
+
+
+def _verdicts(views: Sequence[View]) -> str:
+    """How many slices there are of each verdict."""
+    counts = Counter(view.decision.verdict for view in views)
+    return ", ".join(f"{verdict} {count}" for verdict, count in sorted(counts.items()))
 
 
 def _write_table(path: Path, columns: Sequence[str], rows: Sequence[dict[str, object]]) -> None:
@@ -118,12 +129,15 @@ def _views(
 
 
 def _slabs(views: Sequence[View], slabs_mm: Sequence[float]) -> Iterator[Slab]:
-    """The thick slices of all volumes among the views."""
+    """The thick slices of all volumes among the views, of other names than the slices'."""
+    taken = {view.proposal.stack.slices[view.index].name for view in views}
     for _, group in groupby(views, lambda view: id(view.proposal)):
         volume = list(group)
         results = [view.result for view in volume]
-        for thickness_mm in slabs_mm:
-            yield from slabs(volume[0].proposal.stack, results, thickness_mm)
+        for slab in slabs(volume[0].proposal.stack, results, slabs_mm):
+            if slab.name in taken:
+                raise DataError(f"{slab.name}: expected a name that no slab has; rename the slice")
+            yield slab
 
 
 def _write_slab(slab: Slab, series: str, out: Path) -> dict[str, object]:

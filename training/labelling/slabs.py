@@ -57,18 +57,29 @@ class Slab:
         return f"{self.middle.name}-{self.thickness_mm:.0f}mm"
 
 
-def slabs(stack: Stack, results: Sequence[SliceMask], thickness_mm: float) -> Iterator[Slab]:
-    """Averages a volume's slices, each of them once; what is left at the end is left out.
+def slabs(
+    stack: Stack, results: Sequence[SliceMask], thicknesses_mm: Sequence[float]
+) -> Iterator[Slab]:
+    """Averages a volume's slices, for each thickness once; what is left at the end is left out.
 
     Args:
         stack: the slices.
         results: their masks, in the same order.
-        thickness_mm: the nearest that whole slices make; none where that is one slice or none.
+        thicknesses_mm: above 0; the nearest that whole slices make, those that round to the same
+            millimetre once, and none where that is one slice or more than there are.
     """
     step_mm = stack.spacing_mm[0]
-    count = round(thickness_mm / step_mm)
-    if not stack.is_volume or count < 2:
-        return
+    most = len(stack.slices) + 1
+    counts: dict[int, int] = {}
+    for thickness_mm in thicknesses_mm:
+        count = round(min(thickness_mm / step_mm, most))
+        if 2 <= count < most:
+            counts.setdefault(round(count * step_mm), count)
+    for count in counts.values():
+        yield from _slabs_of(stack, results, count)
+
+
+def _slabs_of(stack: Stack, results: Sequence[SliceMask], count: int) -> Iterator[Slab]:
     for start in range(0, len(stack.slices) - count + 1, count):
         part = slice(start, start + count)
         masks = np.stack([result.mask for result in results[part]])
@@ -77,7 +88,7 @@ def slabs(stack: Stack, results: Sequence[SliceMask], thickness_mm: float) -> It
         airway = np.stack([result.airway for result in results[part]]).mean(axis=0) >= MAJORITY
         yield Slab(
             slices=stack.slices[part],
-            thickness_mm=count * step_mm,
+            thickness_mm=count * stack.spacing_mm[0],
             hu=np.rint(stack.hu[part].mean(axis=0)).astype(np.int16),
             mask=np.where(lung >= MAJORITY, LUNG, mask).astype(np.uint8),
             airway=airway & (lung < MAJORITY),
@@ -87,22 +98,23 @@ def slabs(stack: Stack, results: Sequence[SliceMask], thickness_mm: float) -> It
 def slab_dicom(slab: Slab) -> bytes:
     """The slab as a derived CT image (DICOM PS3.3 A.3) in HU, without padding values."""
     source = pydicom.dcmread(slab.middle.path, force=True, specific_tags=list(KEPT))
-    entropy = [slab.name, slab.hu.tobytes().hex()]
+    of_series = [repr(slab.middle.group), slab.middle.patient, str(len(slab.slices))]
+    of_slab = [*of_series, slab.name, slab.hu.tobytes().hex()]
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = CTImageStorage
-    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[*entropy, "instance"])
-    positions = [_position(item) for item in slab.slices]
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=of_slab)
     content: dict[str, object] = {name: source[name].value for name in KEPT if name in source}
     content |= {
+        "SpecificCharacterSet": "ISO_IR 192",  # UTF-8 holds what any source's character set does
         "ImageType": ["DERIVED", "PRIMARY", "AXIAL"],
         "DerivationDescription": f"mean of {len(slab.slices)} slices",
         "SOPClassUID": CTImageStorage,
         "SOPInstanceUID": meta.MediaStorageSOPInstanceUID,
-        "SeriesInstanceUID": generate_uid(entropy_srcs=[repr(slab.middle.group)]),
+        "SeriesInstanceUID": generate_uid(entropy_srcs=of_series),
         "Modality": "CT",
         "SliceThickness": f"{slab.thickness_mm:.3f}",
-        "ImagePositionPatient": np.mean(positions, axis=0).round(4).tolist(),
+        "ImagePositionPatient": _center(slab.slices),
         "SamplesPerPixel": 1,
         "PhotometricInterpretation": "MONOCHROME2",
         "Rows": slab.hu.shape[0],
@@ -125,6 +137,9 @@ def slab_dicom(slab: Slab) -> bytes:
     return buffer.getvalue()
 
 
-def _position(item: Slice) -> list[float]:
-    header = pydicom.dcmread(item.path, force=True, specific_tags=["ImagePositionPatient"])
-    return [float(value) for value in header.ImagePositionPatient]
+def _center(slices: Sequence[Slice]) -> list[float]:
+    """The mean of the slices' positions."""
+    tag = "ImagePositionPatient"
+    headers = [pydicom.dcmread(item.path, force=True, specific_tags=[tag]) for item in slices]
+    positions = [[float(value) for value in header[tag].value] for header in headers]
+    return np.mean(positions, axis=0).round(4).tolist()

@@ -25,6 +25,8 @@ STEP_TOLERANCE = 1.5
 """How many times the smallest step of a series a gap may be within one volume."""
 DIGEST_LENGTH = 16
 """Hexadecimal digits of SHA-256 that guard a decision."""
+AXIAL = np.array([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
+"""Directions of rows and columns, where a header tells none."""
 HEADER = (
     "SeriesInstanceUID",
     "PatientID",
@@ -41,7 +43,7 @@ class Slice:
         name: stem of the file, which names the slice in decisions and masks.
         path: the file.
         patient: the header's PatientID, empty where it has none: one patient a folder then.
-        group: what slices of one series share: UID, size, spacing and direction.
+        group: what slices of one series share: UID, size, spacing, direction, whether placed.
         position_mm: along the normal, growing to the head in axial slices.
         spacing_mm: (row, column) spacing.
         hu: int16, shape (Y, X).
@@ -125,8 +127,9 @@ def _read(path: Path) -> Slice:
     if scan.unit != "HU" or scan.spacing_mm is None:
         raise DataError(f"{path.name}: expected HU and pixel spacing, found a slice without")
     header = pydicom.dcmread(io.BytesIO(content), force=True, specific_tags=list(HEADER))
-    row, column = _direction(header)
-    position = np.array([float(value) for value in header.get("ImagePositionPatient") or (0, 0, 0)])
+    position = _numbers(path, header, "ImagePositionPatient", 3)
+    direction = _numbers(path, header, "ImageOrientationPatient", 6)
+    row, column = np.split(AXIAL if direction is None else direction, 2)
     return Slice(
         name=path.stem,
         path=path,
@@ -136,17 +139,28 @@ def _read(path: Path) -> Slice:
             scan.size,
             tuple(round(value, 4) for value in scan.spacing_mm),
             tuple(np.round([*row, *column], 2).tolist()),
+            position is not None,
         ),
-        position_mm=float(position @ np.cross(row, column)),
+        position_mm=0.0 if position is None else float(position @ np.cross(row, column)),
         spacing_mm=scan.spacing_mm,
         hu=np.clip(np.rint(scan.values[0]), -2048, 4095).astype(np.int16),
     )
 
 
-def _direction(header: pydicom.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    given = header.get("ImageOrientationPatient") or (1, 0, 0, 0, 1, 0)
-    values = np.array([float(value) for value in given])
-    return values[:3], values[3:]
+def _numbers(
+    path: Path, header: pydicom.Dataset, keyword: str, count: int
+) -> NDArray[np.float64] | None:
+    """The numbers of a header's element; None where there is none."""
+    try:
+        given = header.get(keyword)
+        if not given:
+            return None
+        numbers = np.array([float(value) for value in given])
+        if numbers.size == count and np.isfinite(numbers).all():
+            return numbers
+    except (TypeError, ValueError):
+        pass  # no number, or a single one
+    raise DataError(f"{path.name}: expected {count} numbers as {keyword}; take the file out")
 
 
 def _stacks(group: Iterable[Slice]) -> list[Stack]:
