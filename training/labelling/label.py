@@ -62,12 +62,8 @@ def label(
         DataError: a folder can't be read, decisions that don't fit what is there, a thickness
             that isn't above 0, or a slice that is called what a slab would be.
     """
-    wrong = next((thickness for thickness in slabs_mm if not thickness > 0), None)
-    if wrong is not None:
-        raise DataError(f"--slabs-mm: expected thicknesses above 0 mm, received {wrong:g}")
     names = [folder.resolve().name for folder in series]
-    if len(set(names)) < len(names):
-        raise DataError(f"expected folders of different names, received {', '.join(names)}")
+    _check(names, slabs_mm)
     masks = out / "masks"
     masks.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, object]] = []
@@ -87,6 +83,15 @@ def label(
         _write_table(masks / SLABS, SLAB_COLUMNS, thick)
     else:  # an earlier run's would be of other masks
         (masks / SLABS).unlink(missing_ok=True)
+
+
+def _check(names: Sequence[str], slabs_mm: Sequence[float]) -> None:
+    """Makes sure, before anything is written, that all of it can be."""
+    if len(set(names)) < len(names):
+        raise DataError(f"expected folders of different names, received {', '.join(names)}")
+    wrong = next((thickness for thickness in slabs_mm if not thickness > 0), None)
+    if wrong is not None:
+        raise DataError(f"--slabs-mm: expected thicknesses above 0 mm, received {wrong:g}")
 
 
 def _verdicts(views: Sequence[View]) -> str:
