@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from functools import partial
 from itertools import product
 
@@ -13,13 +12,6 @@ import pytest
 from scipy import ndimage, stats
 
 from lungseg.core.measures import Region, Statistics
-from lungseg.core.quality import (
-    AREA_RANGE_MM2,
-    FRACTION_RANGE,
-    MAX_EMPTY_PROBABILITY,
-    MAX_TILT_DEGREES,
-    MAX_UNCERTAIN_FRACTION,
-)
 from lungseg.core.report import Report, measure
 from lungseg.core.types import Orientation, Scan
 from tests.masks import segmentation
@@ -199,157 +191,3 @@ def test_sagittal_slices_have_no_sides(chest: Phantom) -> None:
     assert measured.statistics.lungs.right is None
     assert measured.statistics.laterality is None
     assert "non_axial" in codes(measured)
-
-
-# --- flags --------------------------------------------------------------------------------------
-
-
-def test_a_good_answer_has_no_flag(chest: Phantom) -> None:
-    assert codes(report(scan_of(chest.hu), chest.lungs)) == set()
-
-
-@pytest.mark.parametrize(
-    ("changes", "code"),
-    [
-        ({"notes": ("not_ct",)}, "not_ct"),
-        ({"unit": "grey level"}, "not_calibrated_hu"),
-        ({"spacing_mm": None}, "spacing_unknown"),
-    ],
-)
-def test_flags_of_the_scan(chest: Phantom, changes: dict, code: str) -> None:
-    assert codes(report(scan_of(chest.hu, **changes), chest.lungs)) == {code}
-
-
-def test_flags_of_the_mask(chest: Phantom) -> None:
-    scan = scan_of(chest.hu)
-    assert codes(report(scan, np.zeros_like(chest.lungs))) == {"empty_mask", "air_unlabelled"}
-    assert "single_lung" in codes(report(scan, chest.right))
-    border = chest.lungs.copy()
-    border[0, 5] = True
-    assert codes(report(scan, border)) == {"touches_border"}
-
-
-@pytest.mark.parametrize("end", [0, 1])
-def test_area_out_of_range_begins_at_its_thresholds(chest: Phantom, end: int) -> None:
-    pixels = chest.lungs.sum()
-    for factor, flagged in ((0.999, end == 0), (1.001, end == 1)):
-        side = (AREA_RANGE_MM2[end] * factor / pixels) ** 0.5
-        found = codes(report(scan_of(chest.hu, spacing_mm=(side, side)), chest.lungs))
-        assert ("area_out_of_range" in found) is flagged
-    small = np.zeros((100, 100), bool)
-    small[40, 40 : 40 + int(FRACTION_RANGE[0] * 1e4) - 1] = True
-    bare = scan_of(np.full((100, 100), -800.0), spacing_mm=None)
-    assert "area_out_of_range" in codes(report(bare, small))
-
-
-@pytest.mark.parametrize("over", [False, True])
-def test_low_confidence_begins_at_its_thresholds(chest: Phantom, over: bool) -> None:
-    """Of a mask by its uncertain pixels, of an empty one by the greatest probability."""
-    scan, mask = scan_of(chest.hu), chest.lungs
-    share = MAX_UNCERTAIN_FRACTION + (0.01 if over else -0.01)
-    hesitant = mask.astype(float).ravel()
-    hesitant[np.flatnonzero(~mask)[: int(share * mask.sum())]] = 0.3
-    found = report(scan, mask, hesitant.reshape(mask.shape))
-    assert ("low_confidence" in codes(found)) is over
-    faint = mask * (MAX_EMPTY_PROBABILITY + (0.01 if over else -0.01))
-    empty = report(scan, np.zeros_like(mask), faint)
-    assert ("low_confidence" in codes(empty)) is over
-    assert empty.confidence.max_probability == pytest.approx(faint.max(), abs=1e-6)
-    assert empty.confidence.uncertain_fraction is None
-
-
-def test_air_left_out_is_measured_and_placed(chest: Phantom) -> None:
-    """A lost lung is said to be there; airways, gas of the bowel and edges are not."""
-    scan = scan_of(chest.hu, spacing_mm=chest.spacing_mm)
-    (flag,) = [f for f in report(scan, chest.right).quality.flags if f.code == "air_unlabelled"]
-    area, row, column = map(float, re.findall(r"\d+", flag.message))
-    lost = chest.left.sum() * np.prod(chest.spacing_mm)
-    assert 0.8 * lost < area < 1.05 * lost
-    assert (row, column) == pytest.approx(np.argwhere(chest.left).mean(axis=0), abs=12)
-    gas = np.where(chest.left, -1000, chest.hu)
-    assert "air_unlabelled" not in codes(report(replace(scan, values=gas[None]), chest.right))
-    trimmed = ndimage.binary_erosion(chest.lungs, iterations=3)
-    assert "air_unlabelled" not in codes(report(scan, trimmed))
-
-
-@pytest.mark.parametrize("unit", ["HU", "grey level"])
-def test_mask_where_no_body_is(chest: Phantom, unit: str) -> None:
-    """Air around the body is, a lung that the picture's edge cuts is not."""
-    around = chest.lungs.copy()
-    around[4:20, 100:200] = True
-    found = codes(report(scan_of(chest.hu, unit=unit), around))
-    assert found - {"not_calibrated_hu"} == {"outside_body"}
-    cut = scan_of(chest.hu[:, 100:], unit=unit)
-    assert "outside_body" not in codes(report(cut, chest.lungs[:, 100:]))
-
-
-@pytest.mark.parametrize(("level", "flagged"), [(-990, True), (-850, False), (-390, True)])
-def test_intensity_out_of_range(chest: Phantom, level: float, flagged: bool) -> None:
-    found = codes(report(scan_of(np.full_like(chest.hu, level)), chest.lungs))
-    assert ("intensity_out_of_range" in found) is flagged
-
-
-@pytest.mark.parametrize(("degrees", "flagged"), [(-1, False), (1, True)])
-def test_non_axial_begins_beyond_the_gantrys_tilt(
-    chest: Phantom, degrees: float, flagged: bool
-) -> None:
-    angle = np.radians(MAX_TILT_DEGREES + degrees)
-    tilted = replace(AXIAL, column_direction=(0.0, float(np.cos(angle)), float(np.sin(angle))))
-    found = codes(report(scan_of(chest.hu, orientation=tilted), chest.lungs))
-    assert ("non_axial" in found) is flagged
-
-
-def _as_png(chest: Phantom, low: float, high: float, white: int) -> np.ndarray:
-    """What a picture says whose levels were drawn with one window and declared with another."""
-    drawn = np.rint(np.clip((chest.hu + 1350) / 1500, 0, 1) * white)
-    return low + drawn * (high - low) / (255 if white == 255 else 65535)
-
-
-@pytest.mark.parametrize(
-    ("window", "white", "flagged"),
-    [
-        ((-1350, 150), 255, False),
-        ((-1000, 400), 255, False),
-        ((-1350, 150), 4095, True),
-        ((0, 255), 255, True),
-        ((-10, 10), 255, True),
-        ((-1350, 15000), 255, True),
-        ((-30000, -1000), 255, True),
-    ],
-)
-@pytest.mark.parametrize("found", [False, True])
-def test_a_window_that_no_chest_has_is_flagged_with_and_without_a_mask(
-    chest: Phantom, window: tuple[float, float], white: int, flagged: bool, found: bool
-) -> None:
-    """12 bits in 16 among them; the mask that such HU give is often empty."""
-    scan = scan_of(_as_png(chest, *window, white), media_type="image/png")
-    lung = chest.lungs if found and not flagged else np.zeros_like(chest.lungs)
-    assert ("intensity_out_of_range" in codes(report(scan, lung))) is flagged
-
-
-@pytest.mark.parametrize(
-    ("slope", "intercept", "flagged"),
-    [(1, 0, False), (1, 1024, True), (10, 0, True), (0, 40, True)],
-)
-@pytest.mark.parametrize("media_type", ["application/dicom", "application/x-npy"])
-@pytest.mark.parametrize("fill", [None, -1024, -2000])
-def test_hu_that_no_body_has_are_flagged(
-    chest: Phantom, slope: float, intercept: float, flagged: bool, media_type: str, fill: int | None
-) -> None:
-    """A lost intercept empties the mask, which must not look like an answer; padding is no air."""
-    values = chest.hu * slope + intercept
-    if fill is not None:
-        rows, columns = np.indices(values.shape) / np.reshape(values.shape, (2, 1, 1)) - 0.5
-        values[np.hypot(rows, columns) > 0.5] = fill
-    scan = scan_of(values, media_type=media_type)
-    found = codes(report(scan, np.zeros_like(chest.lungs)))
-    assert ("intensity_out_of_range" in found) is flagged
-
-
-@pytest.mark.parametrize("level", [-1000, -110, 40])
-def test_a_small_field_and_air_are_not_doubted(chest: Phantom, level: float) -> None:
-    """A field within the body shows no air, one above the head nothing else."""
-    values = np.full(chest.hu.shape, level)
-    values[::4] = min(level, -110)
-    found = codes(report(scan_of(values), np.zeros_like(chest.lungs)))
-    assert "intensity_out_of_range" not in found
