@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lungseg.core.body import body_box
-from lungseg.core.preprocess import IntensityRule, to_grey, without_padding
+from lungseg.core.preprocess import IntensityRule, percentiles, to_grey, without_padding
 from lungseg.core.types import Scan
 from tests.serving import running
 from tests.standin import write_bundle
@@ -83,6 +83,105 @@ def test_constant_and_tiny_slices_have_no_padding(value: float) -> None:
         assert not to_grey(plane, "grey level", RULE).any()
         assert body_box(plane[None], "grey level").size == shape
         assert np.isfinite(pseudo_hu(scan(plane))).all()
+
+
+def levels(above: float, **groups: tuple[float, float, int]) -> np.ndarray:
+    """4096 groups of four equal pixels, from 0 to 256: from one level to another, and how many.
+
+    The remaining ones begin ``above``.
+    """
+    cells = [np.linspace(first, last, count) for first, last, count in groups.values()]
+    rest = np.linspace(above, 255, 4096 - 64 - sum(map(len, cells)))
+    return np.repeat(np.concatenate([*cells, rest, np.full(64, 256)]), 4).astype(np.float32)
+
+
+PADDING = (0, 0, 500)
+
+
+@pytest.mark.parametrize(
+    ("above", "groups", "removed"),
+    [
+        # a gap of 0.15 of the range, 38 of 256 levels above the padding's
+        (39.5, {"padding": PADDING, "body": (39.5, 39.5, 900)}, 500),
+        (38.5, {"padding": PADDING, "body": (38.5, 38.5, 900)}, 0),
+        # with less than 0.005 of the pixels in it
+        (39.5, {"padding": PADDING, "noise": (20, 20, 20)}, 520),
+        (39.5, {"padding": PADDING, "noise": (20, 20, 21)}, 0),
+        # padding is the darker minority, which ends in the lower half of the range
+        (200, {"padding": (0, 0, 2047)}, 2047),
+        (200, {"padding": (0, 0, 2048)}, 0),
+        (200, {"padding": (0, 126, 1500), "end": (126.5, 126.5, 30)}, 1530),
+        (200, {"padding": (0, 126, 1500), "end": (127.5, 127.5, 30)}, 0),
+        (38.5, {"few": (0, 0, 10), "body": (38.5, 38.5, 900)}, 0),
+        # metal, up to 0.005 of the pixels, does not widen the range
+        (39.5, {"padding": PADDING, "metal": (9e4, 9e4, 20)}, 500),
+        (39.5, {"padding": PADDING, "metal": (9e4, 9e4, 41)}, 0),
+    ],
+)
+def test_padding_is_what_an_empty_range_separates_below(
+    above: float, groups: dict, removed: int
+) -> None:
+    """Each condition just met and just not: width, emptiness, share and place of the range."""
+    values = levels(above, **groups)
+    kept = without_padding(values)
+    assert values.size - kept.size == 4 * removed
+    assert np.array_equal(np.sort(kept, axis=None), np.sort(values, axis=None)[4 * removed :])
+
+
+@pytest.mark.parametrize(
+    ("values", "flat"),
+    [
+        ((1, 1 + 3.0e-5), True),
+        ((1, 1 + 3.2e-5), False),
+        ((-1000, -1000.029), True),
+        ((-1000, -1000.032), False),
+        ((0, 2e-35), True),
+        ((0, 4e-35), False),
+    ],
+)
+def test_contrast_begins_above_the_rounding_of_sums(values: tuple, flat: bool) -> None:
+    """3e-5 of an intensity, of the larger one in size; below 1e-30 there is none."""
+    plane = np.resize(np.array(values, np.float32), (8, 8))
+    grey = to_grey(plane, "grey level", IntensityRule())
+    assert grey.max() == (0 if flat else 255)
+
+
+def test_a_window_and_percentiles_become_black_and_white() -> None:
+    """Linearly between them and clipped beyond, of the slice that is given for the percentiles."""
+    hu = np.array([[-2000, -1000, -300, 400, 3000]], np.float32)
+    assert to_grey(hu, "HU", IntensityRule()).tolist() == [[0, 0, 127.5, 255, 255]]
+    grey = np.arange(201, dtype=np.float32)[None]
+    assert to_grey(grey, "grey level", IntensityRule())[0, [0, 1, 100, 199, 200]].tolist() == [
+        *(0, 0, 127.5, 255, 255)
+    ]
+    rule = IntensityRule(grey_percentiles=(0, 100))
+    assert to_grey(grey[:, :101], "grey level", rule, grey).max() == pytest.approx(127.5)
+    ground = np.full((40, 40), 100, np.float32)
+    ground[3, 4:6] = 300, 200
+    assert to_grey(ground, "grey level", IntensityRule())[3, 3:6].tolist() == [0, 255, 127.5]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"window_hu": (400, 400)},
+        {"window_hu": (400, -1000)},
+        {"grey_percentiles": (50, 50)},
+        {"grey_percentiles": (-0.1, 99)},
+        {"grey_percentiles": (1, 100.1)},
+    ],
+)
+def test_a_rule_that_turns_white_black_is_refused(rule: dict) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        IntensityRule(**rule)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 201])
+def test_percentiles_are_numpys(size: int) -> None:
+    """Of any plane and at any percent, the ends included."""
+    plane = np.random.default_rng(size).normal(0, 300, (1, size)).astype(np.float32)
+    for pair in ((0, 100), (0.5, 99.5), (15, 85), (50, 50.1)):
+        assert percentiles(plane, pair) == pytest.approx(np.percentile(plane, pair), abs=1e-3)
 
 
 def flat_pictures() -> dict[str, np.ndarray]:

@@ -59,6 +59,33 @@ def test_values_computed_by_hand() -> None:
     assert density.perc15 == pytest.approx(np.percentile(values[mask], 15))
 
 
+def test_numbers_are_rounded_as_the_page_says() -> None:
+    """Fractions to six decimals, all else to four; sorting bears values 65536 and more apart."""
+    values = np.full((7, 9), 40.0)
+    values[1, 1:4] = [-951, -900, -899]
+    values[2, 1:4] = [-898, 70000, 0.123456]
+    mask = np.zeros(values.shape, bool)
+    mask[1, 1:4] = True
+    mask[2, 1] = True
+    measured = report(scan_of(values, spacing_mm=(1 / 3, 1 / 7)), mask).statistics
+    assert measured.fraction == 0.063492
+    assert measured.area_mm2 == 0.1905
+    assert asdict(measured.centroid) == {"x": 1.75, "y": 1.25}
+    mask[2, 2:4] = True
+    measured = report(scan_of(values), mask).statistics
+    ordered = np.sort(values[mask])
+    assert measured.centroid.y == 1.5
+    assert (measured.intensity.min, measured.intensity.max) == (-951, 70000)
+    assert measured.intensity.median == pytest.approx(np.median(ordered))
+    assert measured.density.laa_950 == 0.166667
+    assert measured.density.haa_250 == 0.333333
+    mask[1, 3] = mask[2] = False
+    assert report(scan_of(values), mask).statistics.intensity.std == 25.5
+    values[1, 2] = 0.123456
+    mask[1, 1] = False
+    assert report(scan_of(values), mask).statistics.intensity.mean == 0.1235
+
+
 def second_implementation(values: np.ndarray, mask: np.ndarray, pixel_mm2: float) -> dict:
     """Every number of a region by other means, each under the name of its field."""
     inside = values[mask].astype(np.float64)
