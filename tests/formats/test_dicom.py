@@ -88,6 +88,34 @@ def test_jpeg_lossless(
     assert np.array_equal(read(content).values[0], small.hu)
 
 
+@pytest.mark.parametrize("bits", [8, 12, 13, 16])
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("syntax", [uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEG2000Lossless])
+def test_numbers_keep_their_sign_in_every_width(
+    small: Phantom, syntax: str, signed: bool, bits: int
+) -> None:
+    """And the value that pads them is found among them, below zero or above."""
+    lowest = -(1 << bits - 1) if signed else 0
+    numbers = small.hu.astype(np.int64) % (1 << bits) + lowest
+    numbers[:3], padding = lowest + 7, lowest + 7
+    numbers[3:] = np.where(numbers[3:] == padding, padding + 1, numbers[3:])
+    kind = f"{'i' if signed else 'u'}{1 if bits == 8 else 2}"
+    header = {"BitsAllocated": 8 if bits == 8 else 16, "BitsStored": bits, "HighBit": bits - 1}
+    header |= {"PixelRepresentation": int(signed), "RescaleIntercept": "0"}
+    header |= {"PixelPaddingValue": padding}
+    if syntax == uid.JPEGLosslessSV1:
+        samples = (numbers & (1 << bits) - 1).astype(np.uint16)
+        frame = jpeg_lossless.encode(samples, bits, 1)
+        content = encapsulated(dicom_bytes(small, **header), frame, syntax)
+    else:
+        packed = numbers.astype(f"<{kind}").tobytes()
+        packed += b"\0" * (len(packed) % 2)
+        content = compressed(dicom_bytes(small, PixelData=packed, **header), syntax)
+    scan = read(content)
+    assert (scan.values[0, :3] == -1000).all()
+    assert np.array_equal(scan.values[0, 3:], numbers[3:])
+
+
 def test_near_lossless_and_lossy_syntaxes(small: Phantom, plain: bytes) -> None:
     for syntax, options in (
         (uid.JPEGLSNearLossless, {"jls_error": 2}),
@@ -95,8 +123,8 @@ def test_near_lossless_and_lossy_syntaxes(small: Phantom, plain: bytes) -> None:
     ):
         dataset = parse(plain)
         dataset.compress(syntax, **options, generate_instance_uid=False)
-        found = read(save(dataset)).values[0]
-        assert np.abs(found - small.hu).mean() < 25
+        scan = read(save(dataset))
+        assert np.abs(scan.values[0] - small.hu).mean() < 25
 
 
 def test_jpeg_baseline_of_8_bits(small: Phantom, plain: bytes) -> None:
@@ -198,6 +226,36 @@ def test_without_calibration_values_are_grey_levels(small: Phantom) -> None:
         assert read(dicom_bytes(small, **change)).unit == "grey level"
 
 
+@pytest.mark.parametrize(
+    ("said", "unit"),
+    [("HU", "HU"), ("US", "HU"), (" hu_mod", "HU"), (None, "HU"), ("OD", "grey level")],
+)
+def test_rescale_types_of_hounsfield_units(small: Phantom, said: str, unit: str) -> None:
+    """Unspecified is what many scanners write for them."""
+    assert read(dicom_bytes(small, RescaleType=said)).unit == unit
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ({}, (-1024, 3071, 1)),
+        ({"RescaleSlope": "-2", "RescaleIntercept": "100"}, (100 - 2 * 4095, 100, 2)),
+        (
+            {"PixelRepresentation": 1, "RescaleSlope": "0.5", "RescaleIntercept": "-100"},
+            (-1124, 923.5, 0.5),
+        ),
+        ({"BitsStored": 16, "HighBit": 15}, (-1024, 64511, 1)),
+        ({"RescaleSlope": None}, None),
+    ],
+)
+def test_the_reach_of_the_stored_bits(
+    small: Phantom, header: dict, expected: tuple[float, float, float] | None
+) -> None:
+    """Their lowest and highest value in HU, and the distance between two; of HU alone."""
+    reach = read(dicom_bytes(small, **header)).reach
+    assert (None if reach is None else (reach.low, reach.high, reach.step)) == expected
+
+
 @pytest.mark.parametrize("beyond", [False, True])
 def test_padding_is_air(small: Phantom, beyond: bool) -> None:
     pixels = stored(small)
@@ -210,12 +268,31 @@ def test_padding_is_air(small: Phantom, beyond: bool) -> None:
 
 
 def test_a_padding_range_is_air(small: Phantom) -> None:
+    """Both ends are within, in either order, and their neighbours are not."""
     padded = stored(small)
-    padded[:, :3], padded[:, 3:6] = 3990, 4005
-    content = dicom_bytes(
-        small, PixelData=padded.tobytes(), PixelPaddingValue=4010, PixelPaddingRangeLimit=3980
-    )
-    assert (read(content).values[0, :, :6] == -1000).all()
+    padded[:, :3], padded[:, 3:6], padded[:, 6], padded[:, 7] = 3980, 4010, 3979, 4011
+    for value, limit in ((4010, 3980), (3980, 4010)):
+        content = dicom_bytes(
+            small, PixelData=padded.tobytes(), PixelPaddingValue=value, PixelPaddingRangeLimit=limit
+        )
+        scan = read(content)
+        assert (scan.values[0, :, :6] == -1000).all()
+        assert np.array_equal(scan.values[0, :, 6:], padded[:, 6:].astype(float) - 1024)
+        assert scan.padding is not None
+        assert np.argwhere(scan.padding[0].all(axis=0)).ravel().tolist() == [*range(6)]
+
+
+def test_padding_of_grey_levels_is_the_darkest_that_was_measured(small: Phantom) -> None:
+    """Nothing else is known of air there; a slice of padding alone is 0."""
+    padded = np.maximum(stored(small), 30)
+    padded[0] = 4000
+    unknown = {"RescaleSlope": None, "PixelPaddingValue": 4000}
+    scan = read(dicom_bytes(small, PixelData=padded.tobytes(), **unknown))
+    assert (scan.values[0, 0] == 30).all()
+    padded[:] = 4000
+    assert not read(dicom_bytes(small, PixelData=padded.tobytes(), **unknown)).values.any()
+    assert read(dicom_bytes(small)).padding is None
+    assert read(dicom_bytes(small, PixelPaddingValue=4001)).padding is None
 
 
 PADDINGS = {"none": None, "below": -3024, "black": -1025, "water": 0, "white": 3071}
@@ -249,6 +326,54 @@ def test_monochrome1_whether_or_not_the_values_were_inverted(
         assert np.array_equal(scan.values[0][kept], small.hu[kept])
 
 
+def inverted(small: Phantom, levels: list[tuple[int, int]], **header: object) -> Scan:
+    """A MONOCHROME1 slice of 10 x 10 pixels: so many of each HU, in rows from the top."""
+    hu = np.concatenate([np.full(count, level) for level, count in levels])
+    changes = {"PhotometricInterpretation": "MONOCHROME1", "Rows": 10, "Columns": 10}
+    changes |= {"BitsStored": 13, "HighBit": 12, "RescaleIntercept": "-4096"}
+    pixels = (hu + 4096).astype("<u2").tobytes()
+    return read(dicom_bytes(small, PixelData=pixels, **(changes | header)))
+
+
+AS_IS, TURNED = ("HU", False), ("HU", True)
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        # -1000 HU are of a body as they are, 1000 HU (then -1001) turned, 0 either way, 2000 never
+        ([(-1000, 40), (1000, 60)], AS_IS),
+        ([(-1000, 39), (1000, 61)], TURNED),
+        ([(-1000, 30), (2000, 70)], AS_IS),
+        ([(-1000, 29), (2000, 71)], ("grey level", True)),
+        ([(1000, 30), (2000, 70)], TURNED),
+        ([(1000, 29), (2000, 71)], ("grey level", True)),
+        ([(-1000, 70), (1000, 1), (0, 29)], AS_IS),
+        # where air and soft tissue begin and end
+        ([(-1100, 30), (2000, 70)], AS_IS),
+        ([(-1101, 30), (2000, 70)], ("grey level", True)),
+        ([(300, 31), (2000, 69)], AS_IS),
+        ([(301, 30), (-2000, 70)], TURNED),
+    ],
+)
+def test_monochrome1_is_turned_where_a_body_comes_out(
+    small: Phantom, levels: list, expected: tuple
+) -> None:
+    """By more than a fifth of the slice; what has less than 0.3 of a body is in no HU at all."""
+    scan = inverted(small, levels)
+    hu = np.concatenate([np.full(count, level) for level, count in levels]).reshape(10, 10)
+    unit, turned = expected
+    assert scan.unit == unit
+    assert np.array_equal(scan.values[0], -1 - hu if turned else hu)
+
+
+def test_monochrome1_without_calibration_is_turned(small: Phantom) -> None:
+    """Dark is air then, whatever the numbers are."""
+    scan = inverted(small, [(-1000, 50), (1000, 50)], RescaleSlope=None)
+    assert scan.unit == "grey level"
+    assert np.unique(scan.values).tolist() == [8191 - 5096, 8191 - 3096]
+
+
 def _axes(phantom: Phantom) -> tuple[tuple[int, tuple], tuple[int, tuple]]:
     return (phantom.hu.shape[0], np.s_[:, None]), (phantom.hu.shape[1], np.s_[None, :])
 
@@ -264,6 +389,94 @@ def test_spacing_and_orientation_where_they_are_sound(small: Phantom) -> None:
         assert read(dicom_bytes(small, PixelSpacing=spoilt)).spacing_mm is None
     for spoilt in ([1, 0, 0, 1, 0, 0], [2, 0, 0, 0, 1, 0], [0] * 6, [1, 0, 0]):
         assert read(dicom_bytes(small, ImageOrientationPatient=spoilt)).orientation is None
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize(
+    ("mm", "sound"), [(0.01, True), (0.0099, False), (20.0, True), (20.1, False)]
+)
+def test_plausible_spacings(small: Phantom, mm: float, sound: bool, axis: int) -> None:
+    """From 0.01 to 20 mm, between rows as between columns."""
+    spacing = [mm, 0.7] if axis == 0 else [0.7, mm]
+    found = read(dicom_bytes(small, PixelSpacing=spacing)).spacing_mm
+    assert found == (pytest.approx(spacing) if sound else None)
+
+
+@pytest.mark.parametrize(("error", "sound"), [(0.009, True), (0.011, False)])
+def test_directions_are_unit_vectors_at_a_right_angle_to_a_hundredth(
+    small: Phantom, error: float, sound: bool
+) -> None:
+    """Each may be too long or too short by that, and their cosine as large, either way."""
+    for spoilt in (
+        [1 + error, 0, 0, 0, 1, 0],
+        [1 - error, 0, 0, 0, 1, 0],
+        [1, 0, 0, 0, 1 + error, 0],
+        [1, 0, 0, 0, 1 - error, 0],
+        [1, 0, 0, error, 1, 0],
+        [1, 0, 0, -error, 1, 0],
+    ):
+        scan = read(dicom_bytes(small, ImageOrientationPatient=spoilt))
+        assert (scan.orientation is not None) is sound, spoilt
+
+
+def test_directions_and_position_are_the_headers(small: Phantom) -> None:
+    """First the direction of rows, then that of columns, and where the first pixel lies."""
+    header = {"ImageOrientationPatient": [0, 1, 0, 0, 0, -1], "ImagePositionPatient": [-7, 8.5, 90]}
+    scan = read(dicom_bytes(small, **header))
+    assert scan.orientation is not None
+    assert scan.orientation.row_direction == (0, 1, 0)
+    assert scan.orientation.column_direction == (0, 0, -1)
+    assert scan.positions_mm is not None
+    assert scan.positions_mm.tolist() == [[-7, 8.5, 90]]
+    for spoilt in ([1, 2], None):
+        assert read(dicom_bytes(small, ImagePositionPatient=spoilt)).positions_mm is None
+
+
+def test_a_frames_own_groups_come_before_shared_ones(small: Phantom) -> None:
+    """And what the image says itself before either, attribute by attribute."""
+    dataset = parse(enhanced(small, shared=True))
+    own, shared = Dataset(), dataset.SharedFunctionalGroupsSequence[0]
+    for macro, values in (
+        ("PixelMeasuresSequence", {"PixelSpacing": [0.9, 0.6]}),
+        ("PlaneOrientationSequence", {"ImageOrientationPatient": [-1, 0, 0, 0, 1, 0]}),
+        ("PlanePositionSequence", {"ImagePositionPatient": [1, 2, 3]}),
+        ("PixelValueTransformationSequence", {"RescaleSlope": "2", "RescaleIntercept": "-1000"}),
+    ):
+        item = Dataset()
+        for keyword, value in values.items():
+            setattr(item, keyword, value)
+        setattr(own, macro, [item])
+    dataset.PerFrameFunctionalGroupsSequence = [own]
+    scan = read(save(dataset))
+    assert scan.spacing_mm == (0.9, 0.6)
+    assert scan.orientation is not None
+    assert scan.orientation.row_direction == (-1, 0, 0)
+    assert scan.positions_mm is not None
+    assert scan.positions_mm.tolist() == [[1, 2, 3]]
+    assert np.array_equal(scan.values[0], stored(small) * 2.0 - 1000)
+    del own.PixelMeasuresSequence
+    assert read(save(dataset)).spacing_mm == pytest.approx(small.spacing_mm)
+    dataset.PixelSpacing = [0.5, 0.4]
+    shared.PixelMeasuresSequence[0].PixelSpacing = [0.3, 0.3]
+    assert read(save(dataset)).spacing_mm == (0.5, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("header", "lossy"),
+    [
+        ({}, False),
+        ({"LossyImageCompression": "01"}, True),
+        ({"LossyImageCompression": "00"}, False),
+    ],
+)
+def test_a_note_says_that_values_were_changed(small: Phantom, header: dict, lossy: bool) -> None:
+    """By the header, or by a syntax that cannot keep every value; others may or may not."""
+    content = dicom_bytes(small, **header)
+    assert (read(content).notes == ("lossy_compression",)) is lossy
+    near = parse(content)
+    near.compress(uid.JPEGLSNearLossless, jls_error=2, generate_instance_uid=False)
+    assert read(save(near)).notes == ("lossy_compression",)
+    assert (read(compressed(content, uid.JPEGLSLossless)).notes != ()) is lossy
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -386,14 +599,20 @@ def test_colour_and_objects_without_pixels(small: Phantom, plain: bytes) -> None
 
 
 def test_contradicting_bits_are_undecodable(small: Phantom) -> None:
-    for stored_bits, high in itertools.product((0, 12, 17), (3, 40)):
+    """Bits Stored fill up to High Bit, and these fit into 8, 16 or 32."""
+    for stored_bits, high in [*itertools.product((13, 12, 17), (3, 40)), (12, 10), (12, 16)]:
         with pytest.raises(UndecodableImage):
-            read(dicom_bytes(small, BitsStored=stored_bits or 13, HighBit=high))
+            read(dicom_bytes(small, BitsStored=stored_bits, HighBit=high))
+    for allocated in (1, 12, 24, 64):
+        with pytest.raises(UndecodableImage, match="8, 16 or 32 bits"):
+            read(dicom_bytes(small, BitsAllocated=allocated, BitsStored=1, HighBit=0))
+    assert np.array_equal(read(dicom_bytes(small, HighBit=None)).values[0], small.hu)
 
 
 def test_sizes_are_checked_before_and_inside_the_compressed_pixels(plain: bytes) -> None:
     with pytest.raises(ImageTooLarge):
-        read(plain, max_pixels=60 * 83)
+        read(plain, max_pixels=61 * 83 - 1)
+    assert read(plain, max_pixels=61 * 83).size == (61, 83)
     dataset = parse(compressed(plain, uid.JPEG2000Lossless))
     dataset.Rows = 62
     with pytest.raises(UndecodableImage, match="Rows x Columns"):
