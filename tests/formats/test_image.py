@@ -117,8 +117,20 @@ def test_exif_orientation_is_applied() -> None:
         ((25.4 / 0.6, 25.4 / 0.8), (0.8, 0.6)),
         ((72, 72), None),
         ((96, 96), None),
+        ((100, 100), None),
+        ((100.4, 40), None),
+        ((100.6, 40), (25.4 / 40, 25.4 / 100.6)),
+        ((40, 95.4), (25.4 / 95.4, 25.4 / 40)),
+        ((40, 72.4), None),
         ((300, 300), None),
         ((2, 2), None),
+        # from 0.2 to 3 mm
+        ((126.9, 40), (25.4 / 40, 25.4 / 126.9)),
+        ((127.2, 40), None),
+        ((40, 127.2), None),
+        ((8.5, 40), (25.4 / 40, 25.4 / 8.5)),
+        ((8.4, 40), None),
+        ((40, 8.4), None),
     ],
 )
 def test_tiff_resolution_is_spacing_when_plausible(
@@ -126,6 +138,17 @@ def test_tiff_resolution_is_spacing_when_plausible(
 ) -> None:
     found = read(encode(GREY, "TIFF", dpi=dpi)).spacing_mm
     assert found == (pytest.approx(expected, rel=1e-3) if expected else None)
+
+
+@pytest.mark.parametrize(
+    ("unit", "expected"), [(1, None), (2, (2.54, 1.27)), (3, (1.0, 0.5)), (9, None)]
+)
+def test_tiff_resolution_is_in_inches_or_centimetres(unit: int, expected: tuple | None) -> None:
+    """Without a unit it says nothing of length, and without a number neither."""
+    content = encode(GREY, "TIFF", tiffinfo={282: 20.0, 283: 10.0, 296: unit})
+    assert read(content).spacing_mm == (pytest.approx(expected) if expected else None)
+    assert read(encode(GREY, "TIFF", tiffinfo={282: 0.0, 283: 10.0, 296: unit})).spacing_mm is None
+    assert read(encode(GREY, "TIFF")).spacing_mm is None
 
 
 @pytest.mark.parametrize("size", [(61, 83), (61, 61)])
@@ -143,8 +166,73 @@ def test_callers_spacing_and_window() -> None:
     scan = read(encode(GREY, "PNG"), spacing_mm=(0.8, 0.5), window_hu=(-1000.0, 400.0))
     assert (scan.unit, scan.spacing_mm) == ("HU", (0.8, 0.5))
     assert np.allclose(scan.values[0], -1000 + GREY * (1400 / 255), atol=1e-3)
+    assert scan.reach is not None
+    assert (scan.reach.low, scan.reach.high) == (-1000, 400)
+    assert scan.reach.step == pytest.approx(1400 / 255)
+    deep = GREY.astype(np.uint16) * 200 + 7
+    scan = read(encode(deep, "PNG"), window_hu=(-1000.0, 400.0))
+    assert np.allclose(scan.values[0], -1000 + deep * (1400 / 65535), atol=1e-3)
+    assert scan.reach is not None
+    assert scan.reach.step == pytest.approx(1400 / 65535)
     with pytest.raises(InvalidParameter):
         read(npy(GREY.astype(np.float32)), window_hu=(-1000.0, 400.0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "highest"), [("u1", 255), ("u2", 65535), ("i2", None), ("u4", None), ("f4", None)]
+)
+def test_declared_arrays_reach_as_far_as_their_type(kind: str, highest: int | None) -> None:
+    """Small unsigned ones hold nothing below 0 HU; the values of others show where they end."""
+    scan = read(npy(GREY.astype(kind)), unit="HU")
+    assert (scan.unit, scan.white) == ("HU", None)
+    found = scan.reach and (scan.reach.low, scan.reach.high, scan.reach.step)
+    assert found == (highest and (0, highest, 1))
+    assert read(npy(GREY.astype(kind))).white == highest
+
+
+# --- nearly grey --------------------------------------------------------------------------------
+
+
+def pixels(*levels: tuple[tuple[int, ...], int], mode: str = "RGB") -> bytes:
+    """A PNG of 100 x 100 pixels: so many of each colour."""
+    colours = np.concatenate([np.tile(np.uint8(one), (count, 1)) for one, count in levels])
+    return saved(Image.fromarray(colours.reshape(100, 100, -1), mode), "PNG")
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_channels_may_differ_as_jpegs_do(channel: int, sign: int) -> None:
+    """By 24 of 255 levels anywhere, and by more in a thousandth of the pixels."""
+    weight = (0.299, 0.587, 0.114)[channel]
+
+    def tinted(by: int) -> tuple[int, ...]:
+        return tuple(100 + sign * by * (place == channel) for place in range(3))
+
+    near = read(pixels((tinted(24), 10_000))).values
+    assert np.allclose(near, 100 + sign * 24 * weight)
+    marked = read(pixels((tinted(90), 10), (tinted(0), 9990))).values[0]
+    assert np.allclose(marked.flat[:11], [100 + sign * 90 * weight] * 10 + [100])
+    with pytest.raises(NotGrey):
+        read(pixels((tinted(25), 11), (tinted(0), 9989)))
+
+
+@pytest.mark.parametrize(
+    ("grey", "opacity", "shown"), [(201, 128, 101), (200, 255, 200), (9, 0, 0)]
+)
+def test_transparency_lies_on_black(grey: int, opacity: int, shown: int) -> None:
+    """Rounded to the nearest level, of pictures with and without colour."""
+    for mode, colour in (("LA", (grey, opacity)), ("RGBA", (grey, grey, grey, opacity))):
+        content = pixels((colour, 5000), ((*colour[:-1], 255), 5000), mode=mode)
+        values = read(content).values[0]
+        assert (values[0, 0], values[-1, -1]) == (shown, grey)
+
+
+def test_only_lossy_pictures_say_so() -> None:
+    """JPEG by itself and within a TIFF."""
+    lossless = [encode(GREY, form) for form in ("PNG", "BMP", "TIFF")]
+    assert [read(content).notes for content in lossless] == [()] * 3
+    for content in (encode(GREY, "JPEG"), encode(GREY, "TIFF", compression="jpeg")):
+        assert read(content).notes == ("lossy_compression",)
 
 
 # --- refusals -----------------------------------------------------------------------------------
@@ -202,6 +290,30 @@ def test_refusals(name: str) -> None:
     assert raised.value.__cause__ is None
 
 
-def test_npy_limits_are_checked_before_reading() -> None:
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "TIFF", "NPY"])
+def test_exactly_as_many_pixels_as_are_allowed_are_read(form: str) -> None:
+    """Of every format; one more is refused."""
+    content = npy(GREY) if form == "NPY" else encode(GREY, form)
+    assert read(content, max_pixels=61 * 83).size == (61, 83)
     with pytest.raises(ImageTooLarge):
-        read(npy(GREY), max_pixels=100)
+        read(content, max_pixels=61 * 83 - 1)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_side_has_at_most_65535_pixels(axis: int) -> None:
+    """As many as DICOM can count, in either direction."""
+    for side, allowed in ((65_535, True), (65_536, False)):
+        content = npy(np.zeros((side, 1) if axis == 0 else (1, side), np.uint8))
+        if allowed:
+            assert max(read(content).size) == side
+        else:
+            with pytest.raises(ImageTooLarge, match="65535"):
+                read(content)
+
+
+@pytest.mark.parametrize("value", [1e9, -1e9])
+def test_intensities_are_at_most_a_thousand_million(value: float) -> None:
+    """Beyond that they are no measurements."""
+    assert read(npy(np.array([[0, value]]))).values[0, 0, 1] == value
+    with pytest.raises(UndecodableImage, match="finite"):
+        read(npy(np.array([[0, value * 1.001]])))

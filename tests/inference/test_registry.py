@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import json
 import os
 import resource
 import shutil
@@ -15,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from lungseg.inference.errors import BundleError, ModelNotReady, UnknownModel
-from lungseg.inference.model import MAX_GRAPH_BYTES, Model
+from lungseg.inference.model import Model, read_contract
 from lungseg.inference.registry import Policy, Registry, Version
 from lungseg.inference.session import Engine, ProviderMissing
 from tests.standin import GRID, make_graph, write_bundle
@@ -84,9 +86,16 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         "no plain file",
     ),
     "a graph of any size": (
-        lambda b: os.truncate(b / "model.onnx", MAX_GRAPH_BYTES + 1),
+        lambda b: os.truncate(b / "model.onnx", 2 * 1024**3 + 1),
         "model.onnx is larger",
     ),
+    **{
+        f"a {name} of any size": (
+            lambda b, name=name: os.truncate(b / name, 64 * 1024**2 + 1),
+            f"{name} is larger",
+        )
+        for name in ("contract.json", "golden.npz", "CARD.md")
+    },
     "a folder for the card": (replaced("CARD.md", os.mkdir), "no plain file"),
     "contract damaged": (lambda b: (b / "contract.json").write_text("{"), "invalid at root"),
 }
@@ -110,6 +119,83 @@ def test_damaged_bundles_are_refused_and_the_old_version_serves(tmp_path: Path, 
     write_bundle(tmp_path, version="2", cut=90)
     made.refresh()
     assert made.get().contract.version == "2"
+
+
+def test_a_file_of_the_largest_size_is_read(tmp_path: Path) -> None:
+    """64 MiB, which no card has."""
+    bundle = write_bundle(tmp_path)
+    os.truncate(bundle / "CARD.md", 64 * 1024**2)
+    assert len(Model.load(bundle, Engine()).card) == 64 * 1024**2
+
+
+def test_what_a_contract_leaves_out(tmp_path: Path) -> None:
+    """Bundles rely on these numbers, so they may never change."""
+    contract = read_contract(write_bundle(tmp_path))
+    assert contract.model_dump(
+        include={"schema_version", "grid", "intensity", "mask", "golden"}
+    ) == {
+        "schema_version": 1,
+        "grid": "whole",
+        "intensity": {
+            "window_hu": (-1000.0, 400.0),
+            "grey_percentiles": (0.5, 99.5),
+            "skip_padding": False,
+        },
+        "mask": {"threshold": 0.5, "largest_components": 0},
+        "golden": {"max_abs_difference": 0.001},
+    }
+
+
+@pytest.mark.parametrize(
+    ("place", "accepted", "refused"),
+    [
+        ("mask.threshold", [0.001, 0.999], [0, 1]),
+        ("mask.largest_components", [0, 2], [-1]),
+        ("golden.max_abs_difference", [1e-9, 0.1], [0, 0.101]),
+        ("input.height", [1, 4096], [0, 4097]),
+        ("output.width", [1, 4096], [0, 4097]),
+        ("input.name", ["x"], [""]),
+        ("sha256", ["0" * 64, "f" * 64], ["0" * 63, "0" * 65, "g" * 64, "F" * 64]),
+        ("schema_version", [1], [0, 2]),
+        ("grid", ["whole", "body"], ["lung"]),
+        ("intensity.window_hu", [[-1, 0]], [[0, 0], [1, 0]]),
+        ("intensity.gamma", [], [1]),
+        ("golden.gamma", [], [1]),
+        ("gamma", [], [1]),
+    ],
+)
+def test_what_a_contract_may_say(tmp_path: Path, place: str, accepted: list, refused: list) -> None:
+    """Each member up to its ends and not beyond; a refusal names the member."""
+    bundle = write_bundle(tmp_path)
+    path, (*outer, name) = bundle / "contract.json", place.split(".")
+    whole = json.loads(path.read_text())
+    inner = functools.reduce(lambda part, key: part.setdefault(key, {}), outer, whole)
+    for value in accepted:
+        inner[name] = value
+        path.write_text(json.dumps(whole))
+        assert read_contract(bundle)
+    named = "intensity" if place == "intensity.window_hu" else place
+    for value in refused:
+        inner[name] = value
+        path.write_text(json.dumps(whole))
+        with pytest.raises(BundleError, match=f"invalid at {named}"):
+            read_contract(bundle)
+
+
+@pytest.mark.parametrize("name", ["0", "01", "1a", "1234567890", "-1"])
+def test_versions_are_numbers_of_up_to_nine_digits(tmp_path: Path, name: str) -> None:
+    """In contracts, folders and requests."""
+    bundle = write_bundle(tmp_path, version=name)
+    with pytest.raises(BundleError, match="version"):
+        read_contract(bundle)
+    assert registry(tmp_path).families() == {}
+    shutil.rmtree(bundle)
+    write_bundle(tmp_path, version="123456789")
+    made = registry(tmp_path)
+    assert made.get("standin", "123456789").contract.version == "123456789"
+    for ask in (made.get, made.load):
+        with pytest.raises(UnknownModel):
+            ask("standin", name)
 
 
 def test_damage_in_place_keeps_the_loaded_model(tmp_path: Path) -> None:
@@ -217,6 +303,34 @@ def test_the_newest_serves_unless_one_is_pinned(tmp_path: Path) -> None:
     missing = registry(tmp_path, pin=7)
     with pytest.raises(ModelNotReady):
         missing.get()
+
+
+def test_the_newest_two_are_loaded_by_their_numbers(tmp_path: Path) -> None:
+    """10 comes after 9, however their names are sorted; the rest can be asked for."""
+    for number in ("8", "9", "10", "100"):
+        write_bundle(tmp_path, version=number)
+    made = registry(tmp_path)
+    loaded = [number for number in (8, 9, 10, 100) if version(made, number).model]
+    assert loaded == [10, 100]
+    assert version(made, 9).reason == "not among the 2 newest; can be loaded by version"
+    pinned = registry(tmp_path, pin=8)
+    assert [number for number in (8, 9, 10, 100) if version(pinned, number).model] == [8, 10, 100]
+    one = registry(tmp_path, keep=1)
+    assert [number for number in (8, 9, 10, 100) if version(one, number).model] == [100]
+
+
+def test_why_no_version_serves_is_told_of_the_newest_three(tmp_path: Path) -> None:
+    """The newest first; of a pinned one alone, or what there is in its place."""
+    for number in ("8", "9", "10", "11"):
+        (write_bundle(tmp_path, version=number) / "CARD.md").unlink()
+    with pytest.raises(ModelNotReady) as refused:
+        registry(tmp_path, keep=4).get()
+    told = "; ".join(f"version {number}: CARD.md is missing" for number in (11, 10, 9))
+    assert str(refused.value) == f"the model is not ready: {told}"
+    with pytest.raises(ModelNotReady, match=r"ready: version 8: CARD\.md is missing$"):
+        registry(tmp_path, keep=4, pin=8).get()
+    with pytest.raises(ModelNotReady, match=r"version 7 is to serve .*; there is 11, 10, 9$"):
+        registry(tmp_path, keep=4, pin=7).get()
 
 
 def test_a_roll_back_holds_until_the_newest_is_loaded_again(tmp_path: Path) -> None:
