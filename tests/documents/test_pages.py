@@ -15,6 +15,9 @@ import pytest
 import yaml
 
 from lungseg.core import quality
+from lungseg.core.body import SOLID_HU
+from lungseg.core.postprocess import UNCERTAIN_PROBABILITY
+from lungseg.core.surroundings import GAS_HU
 from lungseg.settings import Settings
 from tests.examples import ADDRESS, ROOT, blocks, commands, prepare, run, run_line
 from tests.serving import Running, running, wait_until
@@ -96,7 +99,7 @@ def test_every_setting_and_make_target_that_is_named_exists(page: str) -> None:
 
 
 def test_the_pages_flags_are_the_services() -> None:
-    """Every flag that can be raised is explained with its thresholds, and no other."""
+    """Every flag that can be raised is explained with its thresholds, in their order, no other."""
     rows = table("docs/operating.md", "Quality flags")
     assert named([row[0] for row in rows]) == set(quality._MESSAGES)
     constants = {
@@ -109,9 +112,18 @@ def test_the_pages_flags_are_the_services() -> None:
     }
     assert named([row[2] for row in rows]) == constants.keys()
     for row in rows:
-        numbers = {float(n) for n in re.findall(r"-?\d+\.?\d*", row[1].replace("−", "-"))}
-        for name in named([row[2]]):
-            assert set(constants[name]) <= numbers, name
+        shown = iter(float(n) for n in re.findall(r"-?\d+\.?\d*", row[1].replace("−", "-")))
+        for name in re.findall(r"`([^`]+)`", row[2]):
+            for value in constants[name].tolist():
+                assert value in shown, name  # and what stands before it is passed over
+    said = text_of("docs/operating.md").replace("−", "-")
+    low, high = UNCERTAIN_PROBABILITY
+    for sentence in (
+        f"the uncertain pixels ({low:g} to {high:g})",
+        f"air of lung density ({GAS_HU:g} to {SOLID_HU:g} HU)",
+        f"those in a field of {quality.FIELD_MM2**0.5:g} mm",
+    ):
+        assert sentence in said
 
 
 def test_the_pages_errors_are_the_interfaces() -> None:

@@ -16,8 +16,10 @@ from httpx import TransportError
 
 import lungseg
 from lungseg.cli.errors import EXITS
+from lungseg.core import measured, report
 from lungseg.core.measures import Region, Statistics
-from lungseg.core.types import Confidence
+from lungseg.core.postprocess import UNCERTAIN_PROBABILITY
+from lungseg.core.types import AIR_HU, Confidence
 from lungseg.inference.session import PACKAGES
 from lungseg.web.surfaces import segment
 from tests.documents.test_pages import ROOT, named, table, text_of
@@ -55,6 +57,23 @@ def test_every_statistic_is_defined() -> None:
 def test_every_figure_of_confidence_is_defined() -> None:
     """As the statistics are."""
     assert defined(table(USING, "Confidence")) == members(Confidence)
+
+
+def test_the_figures_of_the_statistics_are_the_codes() -> None:
+    """Levels and tolerances that the page names, each in the sentence that says what it does."""
+    said = text_of(USING).replace("−", "-")
+    (first, second, last), (low, high) = report.LAA_HU, UNCERTAIN_PROBABILITY
+    for sentence in (
+        f"strictly below -{first}, -{second} or -{last} HU",
+        "strictly above -{}, -{} or -{} HU".format(*report.HAA_HU),
+        f"values below {measured.FILL_HU:g} HU",
+        f"a darkest value, at most {AIR_HU:g} HU, that fills the slice",
+        f"levels more than {measured.COARSE_HU:g} HU apart",
+        f"An end at or below {measured.LUNG_REACH_HU[0]:g} HU\nlimits nothing",
+        f"moved the mean by over {measured.MEAN_ERROR_HU:g} HU",
+        f"a probability from {low:g} to {high:g}",
+    ):
+        assert sentence in said
 
 
 def test_the_way_of_a_request_passes_every_module() -> None:

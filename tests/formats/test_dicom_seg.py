@@ -93,6 +93,72 @@ def test_what_it_says_of_source_segments_and_algorithm(chest: Phantom) -> None:
         assert item.SegmentedPropertyCategoryCodeSequence[0].CodeValue == "123037004"
         algorithm = item.SegmentationAlgorithmIdentificationSequence[0]
         assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("lung-unet", "3")
+        assert algorithm.AlgorithmFamilyCodeSequence[0].CodeValue == "123110"
+        assert algorithm.AlgorithmParameters == "threshold=0.5,largest_components=2"
+        assert item.SegmentAlgorithmType == "AUTOMATIC"
+        assert item.TrackingID == f"lungseg {item.SegmentLabel}"
+    assert [item.SegmentNumber for item in seg.SegmentSequence] == [1, 2]
+    assert len({item.TrackingUID for item in seg.SegmentSequence}) == 2
+    assert (seg.Manufacturer, seg.ManufacturerModelName) == ("lungseg", "lung-unet")
+    assert (seg.SoftwareVersions, seg.DeviceSerialNumber) == ("3", "5e" * 8)
+    assert (seg.SeriesNumber, seg.ContentLabel) == (300, "LUNGS")
+    assert seg.ContentDescription == "Lungs, research use only"
+    assert (seg.Modality, seg.Rows, seg.Columns) == ("SEG", *chest.lungs.shape)
+    for keyword in ("PatientID", "PatientName", "StudyID", "StudyDate", "AccessionNumber"):
+        assert seg.get(keyword, "") == source.get(keyword, ""), keyword
+
+
+MOMENTS = {"ContentDate": None, "AcquisitionDate": None, "StudyDate": None}
+MOMENTS |= {"ContentTime": None, "AcquisitionTime": None, "StudyTime": None}
+
+
+@pytest.mark.parametrize(
+    ("given", "date", "time_"),
+    [
+        ({}, "19000101", "000000"),
+        ({"StudyDate": "20250103", "StudyTime": "030000"}, "20250103", "030000"),
+        ({"StudyDate": "20250103", "AcquisitionDate": "20250102"}, "20250102", "000000"),
+        ({"AcquisitionDate": "20250102", "ContentDate": "20250101"}, "20250101", "000000"),
+        ({"StudyTime": "03", "AcquisitionTime": "0200"}, "19000101", "0200"),
+        ({"AcquisitionTime": "0200", "ContentTime": "010000.5"}, "19000101", "010000.5"),
+        ({"ContentDate": "20250230", "StudyDate": "20250103"}, "20250103", "000000"),
+        ({"ContentTime": "240000", "StudyTime": "235959"}, "19000101", "235959"),
+        ({"ContentTime": "0160", "StudyTime": "0159"}, "19000101", "0159"),
+    ],
+)
+def test_its_moment_is_the_slices(chest: Phantom, given: dict, date: str, time_: str) -> None:
+    """Of the content, else of the acquisition, else of the study: the first that is one."""
+    seg = parse(written(changed(chest, **(MOMENTS | given)), chest.lungs))
+    assert (seg.ContentDate, seg.ContentTime) == (date, time_)
+    assert (seg.InstanceCreationDate, seg.InstanceCreationTime) == (date, time_)
+
+
+@pytest.mark.parametrize(
+    ("thickness", "between", "expected"),
+    [("2.5", "4", 2.5), ("0", "4", 4), ("-1", "-3", 3), (None, "1.25", 1.25)],
+)
+def test_its_thickness_is_the_slices_else_the_distance(
+    chest: Phantom, thickness: str | None, between: str, expected: float
+) -> None:
+    """Which may be written with a sign."""
+    given = {"SliceThickness": thickness, "SpacingBetweenSlices": between}
+    seg = parse(written(changed(chest, **given), chest.lungs))
+    measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert measures.SliceThickness == expected
+
+
+@pytest.mark.parametrize(
+    ("removed", "how", "kept"),
+    [("YES", "by hand", True), ("NO", "by hand", False), ("YES", "", False), ("YES", None, False)],
+)
+def test_that_an_identity_was_removed_is_told_with_how(
+    chest: Phantom, removed: str, how: str | None, kept: bool
+) -> None:
+    """The standard wants both or neither."""
+    given = {"PatientIdentityRemoved": removed, "DeidentificationMethod": how}
+    seg = parse(written(changed(chest, **given), chest.lungs))
+    found = seg.get("PatientIdentityRemoved"), seg.get("DeidentificationMethod")
+    assert found == (("YES", how) if kept else (None, None))
 
 
 def test_the_same_input_gives_the_same_bytes_and_another_mask_other_uids(chest: Phantom) -> None:

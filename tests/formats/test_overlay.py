@@ -41,6 +41,52 @@ def test_the_slice_is_shown_in_its_window_outside_the_mask() -> None:
     assert np.abs(shown[free] - expected[free][:, None]).max() <= 0.5
 
 
+@pytest.mark.parametrize(
+    ("label", "colour", "tinted"),
+    [
+        (RIGHT, (86, 180, 233), (115, 143, 159)),
+        (LEFT, (230, 159, 0), (158, 137, 89)),
+        (UNSIDED, (240, 228, 66), (161, 157, 109)),
+    ],
+)
+def test_each_pixel_has_its_colour(
+    label: int, colour: tuple[int, ...], tinted: tuple[int, ...]
+) -> None:
+    """Grey outside, a black line around, one of the lung's colour within, and a tint inside."""
+    labels = np.zeros((9, 11), np.uint8)
+    labels[2:7, 3:8] = label
+    labels[2, 3] = 0  # a corner: lines run beside edges, not across corners
+    shown = np.asarray(
+        Image.open(io.BytesIO(overlay_png(np.full(labels.shape, -304), "HU", labels)))
+    )
+    inner = [tuple(shown[row, column]) for row, column in ((4, 3), (4, 7), (2, 5), (6, 5), (3, 3))]
+    assert inner == [colour] * 5
+    outer = [tuple(shown[row, column]) for row, column in ((4, 2), (4, 8), (1, 5), (7, 5), (2, 3))]
+    assert outer == [(0, 0, 0)] * 5
+    assert {tuple(pixel) for pixel in shown[4:6, 4:7].reshape(-1, 3)} == {tinted}
+    beyond = [(4, 1), (4, 9), (0, 5), (8, 5), (0, 0), (1, 3 - 1)]
+    assert {tuple(shown[place]) for place in beyond} == {(127, 127, 127)}
+    cut = np.asarray(
+        Image.open(io.BytesIO(overlay_png(np.full((5, 6), -304), "HU", np.full((5, 6), label))))
+    )
+    rim = np.ones((5, 6), bool)
+    rim[1:-1, 1:-1] = False
+    assert (cut[rim] == colour).all()
+    assert (cut[~rim] == tinted).all()
+
+
+def test_black_and_white_of_an_overlay() -> None:
+    """-1000 and 400 HU; of grey levels the 0.5th and the 99.5th percentile."""
+    values = np.array([[-1001, -1000, -304, 400, 401]])
+    nothing = np.zeros((1, 5), np.uint8)
+    shown = np.asarray(Image.open(io.BytesIO(overlay_png(values, "HU", nothing))))
+    assert shown[0, :, 0].tolist() == [0, 0, 127, 255, 255]
+    grey = np.arange(201, dtype=np.float32)[None]
+    nothing = np.zeros(grey.shape, np.uint8)
+    shown = np.asarray(Image.open(io.BytesIO(overlay_png(grey, "grey level", nothing))))
+    assert shown[0, [0, 1, 2, 100, 198, 199, 200], 0].tolist() == [0, 0, 1, 128, 254, 255, 255]
+
+
 @pytest.mark.parametrize("seen", ["colour", "grey print", "deuteranopia"])
 def test_the_outline_stands_out_for_every_eye(seen: str) -> None:
     shown = overlay()
