@@ -367,6 +367,14 @@ def test_monochrome1_is_turned_where_a_body_comes_out(
     assert np.array_equal(scan.values[0], -1 - hu if turned else hu)
 
 
+def test_padding_within_a_slice_says_nothing_of_inversion(small: Phantom) -> None:
+    """Half of the slice, which would leave less than 0.3 of a body."""
+    levels = [(-1000, 26), (2000, 50), (1000, 24)]
+    scan = inverted(small, levels, PixelPaddingValue=2000 + 4096)
+    assert scan.unit == "HU"
+    assert scan.values[0].ravel().tolist() == [-1000.0] * 76 + [1000.0] * 24
+
+
 def test_monochrome1_without_calibration_is_turned(small: Phantom) -> None:
     """Dark is air then, whatever the numbers are."""
     scan = inverted(small, [(-1000, 50), (1000, 50)], RescaleSlope=None)

@@ -99,7 +99,7 @@ def padding_within(scan: Scan, box: tuple[slice, slice]) -> BoolArray | None:
         found = far if found is None else found | far
     corner = values[0, 0]
     corners = values[[0, 0, -1, -1], [0, -1, 0, -1]]
-    dark = FILL_HU <= corner <= AIR_HU if scan.unit == "HU" else corner == values.min()
+    dark = corner <= AIR_HU if scan.unit == "HU" else corner == values.min()
     told = scan.padding is not None and bool(scan.padding[0, 0, 0])
     if dark and not told and (corners == corner).all() and (values[box] == corner).any():
         labelled = cast("tuple[NDArray[np.int32], int]", ndimage.label(values == corner))
