@@ -78,7 +78,10 @@ def fails_on_black() -> bytes:
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "application/x-ndjson"])
-def test_a_bug_is_one_items_own_too(tmp_path: Path, dicom: bytes, media_type: str) -> None:
+def test_a_bug_is_one_items_own_too(
+    tmp_path: Path, dicom: bytes, media_type: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its answer and the log's line say under which id to look, and not what the exception said."""
     write_bundle(tmp_path, graph=fails_on_black())
     black = encode(np.zeros((20, 30), np.uint8), "PNG")
     with running(tmp_path) as service:
@@ -89,6 +92,9 @@ def test_a_bug_is_one_items_own_too(tmp_path: Path, dicom: bytes, media_type: st
     assert answer.status_code == 200
     assert answer.text.count('"statistics"') == 2
     assert answer.text.count('"internal_error"') == 1
+    assert answer.text.count('"see the log under the request id"') == 1
+    bugs = [record.fields["request_id"] for record in caplog.records if record.message == "bug"]
+    assert bugs == [alone.headers["x-request-id"], answer.headers["x-request-id"]]
 
 
 def test_a_zip_as_body_or_as_only_part_gives_the_same(
