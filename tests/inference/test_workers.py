@@ -47,7 +47,7 @@ def plenty() -> Deadline:
 
 
 def test_how_long_a_job_would_wait_is_the_smoothed_mean_of_recent_ones(clock: Clock) -> None:
-    """A tenth of the newest time counts, the threads share what is ahead, the full queue says it."""
+    """A tenth of the newest counts, the threads share what is ahead, a refusal says how long."""
 
     async def use() -> list[float]:
         workers, gate = Workers(threads=2, queue_size=4), threading.Event()

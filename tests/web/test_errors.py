@@ -22,7 +22,6 @@ from tests.conftest import encode
 from tests.serving import PATIENCE_S, Running, running
 from training.synthetic.phantom import Phantom, dicom_bytes, picture
 
-
 CONTRACT = {
     "malformed_request": (400, "The request is malformed"),
     "unauthorized": (401, "An API key is needed"),
@@ -275,9 +274,7 @@ def test_bodies_are_counted_whatever_they_announce(strict: Running) -> None:
     check(strict.client.post("/segment", content=picture, headers=headers), "image_too_large")
     data = [base64.b64encode(picture).decode()]
     tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": data}
-    v2 = strict.client.post(
-        "/v2/models/standin/infer", json={"inputs": [tensor]}, headers=headers
-    )
+    v2 = strict.client.post("/v2/models/standin/infer", json={"inputs": [tensor]}, headers=headers)
     assert (v2.status_code, "1000 pixels" in v2.json()["error"]) == (413, True)
     picture = encode(np.zeros((40, 25), np.uint8), "PNG")
     assert strict.client.post("/segment", content=picture, headers=headers).status_code == 200
