@@ -295,3 +295,10 @@ def test_without_a_model_the_service_lives_but_is_not_ready(tmp_path: Path) -> N
         assert empty.client.get("/livez").status_code == 200
         check(empty.client.get("/readyz"), "model_not_ready")
         check(empty.client.post("/segment", content=b"x"), "model_not_ready")
+
+
+def test_a_service_may_take_what_is_no_ct(models: Path, phantom: Phantom) -> None:
+    """Where its operator says so, every caller's, and with a flag."""
+    with running(models, allow_non_ct=True) as service:
+        answer = service.client.post("/segment", content=dicom_bytes(phantom, Modality="MR"))
+    assert "not_ct" in [flag["code"] for flag in answer.json()["quality"]["flags"]]

@@ -95,7 +95,8 @@ def test_a_client_that_leaves_frees_its_place(small: Running, grey_png: bytes) -
         for connection in leaving:
             connection.close()
         wait_until(lambda: workers.waiting == 0)
-    assert 'status="499"' in small.client.get("/metrics").text
+    counted = 'lungseg_requests_total{code="client_gone",route="/segment",status="499"} 2.0'
+    wait_until(lambda: counted in metrics(small))
 
 
 def test_a_body_that_breaks_off_harms_nobody(small: Running, grey_png: bytes) -> None:
@@ -264,17 +265,22 @@ def encode_npy(pixels: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("mode", ["waiting", "window"])
+@pytest.mark.parametrize(("mode", "window_s"), [("waiting", 0.0), ("window", 0.02)])
 def test_batching_gives_every_caller_its_own_mask(
-    models: Path, service: Running, mode: str
+    models: Path, service: Running, mode: str, window_s: float
 ) -> None:
+    """And a window where one is set; what waits when its turn comes runs as one."""
     rows = np.arange(337)[:, None]
     slices = [
         encode(np.where(rows < cut, 20, 200).astype(np.uint8) * np.ones((1, 511), np.uint8), "PNG")
         for cut in range(30, 330, 20)
     ]
     alone = [service.client.post("/segment?format=png", content=s).content for s in slices]
-    with running(models, batching=mode, workers=6, batch_window_ms=20.0) as joined:
+    changes = {"batching": mode, "batch_window_ms": 20.0, "batch_max_size": 6}
+    threads = set(threading.enumerate())
+    with running(models, workers=6, **changes) as joined:
+        batcher = joined.state.pipeline.runner.batcher
+        assert (batcher.window_s, batcher.max_size) == (window_s, 6)
         with ThreadPoolExecutor(12) as callers:
             with joined.inferring():
                 answers = [
@@ -288,6 +294,8 @@ def test_batching_gives_every_caller_its_own_mask(
     count = next(line for line in text.splitlines() if line.startswith("lungseg_batch_size_count"))
     # The six that waited ran as one; the one that they waited for was not a caller's.
     assert float(count.split()[1]) <= 1 + 1 + len(slices) - 6
+    left = {thread.name for thread in set(threading.enumerate()) - threads}
+    assert not [name for name in left if name.startswith("lungseg")]
 
 
 def metrics(service: Running) -> str:

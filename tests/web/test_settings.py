@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import socket
@@ -168,6 +169,21 @@ def test_an_address_that_cannot_be_had_is_one_line(
     assert (status, said.count("\n")) == (3, 1)
     assert said.startswith(f"lungseg: cannot listen on {host} port {port}: {reason}: ")
     assert "LUNGSEG_PORT" in said or "LUNGSEG_HOST" in said
+
+
+def test_a_port_without_the_right_to_it_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the system refuses it to all but root."""
+
+    def refused(_socket: socket.socket, _address: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", refused)
+    status, said = ended(capsys, "--port", "80")
+    assert status == 3
+    assert said.startswith("lungseg: cannot listen on 127.0.0.1 port 80: ports below 1024 need")
+    assert "take another by LUNGSEG_PORT" in said
 
 
 def test_an_address_that_is_taken_meanwhile_ends_the_start_too(models: Path) -> None:

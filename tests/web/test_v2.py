@@ -487,14 +487,18 @@ def test_model_control_can_be_switched_off(models: Path) -> None:
         assert service.client.post("/v2/repository/index").status_code == 200
 
 
-def test_versions_are_listed_as_they_are(tmp_path: Path) -> None:
-    """All in the index, those that are ready alone where that is asked for, and in the metadata."""
+def test_versions_are_listed_as_they_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """All in index and log, those that are ready alone where that is asked for, and as metadata."""
+    caplog.set_level("INFO", "lungseg.app")
     for version in ("1", "2", "10"):
         write_bundle(tmp_path, version=version)
     (tmp_path / "standin" / "2" / "model.onnx").write_bytes(b"damaged")
     with running(tmp_path, loaded_versions=3) as service:
         index = "/v2/repository/index"
         every = service.client.post(index).json()
+        (loaded,) = [r.fields["loaded"] for r in caplog.records if r.getMessage() == "models"]
+        damaged = f"standin/2 UNAVAILABLE {every[1]['reason']}"
+        assert loaded == ["standin/1 READY", "standin/10 READY", damaged]
         assert [(entry["version"], entry["state"]) for entry in every] == [
             ("1", "READY"),
             ("2", "UNAVAILABLE"),
