@@ -141,6 +141,7 @@ def serve(settings: Settings) -> None:
 
     Raises:
         SystemExit: ``WRONG_SETTING`` or ``NO_ADDRESS``, after one line that says which and why.
+            uvicorn raises the latter itself where another process is quicker to take the address.
     """
     configure_logging(settings.log_format, settings.log_level)
     for name, nearest in unknown_variables().items():
@@ -157,8 +158,6 @@ def serve(settings: Settings) -> None:
     try:
         with contextlib.suppress(KeyboardInterrupt):  # a person ended it: nothing went wrong
             server.run()
-        if not server.started:
-            sys.exit(NO_ADDRESS)
     finally:
         drop_lost_lines()
 

@@ -4,15 +4,153 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import math
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
+import pytest
 
+from lungseg.inference import workers as module
+from lungseg.inference.errors import DeadlineExceeded, Overloaded
 from lungseg.inference.timing import Deadline, Stopwatch
-from lungseg.inference.workers import LARGE_BODY_BYTES
+from lungseg.inference.workers import LARGE_BODY_BYTES, ClientGone, Workers
 from tests.serving import PATIENCE_S, running, wait_until
+
+
+@dataclass
+class Clock:
+    """Says how long jobs took; only jobs move it."""
+
+    now_s: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def work(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """In place of the clock by which the pool times its jobs; deadlines keep theirs."""
+    made = Clock()
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=made))
+    return made
+
+
+def plenty() -> Deadline:
+    return Deadline.after(PATIENCE_S)
+
+
+def test_how_long_a_job_would_wait_is_the_smoothed_mean_of_recent_ones(clock: Clock) -> None:
+    """A tenth of the newest counts, the threads share what is ahead, a refusal says how long."""
+
+    async def use() -> list[float]:
+        workers, gate = Workers(threads=2, queue_size=4), threading.Event()
+        assert await workers.run(lambda: "idle", deadline=plenty()) == "idle"
+        first_s = 0.05 * 0.9  # what is taken for a job's time before any was timed, and one of 0 s
+        await workers.run(lambda: clock.work(20.0), deadline=plenty())
+        mean_s = first_s * 0.9 + 2.0
+        waits_s, jobs = [workers.expected_wait_s], list[asyncio.Task[bool]]()
+        for _ in range(5):
+            jobs.append(asyncio.create_task(workers.run(gate.wait, deadline=plenty())))
+            await asyncio.sleep(0)
+            waits_s.append(workers.expected_wait_s)
+        with pytest.raises(DeadlineExceeded, match="longer than the time left"):
+            await workers.run(gate.wait, deadline=Deadline.after(3.0))
+        jobs.append(asyncio.create_task(workers.run(gate.wait, deadline=plenty())))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="the queue is full") as refused:
+            await workers.run(gate.wait, deadline=plenty())
+        gate.set()
+        assert await asyncio.gather(*jobs) == [True] * 6
+        workers.close()
+        return [wait_s / mean_s for wait_s in (*waits_s, refused.value.retry_after_s)]
+
+    assert asyncio.run(use()) == pytest.approx([0, 0, 0.5, 1, 1.5, 2, 2.5])
+
+
+@pytest.mark.parametrize(("threads", "queue_size", "large"), [(1, 0, 1), (1, 2, 1), (2, 3, 2)])
+def test_large_bodies_begin_behind_4_mib_and_have_half_of_the_places(
+    threads: int, queue_size: int, large: int
+) -> None:
+    """At least one; a body of exactly 4 MiB is not large, and every place is for small ones."""
+
+    async def use() -> None:
+        workers, gate = Workers(threads=threads, queue_size=queue_size), threading.Event()
+        sizes = [4 * 2**20 + 1] * large + [4 * 2**20] * (threads + queue_size - large)
+        jobs: list[asyncio.Task[bool]] = []
+        for taken, size_bytes in enumerate(sizes):
+            if taken == large:
+                with pytest.raises(Overloaded):
+                    workers.admit(4 * 2**20 + 1)
+            workers.admit(size_bytes)
+            job = workers.run(gate.wait, deadline=plenty(), size_bytes=size_bytes)
+            jobs.append(asyncio.create_task(job))
+            await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            workers.admit()
+        gate.set()
+        await asyncio.gather(*jobs)
+        wait_until(lambda: workers.waiting + workers.running == 0)
+        workers.admit(4 * 2**20 + 1)  # places are given back
+        workers.close()
+
+    asyncio.run(use())
+
+
+def test_a_job_whose_time_is_up_when_its_turn_comes_is_not_begun() -> None:
+    """Though nobody has told its caller yet."""
+
+    async def use() -> None:
+        workers, gate = Workers(threads=1, queue_size=1), threading.Event()
+        late, begun = plenty(), list[int]()
+        first = asyncio.create_task(workers.run(gate.wait, deadline=plenty()))
+        second = asyncio.create_task(workers.run(lambda: begun.append(1), deadline=late))
+        await asyncio.sleep(0)
+        late.give_up()
+        gate.set()
+        # The loop that would tell the caller stands still meanwhile.
+        wait_until(lambda: workers.waiting + workers.running == 0)
+        with pytest.raises(DeadlineExceeded):
+            await second
+        assert (await first, begun) == (True, [])
+        workers.close()
+
+    asyncio.run(use())
+
+
+def test_a_job_whose_caller_left_hears_of_it_at_its_next_check() -> None:
+    """It keeps its place until then, and work that would be for nobody stops."""
+
+    async def use() -> None:
+        workers, deadline = Workers(threads=1, queue_size=0), plenty()
+        begun, gate, done = threading.Event(), threading.Event(), list[int]()
+
+        def job() -> None:
+            begun.set()
+            gate.wait(PATIENCE_S)
+            deadline.check()
+            done.append(1)
+
+        async def gone() -> None:
+            await asyncio.to_thread(begun.wait, PATIENCE_S)
+
+        with pytest.raises(ClientGone):
+            await workers.run(job, deadline=deadline, gone=gone)
+        assert deadline.remaining_s == -math.inf
+        with pytest.raises(Overloaded):
+            workers.admit()
+        gate.set()
+        wait_until(lambda: workers.running == 0)
+        workers.close()
+        assert done == []
+
+    asyncio.run(use())
 
 
 def test_bodies_of_clients_that_left_are_let_go_at_once(models: Path) -> None:

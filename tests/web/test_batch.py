@@ -78,7 +78,10 @@ def fails_on_black() -> bytes:
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "application/x-ndjson"])
-def test_a_bug_is_one_items_own_too(tmp_path: Path, dicom: bytes, media_type: str) -> None:
+def test_a_bug_is_one_items_own_too(
+    tmp_path: Path, dicom: bytes, media_type: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its answer and the log's line say under which id to look, and not what the exception said."""
     write_bundle(tmp_path, graph=fails_on_black())
     black = encode(np.zeros((20, 30), np.uint8), "PNG")
     with running(tmp_path) as service:
@@ -89,6 +92,9 @@ def test_a_bug_is_one_items_own_too(tmp_path: Path, dicom: bytes, media_type: st
     assert answer.status_code == 200
     assert answer.text.count('"statistics"') == 2
     assert answer.text.count('"internal_error"') == 1
+    assert answer.text.count('"see the log under the request id"') == 1
+    bugs = [record.fields["request_id"] for record in caplog.records if record.message == "bug"]
+    assert bugs == [alone.headers["x-request-id"], answer.headers["x-request-id"]]
 
 
 def test_a_zip_as_body_or_as_only_part_gives_the_same(
@@ -252,6 +258,18 @@ def test_damaged_encrypted_and_foreign_archives(client: httpx.Client, dicom: byt
     assert items[0]["error"]["code"] == "unsupported_media_type"
 
 
+def test_a_wrong_model_is_said_before_anything_is_unpacked(
+    client: httpx.Client, dicom: bytes
+) -> None:
+    """Of a zip by the address alone; of a form by its fields too."""
+    for asked in ({"content": b"no zip"}, {"files": form(("a.dcm", dicom))}):
+        answer = client.post("/segment/batch?model=other", **asked)
+        assert (answer.status_code, answer.json()["code"]) == (404, "unknown_model")
+    fields = {"model": "other"}
+    answer = client.post("/segment/batch", data=fields, files=form(("a.dcm", dicom)))
+    assert (answer.status_code, answer.json()["code"]) == (404, "unknown_model")
+
+
 def test_nothing_to_do_and_wrong_kinds(client: httpx.Client, dicom: bytes) -> None:
     for content, status in ((b"", 415), (dicom, 415), (packed(), 400)):
         assert client.post("/segment/batch", content=content).status_code == status
@@ -261,13 +279,24 @@ def test_nothing_to_do_and_wrong_kinds(client: httpx.Client, dicom: bytes) -> No
 
 
 def test_limits_of_items_bytes_and_ratio(models: Path, dicom: bytes) -> None:
-    limits = {"max_batch_items": 2, "max_body_bytes": 2 << 20, "max_batch_bytes": 4 << 20}
+    limits = {"max_batch_items": 2, "max_body_bytes": 2 << 20, "max_batch_bytes": 5 << 20}
     with running(models, **limits) as service:
         post = service.client.post
         three = [(f"{number}.dcm", dicom) for number in range(3)]
         assert post("/segment/batch", files=form(*three[:2])).status_code == 200
         assert post("/segment/batch", files=form(*three)).json()["code"] == "too_many_items"
         assert post("/segment/batch", content=packed(*three)).json()["code"] == "too_many_items"
+        assert post("/segment/batch", content=packed(*three[:2])).status_code == 200
+        exact, more = (np.random.default_rng(0).bytes((2 << 20) + extra) for extra in (0, 1))
+        items = post("/segment/batch", files=form(("a", exact), ("b", more))).json()["items"]
+        assert [item["error"]["code"] for item in items] == [
+            "unsupported_media_type",
+            "body_too_large",
+        ]
+        (item,) = post("/segment/batch", content=packed(("a", exact))).json()["items"]
+        assert item["error"]["code"] == "unsupported_media_type"
+        answer = post("/segment/batch", content=packed(("b", more)))
+        assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
         noise = np.random.default_rng(0).bytes(3 << 20)
         for archive in (packed(("large", noise)), packed(("dense", bytes((1 << 20) + 1)))):
             answer = post("/segment/batch", content=archive)

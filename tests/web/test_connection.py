@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +56,10 @@ def check(answer: bytes, status: int, code: str) -> dict[str, object]:
     assert b"application/problem+json" in head
     problem = json.loads(body)
     assert (problem["status"], problem["code"]) == (status, code)
-    assert f"x-request-id: {problem['request_id']}".encode() in head.lower()
+    lines = head.decode().lower().split("\r\n")
+    assert f"x-request-id: {problem['request_id']}" in lines
+    assert "x-content-type-options: nosniff" in lines
+    assert "cache-control: no-store" in lines
     return problem
 
 
@@ -95,12 +99,21 @@ def test_the_number_of_fields_is_bounded(small: Running) -> None:
     check(asked(small, get(**names, more="1")), 431, "headers_too_large")
 
 
-def test_what_is_refused_unread_has_the_callers_id_and_is_counted(small: Running) -> None:
-    """As every other answer has."""
+def test_what_is_refused_unread_has_the_callers_id_and_is_counted(
+    small: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As every other answer has; its line in the log names no method and no path."""
+    caplog.set_level(logging.INFO)
     sent = {"X-Request-ID": "mine"} | {f"a{index}": "1" for index in range(FIELDS)}
-    assert check(asked(small, get(**sent)), 431, "headers_too_large")["request_id"] == "mine"
+    answer = asked(small, get(**sent))
+    assert check(answer, 431, "headers_too_large")["request_id"] == "mine"
+    assert b"\r\nconnection: close\r\n" in answer.lower()
     counted = 'lungseg_requests_total{code="headers_too_large",route="unrouted",status="431"}'
     assert counted in small.client.get("/metrics").text
+    lines = [record.fields for record in caplog.records if record.name == "lungseg.access"]
+    (line,) = [line for line in lines if line["request_id"] == "mine"]
+    assert (line["method"], line["route"], line["status"]) == ("", "unrouted", 431)
+    assert line["bytes_out"] == len(answer.partition(b"\r\n\r\n")[2])
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import threading
 from pathlib import Path
 
 import httpx
 import pytest
 
-from lungseg.app import SURFACES
+from lungseg.app import SURFACES, create_app
 from tests.serving import Running, running, settings, wait_until
 
 FILE = """\ufeff# readers
@@ -59,6 +61,32 @@ def test_a_file_of_keys_may_have_comments(models: Path, tmp_path: Path) -> None:
         assert metric(service, "lungseg_api_keys") == 4
 
 
+def test_a_file_of_keys_may_have_a_mebibyte(models: Path, tmp_path: Path) -> None:
+    """One byte more ends the start."""
+    file = tmp_path / "keys"
+    file.write_bytes(b"#" + b" " * (2**20 - 7) + b"\nfirst")
+    with running(models, api_keys_file=file, api_keys=("first", "first")) as service:
+        assert status(service, "first") == 200
+        assert metric(service, "lungseg_api_keys") == 1  # however often it is named
+    file.write_bytes(b" " + file.read_bytes())
+    with pytest.raises(ValueError, match="expected at most 1048576 bytes"):
+        create_app(settings(models, api_keys_file=file))
+
+
+def test_keys_from_a_pipe_are_read_once(models: Path, tmp_path: Path) -> None:
+    """Reading them again would wait for a writer that does not come, and no model would."""
+    pipe = tmp_path / "keys"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(b"first\n",))
+    writer.start()
+    try:
+        with running(models, api_keys_file=pipe, reload_interval_s=0.01) as service:
+            writer.join()
+            assert (status(service, "first"), status(service, "other")) == (200, 401)
+    finally:
+        os.close(os.open(pipe, os.O_RDWR))  # whoever waits is let go
+
+
 def test_a_key_may_be_any_bytes(models: Path) -> None:
     """As variables and headers may, for example Latin-1."""
     with running(models, api_keys="schl\udcfcssel") as service:
@@ -106,6 +134,7 @@ def test_a_changed_file_of_keys_is_read_again(
         put(file, b"second\nthird\n")
         wait_until(lambda: status(service, "second") == 200)
         assert status(service, "first") == 401
+        assert metric(service, "lungseg_api_keys") == 2
     (said,) = [vars(r)["fields"] for r in caplog.records if r.name == "lungseg.keys"]
     assert said == {"known": 2}
 
@@ -122,10 +151,14 @@ def test_a_file_of_keys_that_cannot_be_used_changes_nothing(
         file.unlink() if content is None else put(file, content)
         wait_until(lambda: metric(service, "lungseg_api_keys_file_refused") == 1)
         assert (status(service, "first"), status(service, "")) == (200, 401)
+        put(file, b"first\n")  # as it was: that is a mend, too
+        wait_until(lambda: metric(service, "lungseg_api_keys_file_refused") == 0)
         put(file, b"second\n")
         wait_until(lambda: status(service, "second") == 200)
         assert metric(service, "lungseg_api_keys_file_refused") == 0
-    (warning,) = [r for r in caplog.records if r.name == "lungseg.keys"]
+    (warning,) = [
+        r for r in caplog.records if r.name == "lungseg.keys" and r.levelno >= logging.WARNING
+    ]
     assert warning.levelname == "WARNING"
     assert warning.getMessage().startswith("LUNGSEG_API_KEYS_FILE: expected ")
 

@@ -124,6 +124,9 @@ def test_accept_chooses_the_form_and_format_overrules_it(
     assert media_type("", "image/png") == "image/png"
     assert media_type("", "*/*") == "application/json"
     assert media_type("", "image/png;q=0.4, application/json") == "application/json"
+    assert media_type("", "application/x-npy, image/png") == "application/x-npy"
+    assert media_type("", "image/png;q=0") == "application/json"
+    assert media_type("", "image/png;q=much") == "application/json"
     assert media_type("?format=json", "image/png") == "application/json"
 
 
@@ -147,6 +150,10 @@ def test_request_ids_are_taken_when_harmless_and_made_otherwise(
 ) -> None:
     given = client.post("/segment", content=grey_png, headers={"X-Request-ID": "scan-7.a_B"})
     assert given.headers["x-request-id"] == given.json()["request_id"] == "scan-7.a_B"
+    longest = "Z" * 128
+    assert (
+        client.get("/livez", headers={"X-Request-ID": longest}).headers["x-request-id"] == longest
+    )
     for bad in ("a b", "x" * 129, "<script>", ""):
         made = client.get("/livez", headers={"X-Request-ID": bad}).headers["x-request-id"]
         assert made != bad

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import logging
 import socket
+import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from lungseg.app import create_app
 from lungseg.cli import main
+from lungseg.server import Server, configured
 from lungseg.settings import Settings
+from lungseg.web.layers.logs import configure_logging
+from tests.serving import settings
 
 SECRET = "hunter2-of-the-ward"
 TROUBLE = {
@@ -57,10 +65,10 @@ TROUBLE = {
 def restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An empty working folder, and the log of the tests afterwards."""
     monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    root, access = logging.getLogger(), logging.getLogger("uvicorn.access")
+    handlers, level, disabled = root.handlers[:], root.level, access.disabled
     yield
-    root.handlers[:], root.level = handlers, level
+    root.handlers[:], root.level, access.disabled = handlers, level, disabled
 
 
 def ended(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -131,6 +139,7 @@ def test_a_variable_that_nothing_reads_is_warned_of(
     (tmp_path / ".env").write_text(f"LUNGSEG_PROT={SECRET}\nLUNGSEG_QUEUE_SIZE=3\nOTHER=1\n")
     monkeypatch.setenv("LUNGSEG_ZZZ", SECRET)
     monkeypatch.setenv("LUNGSEG_API_KEY", SECRET)
+    monkeypatch.setenv("LUNGSEG_TAG", SECRET)
     monkeypatch.setenv("LUNGSEG_API_KEYS_FILE", "/dev/null")
     said = ended(capsys)[1]
     assert "LUNGSEG_PROT is no setting and changes nothing; did you mean LUNGSEG_PORT?" in said
@@ -160,6 +169,97 @@ def test_an_address_that_cannot_be_had_is_one_line(
     assert (status, said.count("\n")) == (3, 1)
     assert said.startswith(f"lungseg: cannot listen on {host} port {port}: {reason}: ")
     assert "LUNGSEG_PORT" in said or "LUNGSEG_HOST" in said
+
+
+def test_a_port_without_the_right_to_it_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the system refuses it to all but root."""
+
+    def refused(_socket: socket.socket, _address: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", refused)
+    status, said = ended(capsys, "--port", "80")
+    assert status == 3
+    assert said.startswith("lungseg: cannot listen on 127.0.0.1 port 80: ports below 1024 need")
+    assert "take another by LUNGSEG_PORT" in said
+
+
+def test_an_address_that_is_taken_meanwhile_ends_the_start_too(models: Path) -> None:
+    """With the same exit status: another process may take it after it was looked at."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        wanted = settings(models, port=taken.getsockname()[1])
+        server = Server(configured(create_app(wanted), wanted), wanted)
+        with pytest.raises(SystemExit) as end:
+            server.run()
+    assert end.value.code == 3
+
+
+def test_the_settings_of_a_connection_reach_the_server(models: Path) -> None:
+    """Address, patience with a connection that carries no request, and nothing of uvicorn's log."""
+    wanted = settings(models, host="127.0.0.2", port=8123, keep_alive_s=7)
+    found = configured(create_app(wanted), wanted)
+    assert (found.host, found.port, found.timeout_keep_alive) == ("127.0.0.2", 8123, 7)
+    assert (found.access_log, found.log_config) == (False, None)
+
+
+def test_origins_are_those_that_browsers_send(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any scheme, a port, all pages, and pages of files, which have none."""
+    monkeypatch.setenv("LUNGSEG_CORS_ORIGINS", "https://a.example:8443, app+x://b, null,*")
+    made = Settings(_env_file=None)
+    assert made.cors_origins == ("https://a.example:8443", "app+x://b", "null", "*")
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_line_of_the_log_names_an_exception_without_its_text(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Warnings, and what libraries log below errors, may quote a file: they are left out."""
+    configure_logging(form, "debug")
+    warnings.warn(SECRET, stacklevel=1)
+    logging.getLogger("uvicorn.access").error(SECRET)
+    for name in ("pydicom", "PIL.Image", "python_multipart", "asyncio", "httpx"):
+        logging.getLogger(name).warning(SECRET)
+    log = logging.getLogger("lungseg.app")
+    try:
+        raise ZeroDivisionError(SECRET)
+    except ZeroDivisionError:
+        extra = {"fields": {"loaded": [1], "folder": Path("/x")}, "secret": SECRET}
+        log.exception("failed %s", "twice", extra=extra)
+    log.debug("fine")
+    configure_logging(form, "warning")
+    log.info("too low")
+    failed, fine = capsys.readouterr().err.splitlines()
+    assert SECRET not in failed
+    if form == "console":
+        words = "lungseg.app failed twice loaded=[1] folder=/x error=ZeroDivisionError"
+        assert failed.partition(" ")[2] == f"error {words}"
+        assert fine.endswith("Z debug lungseg.app fine")
+        return
+    assert json.loads(fine)["level"] == "debug"
+    assert list(json.loads(failed).items())[1:] == [
+        ("level", "error"),
+        ("logger", "lungseg.app"),
+        ("message", "failed twice"),
+        ("loaded", [1]),
+        ("folder", "/x"),
+        ("error", "ZeroDivisionError"),
+    ]
+
+
+def test_the_log_keeps_universal_time(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the millisecond, wherever the machine stands."""
+    configure_logging("console", "info")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        members = {"name": "a", "levelname": "INFO", "created": 1.5, "msecs": 7.9, "msg": "b"}
+        logging.getLogger().handlers[0].handle(logging.makeLogRecord(members))
+    time.tzset()
+    assert capsys.readouterr().err == "1970-01-01T00:00:01.007Z info a b\n"
 
 
 def test_lists_are_split_at_commas(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from fastapi.responses import PlainTextResponse, Response
 from fastapi.routing import iter_route_contexts
 
 from lungseg.app import SURFACES, create_app
+from lungseg.formats.archive import write_archive
 from lungseg.web.body import compute
 from lungseg.web.errors import PROBLEMS
 from lungseg.web.surface import ELSEWHERE, Surface, Surfaces
@@ -20,6 +21,12 @@ from tests.serving import Running, running, settings
 
 KEY = {"X-API-Key": "secret"}
 PAGE = "https://viewer.example"
+ALWAYS = {
+    "X-Request-ID": "mine",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+"""Headers of every answer, the id being the caller's."""
 LAYERS = Path(__file__).parents[2] / "service" / "lungseg" / "web" / "layers"
 
 
@@ -33,9 +40,10 @@ def upper() -> Surface:
 
     @router.get("/upper/bug")
     async def fail() -> Response:
-        raise ZeroDivisionError("Doe^John")
+        raise ZeroDivisionError("Doe^John")  # the words of a file
 
-    def shout(code: str, _detail: str, _request_id: str) -> Response:
+    def shout(code: str, detail: str, _request_id: str) -> Response:
+        assert "Doe" not in detail
         return PlainTextResponse(f"NO: {code.upper()}", PROBLEMS[code][0])
 
     return Surface(
@@ -70,12 +78,58 @@ def test_a_new_surface_brings_its_own_rules(guarded: Running) -> None:
     assert client.get("/upper").text == "NO: METHOD_NOT_ALLOWED"
     bug = client.get("/upper/bug")
     assert (bug.status_code, bug.text) == (500, "NO: INTERNAL_ERROR")
+    for path in ("/livez/", "/models/"):
+        assert client.get(path, headers=KEY).status_code == 404  # and leads nowhere else
     with guarded.busy(1):
         full = client.post("/upper", content=b"abc")
         assert (full.status_code, full.text) == (503, "NO: OVERLOADED")
         assert int(full.headers["retry-after"]) >= 1
     refused = 'lungseg_requests_total{code="overloaded",route="/upper",status="503"} 1.0'
     assert refused in client.get("/metrics").text
+
+
+def test_every_answer_forbids_to_keep_it_and_to_guess_its_type(
+    guarded: Running, grey_png: bytes
+) -> None:
+    """Answers, refusals of every layer and bugs alike: they may hold a patient's data."""
+    mine = {"X-Request-ID": "mine"}
+    asked = (
+        ("POST", "/segment", 200, KEY, grey_png),
+        ("POST", "/segment?format=png", 200, KEY, grey_png),
+        ("POST", "/segment/batch?format=ndjson", 200, KEY, write_archive({"a.png": grey_png})),
+        ("POST", "/v2/models/standin/infer", 400, KEY, b"{}"),
+        ("GET", "/models/standin/versions/1/card", 200, KEY, b""),
+        ("GET", "/metrics", 200, {}, b""),
+        ("HEAD", "/livez", 200, {}, b""),
+        ("GET", "/openapi.json", 200, {}, b""),
+        ("GET", "/docs-files/swagger-ui.css", 200, {}, b""),
+        ("GET", "/models", 401, {}, b""),
+        ("GET", "/nowhere", 404, KEY, b""),
+        ("GET", "/segment", 405, KEY, b""),
+        ("POST", "/upper", 413, {}, b"x" * 11),
+        ("POST", "/segment", 415, KEY, b"no slice"),
+        ("POST", "/segment?threshold=2", 422, KEY, grey_png),
+        ("GET", "/upper/bug", 500, {}, b""),
+    )
+    for method, path, status, headers, content in asked:
+        answer = guarded.client.request(method, path, headers=mine | headers, content=content)
+        assert answer.status_code == status, path
+        found = {name: answer.headers.get_list(name) for name in ALWAYS}
+        assert found == {name: [value] for name, value in ALWAYS.items()}, path
+        assert "server" not in answer.headers
+
+
+def test_a_bug_is_logged_by_its_places_and_answered_without_them(
+    guarded: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the exception says may quote a file: it is in no answer and in no line of the log."""
+    guarded.client.get("/upper/bug?Doe^John", headers={"X-Request-ID": "why"})
+    (record,) = [record for record in caplog.records if record.name == "lungseg.errors"]
+    assert (record.getMessage(), record.levelname, record.exc_info) == ("bug", "ERROR", None)
+    assert record.fields["request_id"] == "why"
+    assert record.fields["error"] == "ZeroDivisionError"
+    assert re.fullmatch(r"/.*test_surfaces\.py:\d+ in fail", record.fields["places"][-1])
+    assert "Doe" not in "".join(str(vars(record)) for record in caplog.records)
 
 
 def test_every_route_lies_below_a_prefix_of_its_own_surface(models: Path) -> None:
@@ -207,7 +261,13 @@ def test_pages_of_the_origins_named_may_call(guarded: Running, grey_png: bytes) 
     for answer in answers:
         assert answer.headers["access-control-allow-origin"] == PAGE
         exposed = set(answer.headers["access-control-expose-headers"].split(", "))
-        assert {"X-Request-ID", "X-Segmentation", "Server-Timing", "Retry-After"} < exposed
+        assert exposed == {
+            "X-Request-ID",
+            "X-Segmentation",
+            "Server-Timing",
+            "Retry-After",
+            "Inference-Header-Content-Length",
+        }
     other = client.get("/", headers={"Origin": "https://other.example"})
     assert "access-control-allow-origin" not in other.headers
 

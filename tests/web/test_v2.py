@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import io
 import json
@@ -20,6 +21,7 @@ import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
 from lungseg.web.surfaces.v2 import codec
+from tests.conftest import encode
 from tests.serving import Running, running
 from tests.standin import expected, write_bundle
 from training.synthetic.phantom import Phantom
@@ -193,7 +195,14 @@ def wrong_documents() -> dict[str, object]:
         "ragged": document(one, data=[[1], [2, 3]]),
         "strings": document(one, data=["a"]),
         "no data": document(one, data=None),
+        "not finite": document(one, data=[float("nan")] * one.size),
+        "a size of nothing": document(one, shape=[1, 0, 256, 1], data=[]),
+        "two outputs": document(one) | {"outputs": [{"name": "mask"}] * 2},
+        "shared memory of the output": document(one)
+        | {"outputs": [{"name": "mask", "parameters": {"shared_memory_region": "x"}}]},
+        "no base64": document(one, datatype="BYTES", shape=[1], data=["iVBO Rw0K"]),
         "shared memory": document(one, parameters={"shared_memory_region": "x"}),
+        "data and binary": document(one, parameters={"binary_data_size": 1}),
         "binary that is not there": document(one, data=None, parameters={"binary_data_size": 9}),
         "output name": document(one) | {"outputs": [{"name": "lungs"}]},
         "classification": document(one)
@@ -206,7 +215,7 @@ def wrong_documents() -> dict[str, object]:
 
 @pytest.mark.parametrize("name", wrong_documents())
 def test_wrong_requests_are_400_with_the_protocols_error(client: httpx.Client, name: str) -> None:
-    answer = client.post(INFER, json=wrong_documents()[name])
+    answer = client.post(INFER, content=json.dumps(wrong_documents()[name]))
     assert answer.status_code == 400
     assert list(answer.json()) == ["error"]
 
@@ -310,6 +319,61 @@ def test_large_json_lets_others_go_on(nested: bool) -> None:
     assert written - read >= 12
 
 
+def test_a_request_holds_as_many_images_as_a_batch(models: Path, grey_png: bytes) -> None:
+    """Exactly so many, and so many numbers of them; one more is refused."""
+    with running(models, max_batch_items=2) as service:
+
+        def infer(count: int, **changes: object) -> httpx.Response:
+            images = np.zeros((count, 256, 256, 1), np.float32)
+            return service.client.post(INFER, json=document(images, **changes))
+
+        def encoded(count: int) -> httpx.Response:
+            data = [base64.b64encode(grey_png).decode()] * count
+            return infer(1, datatype="BYTES", shape=[count], data=data)
+
+        for ask in (infer, encoded):
+            assert ask(2).status_code == 200
+            assert (ask(3).status_code, list(ask(3).json())) in ((400, ["error"]), (413, ["error"]))
+        assert "from 1 to 2 images" in encoded(3).json()["error"]
+        flat = service.client.post(INFER, content=b'{"inputs": [' + b"0," * (2 * 256 * 256 + 1001))
+        assert (flat.status_code, "131072 values" in flat.json()["error"]) == (413, True)
+        few = service.client.post(INFER, content=b'{"inputs": [' + b"0," * (2 * 256 * 256 + 1000))
+        assert (few.status_code, few.json()["error"]) == (
+            400,
+            "expected JSON, received other bytes",
+        )
+
+
+def test_requests_to_the_repository_are_small(client: httpx.Client) -> None:
+    """Up to a mebibyte, where a tensor may have many."""
+    for path in ("index", "models/standin/load", "models/standin/unload"):
+        spaces = b"{}" + b" " * (2**20 - 2)
+        exact = spaces if path == "index" else spaces.replace(b"{}", b"[]")
+        answer = client.post(f"/v2/repository/{path}", content=exact)
+        assert answer.status_code == (200 if path == "index" else 400)
+        answer = client.post(f"/v2/repository/{path}", content=spaces + b" ")
+        assert (answer.status_code, list(answer.json())) == (413, ["error"])
+
+
+def test_refusals_have_the_statuses_that_the_protocol_knows(models: Path, grey_png: bytes) -> None:
+    """What /segment answers by 415 or 422 is a 400 here; every other status stays."""
+    with running(models, max_pixels=1000) as service:
+
+        def status(content: bytes, path: str = INFER) -> int:
+            data = [base64.b64encode(content).decode()]
+            tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": data}
+            answer = service.client.post(path, json={"inputs": [tensor]})
+            assert list(answer.json()) == ["error"]
+            return answer.status_code
+
+        assert status(b"no slice") == 400
+        assert status(encode(np.arange(300, dtype=np.uint8).reshape(10, 10, 3), "PNG")) == 400
+        assert status(grey_png) == 413
+        assert status(grey_png, "/v2/models/other/infer") == 404
+        packed = service.client.post(INFER, content=b"x", headers={"Content-Encoding": "br"})
+        assert packed.status_code == 400
+
+
 def test_elements_are_counted_before_they_are_made(client: httpx.Client) -> None:
     """Those of no bytes too, of which four million take four megabytes of memory each."""
     tail = bytes(4 * 4_000_000)
@@ -334,6 +398,7 @@ def test_elements_are_counted_before_they_are_made(client: httpx.Client) -> None
         ("models/standin/load", {"parameters": {"version": 1e9}}, "version"),
         ("models/standin/load", {"parameters": {"version": "1", "config": "{}"}}, "config"),
         ("models/standin/load", {"parameters": {"config": {}}}, "config"),
+        ("models/standin/load", {"parameters": {"file:1/model.onnx": "x"}}, "not taken from"),
         ("models/standin/load", {"parameters": {"config": '{"version_polcy": {}}'}}, "polcy"),
         (
             "models/standin/load",
@@ -358,6 +423,14 @@ def test_what_would_be_ignored_is_refused_by_name(
     assert answer.status_code == 400
     assert named in answer.json()["error"]
     assert client.get("/readyz").status_code == 200
+
+
+def test_few_of_the_unknown_names_are_repeated_and_of_each_a_part(client: httpx.Client) -> None:
+    """A caller's words are no place for a patient's."""
+    body = {f"{index}{'x' * 50}": 1 for index in range(9)}
+    error = client.post("/v2/repository/index", json=body).json()["error"]
+    shown = ", ".join(f"'{index}{'x' * 39}'" for index in range(4))
+    assert error == f"expected only ready in request, received {shown}"
 
 
 def test_roll_backs_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -407,6 +480,42 @@ def test_tritons_client_loads_rolls_back_and_unloads(tmp_path: Path, images: np.
 
 def test_model_control_can_be_switched_off(models: Path) -> None:
     with running(models, model_control=False) as service:
-        answer = service.client.post("/v2/repository/models/standin/unload")
-        assert answer.status_code == 403
+        for path in ("unload", "load"):
+            answer = service.client.post(f"/v2/repository/models/standin/{path}")
+            assert (answer.status_code, list(answer.json())) == (403, ["error"])
         assert service.client.get("/readyz").status_code == 200
+        assert service.client.post("/v2/repository/index").status_code == 200
+
+
+def test_versions_are_listed_as_they_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """All in index and log, those that are ready alone where that is asked for, and as metadata."""
+    caplog.set_level("INFO", "lungseg.app")
+    for version in ("1", "2", "10"):
+        write_bundle(tmp_path, version=version)
+    (tmp_path / "standin" / "2" / "model.onnx").write_bytes(b"damaged")
+    with running(tmp_path, loaded_versions=3) as service:
+        index = "/v2/repository/index"
+        every = service.client.post(index).json()
+        (loaded,) = [r.fields["loaded"] for r in caplog.records if r.getMessage() == "models"]
+        damaged = f"standin/2 UNAVAILABLE {every[1]['reason']}"
+        assert loaded == ["standin/1 READY", "standin/10 READY", damaged]
+        assert [(entry["version"], entry["state"]) for entry in every] == [
+            ("1", "READY"),
+            ("2", "UNAVAILABLE"),
+            ("10", "READY"),
+        ]
+        assert [bool(entry["reason"]) for entry in every] == [False, True, False]
+        ready = service.client.post(index, json={"ready": True}).json()
+        assert [entry["version"] for entry in ready] == ["1", "10"]
+        found = service.client.get("/v2/models/standin").json()
+        assert found["versions"] == ["1", "10"]
+        listed = service.client.get("/models").json()["models"][0]["versions"]
+        assert [(entry["version"], entry["serving"]) for entry in listed] == [
+            ("10", True),
+            ("2", False),
+            ("1", False),
+        ]
+        load = {"parameters": {"version": "2"}}
+        refused = service.client.post("/v2/repository/models/standin/load", json=load)
+        assert refused.status_code == 400
+        assert refused.json()["error"].startswith("the bundle is refused: ")
