@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -17,6 +18,14 @@ from pathlib import Path
 import psutil
 
 
+def status(pid: int) -> str:
+    """What Linux says of a process; empty for one that is gone, and on other systems."""
+    try:
+        return Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return ""
+
+
 @dataclass(slots=True)
 class Host:
     """A started server process."""
@@ -27,6 +36,12 @@ class Host:
 
     def rss_mb(self) -> float:
         return psutil.Process(self.pid).memory_info().rss / 1e6
+
+    def peak_mb(self) -> float:
+        """The sum of what this process and those below it have held at most, each by itself."""
+        family = [self.pid, *(child.pid for child in psutil.Process(self.pid).children(True))]
+        found = [re.search(r"VmHWM:\s+(\d+)", status(pid)) for pid in family]
+        return sum(int(match[1]) * 1024 / 1e6 for match in found if match)
 
     def get(self, path: str) -> tuple[int, bytes]:
         try:

@@ -1,4 +1,7 @@
-"""``python -m bench load``: four times the sustainable rate for a minute, and what became of it."""
+"""``python -m bench load``: four times the sustainable rate for a minute, and what became of it.
+
+Then the largest slices, as ``bench.memory`` says.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from bench import host, wire
+from bench import host, memory, wire
 from bench.figures import percentile, slices
 
 OVERLOAD = 4.0
@@ -30,28 +33,29 @@ def run(models: Path, model: str, seconds: float) -> None:
         alone = asyncio.run(wire.closed_loop(service.port, message, 1, 3.0)).ok()
         print(f"sustainable {sustainable:.1f} requests/s, alone p50 {percentile(alone, 50):.1f} ms")
         rate = OVERLOAD * sustainable
-        memory, tally = storm(service, message, rate, seconds)
+        held_mb, tally = storm(service, message, rate, seconds)
         recovery = recovery_s(service.port, message, percentile(alone, 50) / 1000)
-    report(tally, memory, recovery, rate, sustainable, seconds)
+    held = report(tally, held_mb, recovery, rate, sustainable, seconds)
+    sys.exit(0 if memory.run(models, model) and held else 1)
 
 
 def storm(
     service: host.Host, message: bytes, rate: float, seconds: float
 ) -> tuple[list[float], wire.Tally]:
     """Sends the storm; returns resident memory of each second, and the tally."""
-    memory: list[float] = []
+    held_mb: list[float] = []
     over = threading.Event()
 
     def watch() -> None:
         while not over.wait(1.0):
-            memory.append(service.rss_mb())
+            held_mb.append(service.rss_mb())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     tally = asyncio.run(wire.open_loop(service.port, message, rate, seconds, 400))
     over.set()
     watcher.join()
-    return memory, tally
+    return held_mb, tally
 
 
 def recovery_s(port: int, message: bytes, normal_s: float) -> float:
@@ -73,12 +77,12 @@ def recovery_s(port: int, message: bytes, normal_s: float) -> float:
 
 def report(
     tally: wire.Tally,
-    memory: list[float],
+    held_mb: list[float],
     recovery: float,
     rate: float,
     sustainable: float,
     seconds: float,
-) -> None:
+) -> bool:
     counts = {status: len(values) for status, values in sorted(tally.seconds.items())}
     goodput = counts.get(200, 0) / seconds
     accepted = tally.ok()
@@ -86,7 +90,7 @@ def report(
         status: json.loads(body)["code"] for status, body in tally.bodies.items() if status != 200
     }
     # The first quarter fills caches and queues; flat means from then on.
-    settled = memory[len(memory) // 4 :]
+    settled = held_mb[len(held_mb) // 4 :]
     middle = statistics.median(settled)
     swing = max(abs(value - middle) for value in settled) / middle
     p99 = percentile(accepted, 99)
@@ -102,4 +106,4 @@ def report(
     }
     for text, held in checks.items():
         print(f"{'ok  ' if held else 'MISS'} {text}")
-    sys.exit(0 if all(checks.values()) else 1)
+    return all(checks.values())

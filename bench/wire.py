@@ -88,7 +88,12 @@ async def closed_loop(port: int, message: bytes, concurrency: int, seconds: floa
     async def caller() -> None:
         connection = await Connection.open(port)
         while (begun := time.perf_counter()) < until:
-            status, body = await connection.exchange(message)
+            try:
+                status, body = await connection.exchange(message)
+            except OSError:  # refused, and closed while the body was still on its way
+                tally.broken += 1
+                connection = await Connection.open(port)
+                continue
             tally.add(status, time.perf_counter() - begun, body)
         connection.transport.close()
 
