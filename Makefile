@@ -25,7 +25,7 @@ TRAINING_IMAGE ?= lungseg-training:$(VERSION)
 PYTHON_IMAGE ?= python:3.11-slim-bookworm
 DOCKER_BUILD_FLAGS ?=
 
-.PHONY: help setup serve test test-wheel check fmt lint types imports bench bench-train load fuzz train demo openapi docs \
+.PHONY: help setup serve test test-wheel check pip-check fmt lint types imports bench bench-train load fuzz train demo openapi docs \
         lock image training-image sbom audit hadolint test-container clean
 
 help: ## this list
@@ -95,6 +95,10 @@ imports: $(DEV_READY) ## the direction of imports
 hadolint: $(DEV_READY) ## the Dockerfiles
 	$(BIN)/hadolint Dockerfile docker/Dockerfile.training
 
+pip-check: $(DEV_READY) $(KSERVE_READY) ## whether what is installed fits together, the project's own requirements included
+	$(PY) -m pip check --disable-pip-version-check
+	$(VENV)/kserve/bin/python -m pip check --disable-pip-version-check
+
 # --- figures ----------------------------------------------------------------------------------
 
 bench: $(DEV_READY) ## start-up, memory, throughput and latency of the service
@@ -121,17 +125,13 @@ UV_COMPILE = env -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS $(BIN)/u
 	--universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links $(UPGRADE)
 
-lock: $(VENV)/.uv-ready ## pin every requirement anew (UPGRADE=--upgrade takes newer versions)
+lock: $(DEV_READY) ## pin every requirement anew (UPGRADE=--upgrade takes newer versions)
 	$(UV_COMPILE) pyproject.toml --all-extras -o requirements/dev.txt
 	$(UV_COMPILE) pyproject.toml --extra training -c requirements/dev.txt -o requirements/training.txt
 	$(UV_COMPILE) pyproject.toml --extra dicom-seg -c requirements/dev.txt -o requirements/service.txt
 	$(UV_COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	$(UV_COMPILE) requirements/kserve.in -o requirements/kserve.txt
 	@! grep -nE '://|^--(index|extra-index|find-links)' requirements/*.txt
-
-$(VENV)/.uv-ready: | $(PY)
-	$(PY) -m pip install --quiet --disable-pip-version-check "uv>=0.13,<0.14"
-	@touch $@
 
 # --- container --------------------------------------------------------------------------------
 
