@@ -18,15 +18,16 @@ NAME ?= lung-unet
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 MODEL ?= $(shell ls -d models/lung-unet/*/ 2>/dev/null | sort -V | tail -n 1 | sed 's:/$$::')
 MODEL_SHA256 = $(shell sha256sum $(MODEL)/model.onnx 2>/dev/null | cut -d' ' -f1)
-REVISION = $(shell git rev-parse HEAD 2>/dev/null)
+# The commit, and whether the tree has been changed since.
+REVISION = $(or $(shell git describe --match '' --always --abbrev=40 --dirty 2>/dev/null),unknown)
 
 IMAGE ?= lungseg:$(VERSION)
 TRAINING_IMAGE ?= lungseg-training:$(VERSION)
-PYTHON_IMAGE ?= python:3.11-slim-bookworm
+PYTHON_IMAGE ?= $(shell sed -n 's/^ARG PYTHON_IMAGE=//p' Dockerfile)
 DOCKER_BUILD_FLAGS ?=
 
 .PHONY: help setup serve test test-wheel check pip-check fmt lint types imports bench bench-train load fuzz train demo openapi docs \
-        lock image training-image sbom audit hadolint test-container clean
+        lock image training-image pin-images sbom audit hadolint test-container clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -143,7 +144,10 @@ image: ## the service's image
 
 training-image: ## the image that retrains
 	docker build $(DOCKER_BUILD_FLAGS) --tag $(TRAINING_IMAGE) --file docker/Dockerfile.training \
-	  --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) --build-arg VERSION=$(VERSION) .
+	  --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) .
+
+pin-images: ## write the digests of the base images, as their registries have them now, into the files that name them
+	docker/pin-images.sh
 
 sbom: $(DEV_READY) ## CycloneDX list of what the service is made of
 	$(BIN)/cyclonedx-py requirements requirements/service.txt --pyproject pyproject.toml \
