@@ -22,6 +22,7 @@ class BuildWithModel(build_py):
         self.mkpath(str(target))
         for name in FILES:
             copyfile(newest / name, target / name)
+        copyfile(MODEL.parent / "LICENSE", target.parents[1] / "LICENSE")
 
 
 setup(cmdclass={"build_py": BuildWithModel})

@@ -31,6 +31,8 @@ assert found.statistics == told["statistics"], "library and command line differ"
 assert found.statistics["lungs"]["right"]["pixels"] > 1000, found.statistics
 tops = {file.parts[0] for file in metadata.files("lungseg") if ".." not in file.parts}
 assert {top for top in tops if not top.endswith(".dist-info")} == {"lungseg"}, tops
+inside = {str(file) for file in metadata.files("lungseg")}
+assert "lungseg/models/LICENSE" in inside, "the weights come without their licence"
 assert Path("masks/chest_mask.png").stat().st_size > 500
 PROGRAM
 echo "the wheel works outside the checkout"

@@ -84,6 +84,7 @@ def test_a_published_model_is_taught_new_slices(
     assert (config.learning_rate, config.schedule) == (0.001, "cosine")
     card = (models / "first" / "2" / "CARD.md").read_text()
     assert "Mean Dice before and after fine-tuning" in card
+    assert "| learnt by the network that it started from | unknown: not stated by" in card
     before, after = (read_learnt(models / "first" / version) for version in "12")
     assert before is not None
     assert after is not None

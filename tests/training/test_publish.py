@@ -25,6 +25,7 @@ from training.evaluation.compare import Comparison, compare_models
 from training.evaluation.evaluate import evaluate, summarise
 from training.networks.convert import to_onnx
 from training.networks.unet import build_unet
+from training.release.credits import renew_card
 from training.release.publish import Trained, publish
 from training.release.quantize import (
     GOLDEN_DIFFERENCE,
@@ -116,6 +117,12 @@ def test_the_card_says_what_was_measured(trained: Trained, tmp_path: Path) -> No
     assert "not a medical device" in card
     assert "outside_body: for the card" in card
     assert "grid = 32" in card
+    # Also what the record alone tells, as `python -m training card` writes it.
+    name = trained.external[0].source
+    assert f"| `{name}` | not described | for measuring only | unknown: not stated by" in card
+    assert "The commit that it was trained on is not known." in card
+    renew_card(folder)
+    assert (folder / "CARD.md").read_text() == card
 
 
 def test_a_worse_version_is_refused_unless_forced(trained: Trained, tmp_path: Path) -> None:

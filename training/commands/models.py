@@ -1,4 +1,4 @@
-"""Commands about exported models: evaluate, stress, rules, compare, cost, golden."""
+"""Commands about exported models: evaluate, stress, rules, compare, cost, golden, card."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from training.evaluation.groups import format_groups
 from training.evaluation.report import write_report
 from training.evaluation.rules import format_rules, try_rules
 from training.evaluation.stress import format_stress, joined, stress
+from training.release.credits import CARD, renew_card
 from training.release.golden import GOLDEN, write_golden
 from training.synthetic.views import STANDARD_WINDOWS_HU, through_window
 
@@ -73,6 +74,9 @@ def register(commands: Any) -> None:
     proof = commands.add_parser("golden", help="give bundles a new golden scan")
     proof.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="folder NAME/VERSION")
     proof.set_defaults(command=_golden)
+    credit = commands.add_parser("card", help="write licences and origin into cards anew")
+    credit.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="folder NAME/VERSION")
+    credit.set_defaults(command=_card)
 
 
 def _add_data_flags(parser: argparse.ArgumentParser, subset: str = "all") -> None:
@@ -169,6 +173,12 @@ def _golden(arguments: argparse.Namespace) -> None:
         write_golden(folder.resolve(), model.contract, model.session)
         _load(folder)
         print(f"renewed {folder / GOLDEN}")
+
+
+def _card(arguments: argparse.Namespace) -> None:
+    for folder in arguments.models:
+        renew_card(folder)
+        print(f"renewed {folder / CARD}")
 
 
 def _load(folder: Path) -> Model:

@@ -14,6 +14,7 @@ from training.data.learnt import LEARNT, PROVENANCE, Learnt, learnt_record
 from training.data.sides import choose_sides, without_copies
 from training.data.sources import Source, list_sources
 from training.data.split import in_groups, patient_key, split_hash
+from training.data.terms import terms_of
 from training.data.usable import usable_pairs
 from training.errors import DataError
 
@@ -130,7 +131,9 @@ def write_material(
         LEARNT: learnt_record(material.training, material.validation, seen),
         "unmatched": list(material.unmatched),
         "sources": [
-            {"name": name, "weight": weight} | _counts(material, name)
+            {"name": name, "weight": weight}
+            | _counts(material, name)
+            | terms_of(name, (*material.training, *material.validation))
             for name, weight in material.weights.items()
         ],
     }

@@ -118,6 +118,26 @@ def seen_by(init_from: str) -> Learnt | None:
     return read_learnt(source if source.is_dir() else source.parent)
 
 
+def inherited(init_from: str) -> list[dict[str, Any]] | None:
+    """The sources that the network which a recipe starts from has learnt from.
+
+    Returns:
+        Entries as those of a record's ``sources``; None where nothing tells them.
+    """
+    if not init_from:
+        return []
+    source = Path(init_from)
+    path = (source if source.is_dir() else source.parent) / PROVENANCE
+    try:
+        record = json.loads(path.read_text())
+        first = not (settings_of(source) or {"init_from": "unknown"})["init_from"]
+        before = record.get("inherited", [] if first else None)
+        learnt = [entry for entry in record["sources"] if entry["training"]]
+        return None if before is None else [*learnt, *before]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # what is damaged is said where its settings are read
+
+
 def _of_run(text: str) -> dict[str, Any]:
     return tomllib.loads(text)
 

@@ -20,7 +20,7 @@ from training.fitting.losses import Dice, make_loss
 from training.fitting.progress import EpochReport, InputWait
 from training.fitting.provenance import provenance
 from training.fitting.schedules import learning_rate
-from training.fitting.start import seen_by
+from training.fitting.start import inherited, seen_by
 from training.fitting.state import CONFIG, LAST, expect_same_recipe, expect_same_split
 from training.fitting.strategies import enter, is_chief
 from training.fitting.transfer import freeze_encoder, initialise
@@ -44,7 +44,8 @@ def train(
     if chief:
         out.mkdir(parents=True, exist_ok=True)
         write_config(config, out / CONFIG)
-        write_material(material, out, provenance(config), seen)
+        record = provenance(config) | {"inherited": inherited(config.init_from)}
+        write_material(material, out, record, seen)
         print(material.describe())
     train_network(
         cache_pieces(material.training, config.grid, cache, config.covers),

@@ -23,6 +23,7 @@ from training.evaluation.evaluate import (
 )
 from training.evaluation.groups import format_groups
 from training.evaluation.stress import StressResult, format_stress
+from training.release.credits import CARD, HEADING, describe_terms, describe_tree
 from training.release.quantize import Int8Cost
 
 INTENDED_USE = """\
@@ -92,8 +93,8 @@ def write_card(facts: CardFacts, folder: Path) -> None:
         *([facts.foreword] if facts.foreword else []),
         "## Intended use and limits",
         INTENDED_USE,
-        "## Data",
-        _data(facts),
+        HEADING,
+        f"{_data(facts)}\n\n{describe_terms(facts.provenance)}",
         "## Quality",
         _quality(facts),
         *_groups(facts),
@@ -107,7 +108,7 @@ def write_card(facts: CardFacts, folder: Path) -> None:
         "## Reproduce",
         _reproduce(facts),
     ]
-    (folder / "CARD.md").write_text("\n\n".join(part.rstrip() for part in sections) + "\n")
+    (folder / CARD).write_text("\n\n".join(part.rstrip() for part in sections) + "\n")
 
 
 def _data(facts: CardFacts) -> str:
@@ -207,15 +208,12 @@ def _reproduce(facts: CardFacts) -> str:
         for key, value in asdict(facts.config).items()
         if value != getattr(TrainConfig(), key)
     }
-    versions = facts.provenance.get("versions", {})
     lines = [
         "Put these settings into `recipe.toml`:",
         "\n```toml\n" + "\n".join(toml_line(*item) for item in changed.items()) + "\n```\n",
         "```\npython -m training run --data DIR --out runs/NAME --config recipe.toml\n```",
         "",
-        "All settings stand in `provenance.json`. Package versions: "
-        + (", ".join(f"{name} {version}" for name, version in versions.items()) or "unknown")
-        + ".",
+        describe_tree(facts.provenance),
     ]
     return "\n".join(lines)
 

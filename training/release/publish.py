@@ -26,11 +26,13 @@ from training.config import TrainConfig
 from training.data.dataset import Pair, read_sample
 from training.data.learnt import LEARNT, PROVENANCE, Learnt, learnt_record
 from training.data.material import Material
+from training.data.terms import terms_of
 from training.errors import DataError
 from training.evaluation.evaluate import SliceResult, evaluate, summarise
 from training.networks.convert import OPSET, parity, to_onnx, write_triton_config
 from training.release.card import CardFacts, write_card
 from training.release.change import Start, describe_change
+from training.release.credits import CARD
 from training.release.gate import judge
 from training.release.golden import write_golden
 from training.release.quantize import (
@@ -194,7 +196,7 @@ def _write_graph(
     )
     (folder / "contract.json").write_text(contract.model_dump_json(indent=2) + "\n")
     write_golden(folder, contract, session)
-    (folder / "CARD.md").touch()
+    (folder / CARD).touch()
     return contract
 
 
@@ -208,7 +210,14 @@ def _greys(pairs: Sequence[Pair], config: TrainConfig) -> Iterator[NDArray[np.fl
 def _provenance(trained: Trained) -> dict[str, Any]:
     material = trained.material
     names = [f"{pair.source}/{pair.name}" for pair in material.validation]
-    facts = {"config": asdict(trained.config), "validation": sorted(names)}
+    external = {pair.source for pair in trained.external}
+    facts = {
+        "config": asdict(trained.config),
+        "validation": sorted(names),
+        "external": [
+            {"name": name} | terms_of(name, trained.external) for name in sorted(external)
+        ],
+    }
     if LEARNT not in trained.provenance:  # of a run that an earlier version began
         facts[LEARNT] = learnt_record(material.training, material.validation, trained.seen)
     return trained.provenance | facts

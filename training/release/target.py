@@ -27,7 +27,7 @@ class Release:
         int8: quantise, and refuse when that costs too much.
         minimum_dice: mean Dice on the validation slices below which nothing is published.
         foreword: Markdown file that the card begins with: where this version is worse than the
-            one before, whom to cite.
+            one before.
     """
 
     models: Path
