@@ -18,15 +18,16 @@ NAME ?= lung-unet
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 MODEL ?= $(shell ls -d models/lung-unet/*/ 2>/dev/null | sort -V | tail -n 1 | sed 's:/$$::')
 MODEL_SHA256 = $(shell sha256sum $(MODEL)/model.onnx 2>/dev/null | cut -d' ' -f1)
-REVISION = $(shell git rev-parse HEAD 2>/dev/null)
+# The commit, and whether the tree has been changed since.
+REVISION = $(or $(shell git describe --match '' --always --abbrev=40 --dirty 2>/dev/null),unknown)
 
 IMAGE ?= lungseg:$(VERSION)
 TRAINING_IMAGE ?= lungseg-training:$(VERSION)
-PYTHON_IMAGE ?= python:3.11-slim-bookworm
+PYTHON_IMAGE ?= $(shell sed -n 's/^ARG PYTHON_IMAGE=//p' Dockerfile)
 DOCKER_BUILD_FLAGS ?=
 
-.PHONY: help setup serve test test-wheel check fmt lint types imports bench bench-train load fuzz train demo openapi docs \
-        lock image training-image sbom audit hadolint test-container clean
+.PHONY: help setup serve test test-wheel check pip-check fmt lint types imports bench bench-train load fuzz train demo openapi docs \
+        lock image training-image pin-images sbom audit hadolint test-container clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -95,6 +96,10 @@ imports: $(DEV_READY) ## the direction of imports
 hadolint: $(DEV_READY) ## the Dockerfiles
 	$(BIN)/hadolint Dockerfile docker/Dockerfile.training
 
+pip-check: $(DEV_READY) $(KSERVE_READY) ## whether what is installed fits together, the project's own requirements included
+	$(PY) -m pip check --disable-pip-version-check
+	$(VENV)/kserve/bin/python -m pip check --disable-pip-version-check
+
 # --- figures ----------------------------------------------------------------------------------
 
 bench: $(DEV_READY) ## start-up, memory, throughput and latency of the service
@@ -121,17 +126,13 @@ UV_COMPILE = env -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS $(BIN)/u
 	--universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links $(UPGRADE)
 
-lock: $(VENV)/.uv-ready ## pin every requirement anew (UPGRADE=--upgrade takes newer versions)
+lock: $(DEV_READY) ## pin every requirement anew (UPGRADE=--upgrade takes newer versions)
 	$(UV_COMPILE) pyproject.toml --all-extras -o requirements/dev.txt
 	$(UV_COMPILE) pyproject.toml --extra training -c requirements/dev.txt -o requirements/training.txt
 	$(UV_COMPILE) pyproject.toml --extra dicom-seg -c requirements/dev.txt -o requirements/service.txt
 	$(UV_COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	$(UV_COMPILE) requirements/kserve.in -o requirements/kserve.txt
 	@! grep -nE '://|^--(index|extra-index|find-links)' requirements/*.txt
-
-$(VENV)/.uv-ready: | $(PY)
-	$(PY) -m pip install --quiet --disable-pip-version-check "uv>=0.13,<0.14"
-	@touch $@
 
 # --- container --------------------------------------------------------------------------------
 
@@ -143,7 +144,10 @@ image: ## the service's image
 
 training-image: ## the image that retrains
 	docker build $(DOCKER_BUILD_FLAGS) --tag $(TRAINING_IMAGE) --file docker/Dockerfile.training \
-	  --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) --build-arg VERSION=$(VERSION) .
+	  --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) .
+
+pin-images: ## write the digests of the base images, as their registries have them now, into the files that name them
+	docker/pin-images.sh
 
 sbom: $(DEV_READY) ## CycloneDX list of what the service is made of
 	$(BIN)/cyclonedx-py requirements requirements/service.txt --pyproject pyproject.toml \

@@ -6,7 +6,12 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-LAB = Path(os.environ.get("CONTAINER_LAB", ROOT.parent / "shared" / "container-lab" / "up.sh"))
+LAB = ROOT.parent / "shared" / "container-lab" / "up.sh"
+"""Starts an engine and says where it listens; ``CONTAINER_LAB`` names another one."""
+TRIES = 2
+"""A slow start may end in an engine that answers the next one."""
+START_S = 600
+"""The first start fetches the engine and makes the images."""
 RESOLVING_NGINX = (1, 27, 3)
 """The first version whose open-source edition resolves upstreams again."""
 
@@ -36,19 +41,30 @@ def answers() -> bool:
 
 
 def start() -> str | None:
-    """Sees to an engine; None, or why there is none."""
+    """Sees to an engine; None, or the sentence that says why there is none."""
     if answers():
         return None
-    if not LAB.is_file():
-        return f"no container engine answers, and there is no {LAB} to start one (CONTAINER_LAB)"
-    if os.geteuid() != 0:
-        return f"no container engine answers, and only root can start one with {LAB}"
+    script = Path(os.environ.get("CONTAINER_LAB", LAB)).resolve()
+    if not script.is_file():
+        return f"no container engine answers, and CONTAINER_LAB names no script but {script}"
+    for _ in range(TRIES):
+        reason = started_by(script)
+        if reason is None:
+            return None
+    return f"no container engine answers, and {script} started none in {TRIES} tries: {reason}"
+
+
+def started_by(script: Path) -> str | None:
+    """One try; None, or why it came to nothing, in one line."""
     try:
-        line = run(str(LAB)).strip().splitlines()[-1]
-    except (RuntimeError, subprocess.TimeoutExpired) as error:
-        return f"no container engine could be started: {error}"
-    os.environ["DOCKER_HOST"] = line.partition("DOCKER_HOST=")[2]
-    return None if answers() else "the engine that was started does not answer"
+        lines = run(str(script), timeout_s=START_S).strip().splitlines()
+    except subprocess.TimeoutExpired:
+        return f"it took more than {START_S} s"
+    except (RuntimeError, OSError) as error:
+        said = str(error).splitlines()
+        return "; ".join(dict.fromkeys((said[0], said[-1])))
+    os.environ["DOCKER_HOST"] = lines[-1].partition("DOCKER_HOST=")[2] if lines else ""
+    return None if answers() else "what it started does not answer"
 
 
 def compose_command() -> list[str]:

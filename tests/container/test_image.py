@@ -1,6 +1,8 @@
 """The image: what is in it, what is not, and that it needs to write nothing."""
 
 import json
+import os
+import re
 import subprocess
 import tarfile
 import time
@@ -9,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.container.engine import ROOT, run
-from tests.container.stack import KEY, Stack, wait_until
+from tests.container.engine import ROOT, compose_command, run
+from tests.container.stack import IMAGE_TAG, KEY, Stack, wait_until
 
 pytestmark = pytest.mark.container
 MAX_ABOVE_BASE_BYTES = 350e6
@@ -22,7 +24,8 @@ def size(image: str) -> int:
 
 def test_the_image_is_small(image: str) -> None:
     """Under 350 MB above its base, bundles included."""
-    above = size(image) - size("python:3.11-slim-bookworm")
+    (base,) = re.findall(r"^ARG PYTHON_IMAGE=(.*)$", (ROOT / "Dockerfile").read_text(), re.M)
+    above = size(image) - size(os.environ.get("PYTHON_IMAGE", base))
     print(f"image: {above / 1e6:.0f} MB above the base")
     assert above < MAX_ABOVE_BASE_BYTES
 
@@ -39,31 +42,45 @@ def test_no_compiler_no_installer_no_training_is_inside(image: str) -> None:
     assert said == {"found": [], "uid": 10001}
 
 
-def test_labels_name_the_version_and_the_model_inside(image: str, bundle: Path) -> None:
-    """OCI's own labels, and the bundle's hash."""
-    config = json.loads(run("docker", "image", "inspect", image))[0]["Config"]
+@pytest.fixture(scope="module")
+def composed(image: str) -> str:
+    """The image as the composition builds it, which is given no arguments."""
+    tag = f"{IMAGE_TAG}-composed"
+    run(*compose_command(), "build", "service", env={"LUNGSEG_TAG": tag})
+    return f"lungseg:{tag}"
+
+
+@pytest.mark.parametrize(
+    ("built_by", "commit"), [("image", r"[0-9a-f]{40}(-dirty)?"), ("composed", "unknown")]
+)
+def test_labels_name_the_version_and_the_model_inside(
+    built_by: str, commit: str, bundle: Path, request: pytest.FixtureRequest
+) -> None:
+    """OCI's own labels, and the bundle's hash; also from the composition, which knows no commit."""
+    name = request.getfixturevalue(built_by)
+    config = json.loads(run("docker", "image", "inspect", name))[0]["Config"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     contract = json.loads((bundle / "contract.json").read_text())
     assert config["Labels"]["org.opencontainers.image.version"] == project["version"]
+    assert re.fullmatch(commit, config["Labels"]["org.opencontainers.image.revision"])
     assert config["Labels"]["lungseg.model"] == f"lung-unet/{bundle.name}"
     assert config["Labels"]["lungseg.model.sha256"] == contract["sha256"]
     assert config["Healthcheck"]["Test"][:2] == ["CMD", "python"]  # no shell
 
 
-def test_an_image_whose_label_would_lie_is_not_built(image: str, bundle: Path) -> None:
-    """A wrong hash ends the build."""
-    with pytest.raises(RuntimeError, match="MODEL"):
-        run(
-            "docker",
-            "build",
-            "--network",
-            "host",
-            "--build-arg",
-            f"MODEL=lung-unet/{bundle.name}",
-            "--build-arg",
-            "MODEL_SHA256=" + "0" * 64,
-            ".",
-        )
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        ("MODEL_SHA256=" + "0" * 64, r"lie about the SHA-256 of lung-unet/\d+: .* received 0{64}"),
+        ("VERSION=9.9", "lie about the version: .* received 9.9"),
+    ],
+)
+def test_an_image_whose_label_would_lie_is_not_built(
+    image: str, argument: str, reason: str
+) -> None:
+    """For this reason alone: the same build with the truth is the image of all other tests."""
+    with pytest.raises(RuntimeError, match=reason):
+        run("docker", "build", "--network", "host", "--build-arg", argument, ".")
 
 
 def test_nothing_is_written_outside_tmp(image: str, png: bytes, tmp_path: Path) -> None:

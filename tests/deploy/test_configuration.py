@@ -1,9 +1,8 @@
-"""Gateway, composition and requirement files agree with the service and hold nothing local."""
+"""Gateway and composition agree with the service."""
 
 import re
 from pathlib import Path
 
-import pytest
 import yaml
 
 from lungseg.settings import OTHERS, Settings
@@ -66,22 +65,3 @@ def test_the_composition_stops_replicas_in_time() -> None:
     environment = service["environment"]
     grace = float(service["stop_grace_period"].removesuffix("s"))
     assert grace > float(environment["LUNGSEG_LINGER_S"]) + float(environment["LUNGSEG_DRAIN_S"])
-
-
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "requirements").glob("*.txt")), ids=lambda path: path.name
-)
-def test_requirements_are_pinned_hashed_and_without_addresses(path: Path) -> None:
-    """So that any mirror serves them, and only the tested files are installed."""
-    text = path.read_text()
-    assert not re.search(r"://|^\s*--(index|extra-index|find-links|trusted)", text, re.M)
-    entries = re.split(r"\n(?=\S)", text.strip())
-    assert all("==" in entry and "--hash=sha256:" in entry for entry in entries)
-
-
-def test_the_service_is_installed_without_what_trains() -> None:
-    """No TensorFlow, Keras or ONNX among the service's requirements."""
-    text = (ROOT / "requirements" / "service.txt").read_text()
-    names = set(re.findall(r"^([a-z0-9-]+)==", text, re.M))
-    assert "onnxruntime" in names
-    assert not names & {"tensorflow", "keras", "tf2onnx", "onnx", "pytest"}

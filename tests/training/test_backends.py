@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import csv
+import json
 import os
 import subprocess
 import sys
@@ -10,31 +11,31 @@ from pathlib import Path
 
 import pytest
 
+from tests.training.conftest import tiny
+from training.config import write_config
+
+keras = pytest.importorskip("keras")
 pytestmark = pytest.mark.training
 
 NEUTRAL = (
     *("networks/blocks", "networks/encoders", "networks/light", "networks/unet"),
     *("fitting/batches", "fitting/losses", "fitting/schedules", "fitting/transfer"),
 )
-STEP = """
-import numpy as np
-import keras
-from training.config import TrainConfig
-from training.fitting.losses import Dice, make_loss
-from training.fitting.schedules import learning_rate
-from training.networks.unet import build_unet
+FIT = """
+import sys
+from pathlib import Path
+from training.config import read_config
+from training.fitting.train import train
 
-config = TrainConfig(grid=32, width=2, depth=2, schedule="cosine", warmup_epochs=1.0, epochs=4)
-assert keras.backend.backend() == "torch"
-network = build_unet(config)
-rate = learning_rate(config, 2)
-network.compile(keras.optimizers.Adam(rate), loss=make_loss("bce_dice"), metrics=[Dice()])
-random = np.random.default_rng(0)
-image = random.uniform(0, 255, (4, 32, 32, 1)).astype("float32")
-truth = (image > 128).astype("float32")
-losses = [float(network.train_on_batch(image, truth)[0]) for _ in range(8)]
-assert losses[-1] < losses[0], losses
+data, cache, recipe, out = map(Path, sys.argv[1:])
+train([data], out, read_config(recipe, {}), cache=cache)
 """
+RECIPE = tiny(
+    grid=16, depth=1, epochs=3, batch_size=4, learning_rate=0.01, loss="bce_dice",
+    schedule="cosine", warmup_epochs=1.0,
+)  # fmt: skip
+QUICK = "--xla_backend_optimization_level=0"
+"""Most of the time goes into compiling a network that computes almost nothing."""
 
 
 @pytest.mark.parametrize("module", NEUTRAL)
@@ -46,15 +47,36 @@ def test_modules_import_no_backend(module: str) -> None:
         assert f"from {backend}" not in source
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
-def test_another_backend_trains_the_same_code() -> None:
-    """Some steps under torch, in a process of its own, lower the loss."""
+def test_jax_fits_what_tensorflow_then_reads(phantoms: Path, cache: Path, tmp_path: Path) -> None:
+    """A whole run in a process of its own learns, and its network has the same loss here."""
+    from training.data.cache import cache_pieces
+    from training.data.material import prepare
+    from training.fitting.batches import Batches
+    from training.fitting.checkpoints import load_network
+    from training.fitting.losses import make_loss
+
+    write_config(RECIPE, tmp_path / "recipe.toml")
+    run = tmp_path / "run"
     done = subprocess.run(
-        [sys.executable, "-c", STEP],
-        env=os.environ | {"KERAS_BACKEND": "torch"},
+        [sys.executable, "-c", FIT, phantoms, cache, tmp_path / "recipe.toml", run],
+        env=os.environ | {"KERAS_BACKEND": "jax", "XLA_FLAGS": QUICK},
         capture_output=True,
         text=True,
         timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads((run / "provenance.json").read_text())["backend"] == "jax"
+    with (run / "history.csv").open(newline="") as stream:
+        epochs = list(csv.DictReader(stream))
+    losses = [float(epoch["val_loss"]) for epoch in epochs]
+    assert losses == sorted(losses, reverse=True)
+    assert len(set(losses)) == RECIPE.epochs
+
+    assert keras.backend.backend() == "tensorflow"
+    held_out = prepare([phantoms], RECIPE, cache=cache).validation
+    pieces = cache_pieces(held_out, RECIPE.grid, cache, RECIPE.covers)
+    image, truth = Batches(pieces, RECIPE, RECIPE.intensity, epoch=None)[0]
+    assert len(image) == len(held_out)  # one batch, whose mean is the epoch's
+    loss = make_loss(RECIPE.loss)(truth, load_network(run / "last.keras")(image))
+    assert float(loss) == pytest.approx(losses[-1], rel=1e-4)

@@ -1,4 +1,4 @@
-"""Objectives and the Dice metric, written with ``keras.ops`` so that any backend runs them.
+"""Objectives and the Dice metric, written with ``keras.ops`` alone; TensorFlow and JAX run them.
 
 Targets below 0 are codes (``training.data.pieces``): pixels that nobody can tell have no weight in
 any of them, and airways, which are no lung and few, have more than others in pixelwise ones.
