@@ -80,10 +80,11 @@ def _return_nothing(node: cst.Return) -> Iterator[cst.CSTNode]:
 
 
 def _swap(node: cst.Call) -> Iterator[cst.CSTNode]:
-    first, second, *rest = [*node.args, None, None]
-    if first and second and not (first.keyword or second.keyword or first.star or second.star):
+    pair, rest = node.args[:2], node.args[2:]
+    if len(pair) == 2 and not any(one.keyword or one.star or is_text(one.value) for one in pair):
+        first, second = pair
         changed = (first.with_changes(value=second.value), second.with_changes(value=first.value))
-        yield node.with_changes(args=(*changed, *[one for one in rest if one]))
+        yield node.with_changes(args=(*changed, *rest))
 
 
 def _misspell(node: cst.SimpleString) -> Iterable[cst.CSTNode]:
