@@ -16,6 +16,8 @@ PORT ?= 8000
 DATA ?= ../shared/data/kaggle-lungs
 NAME ?= lung-unet
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+SAMPLE ?= 300
+SEED ?= 0
 MODEL ?= $(shell ls -d models/lung-unet/*/ 2>/dev/null | sort -V | tail -n 1 | sed 's:/$$::')
 MODEL_SHA256 = $(shell sha256sum $(MODEL)/model.onnx 2>/dev/null | cut -d' ' -f1)
 # The commit, and whether the tree has been changed since.
@@ -26,7 +28,7 @@ TRAINING_IMAGE ?= lungseg-training:$(VERSION)
 PYTHON_IMAGE ?= $(shell sed -n 's/^ARG PYTHON_IMAGE=//p' Dockerfile)
 DOCKER_BUILD_FLAGS ?=
 
-.PHONY: help setup serve test test-wheel check pip-check fmt lint types imports bench bench-train load fuzz train demo openapi docs \
+.PHONY: help setup serve test test-wheel mutants check pip-check fmt lint types imports bench bench-train load fuzz train demo openapi docs \
         lock image training-image pin-images sbom audit hadolint test-container clean
 
 help: ## this list
@@ -75,6 +77,9 @@ test: $(DEV_READY) $(KSERVE_READY) ## the test suite
 
 test-wheel: $(DEV_READY) ## install the wheel in an environment of its own and segment slices with it
 	tests/wheel.sh
+
+mutants: $(DEV_READY) ## SAMPLE small mistakes, or all, in AREA, or everywhere: how many does a test notice?
+	$(PY) -m tests.mutants --sample $(SAMPLE) --seed $(SEED) $(if $(AREA),--area $(AREA))
 
 check: lint types imports hadolint ## what must hold before a commit, besides the tests
 

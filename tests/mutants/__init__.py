@@ -1,0 +1,1 @@
+"""Whether the tests notice small mistakes: `make mutants` makes them, one at a time."""
