@@ -234,10 +234,10 @@ def test_air_unlabelled_is_one_region_inside_the_body_and_not_beside_the_mask() 
     open_[:31, 40:44] = -850
     assert "air_unlabelled" not in codes(labelled(scan_of(open_, spacing_mm=(2, 2)), nothing))
     hu, labels = torso()
-    labels[40:44] = 0  # four rows of 80 mm of both lungs: one beside the mask does not count
-    assert "air_unlabelled" not in codes(labelled(scan_of(hu, spacing_mm=(2, 2)), labels))
-    labels[40:52] = 0
-    assert "air_unlabelled" in codes(labelled(scan_of(hu, spacing_mm=(2, 2)), labels))
+    labels[40:44] = 0  # 480 mm² of each lung, 360 of them not beside the mask
+    assert "air_unlabelled" not in codes(labelled(scan_of(hu, spacing_mm=(2, 3)), labels))
+    labels[40:45] = 0
+    assert "air_unlabelled" in codes(labelled(scan_of(hu, spacing_mm=(2, 3)), labels))
 
 
 @pytest.mark.parametrize(
