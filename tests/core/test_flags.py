@@ -202,6 +202,8 @@ def cavity(rows: int, columns: int, level: float = -850.0, side: int = 100) -> n
         (cavity(20, 20, -950), (2, 2), False),
         (cavity(20, 20, -501), (2, 2), True),
         (cavity(20, 20, -500), (2, 2), False),
+        (np.where(cavity(20, 20, -600) == 40, -499, cavity(20, 20, -600)), (2, 2), True),
+        (np.where(cavity(20, 20, -600) == 40, -500, cavity(20, 20, -600)), (2, 2), False),
         (cavity(2, 40), (9, 9), False),  # narrower than three cells: a fold
     ],
 )
@@ -366,6 +368,9 @@ def test_values_limited_where_a_figure_of_one_lung_is_missing(lacking: int) -> N
     one_lung = np.where(labels == lacking, 0, labels)
     assert codes(labelled(scan_of(hu), one_lung)) >= {"single_lung"}
     assert "values_limited" not in codes(labelled(scan_of(hu), one_lung))
+    unsided = np.where(labels > 0, UNSIDED, 0)
+    assert "values_limited" not in codes(labelled(scan_of(hu), unsided))
+    assert "values_limited" in codes(labelled(scan_of(hu, padding=(labels > 0)[None]), unsided))
 
 
 # --- on the phantom -----------------------------------------------------------------------------
