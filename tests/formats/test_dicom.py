@@ -100,18 +100,22 @@ def test_numbers_keep_their_sign_in_every_width(
     """And the value that pads them is found among them, below zero or above."""
     lowest = -(1 << bits - 1) if signed else 0
     numbers = small.hu.astype(np.int64) % (1 << bits) + lowest
-    numbers[:3], padding = lowest + 7, lowest + 7
+    padding = -9 if signed else (1 << bits) - 9
     numbers[3:] = np.where(numbers[3:] == padding, padding + 1, numbers[3:])
+    numbers[:3] = padding
     header = {"BitsAllocated": allocated, "BitsStored": bits, "HighBit": bits - 1}
     header |= {"PixelRepresentation": int(signed), "RescaleIntercept": "0"}
     header |= {"PixelPaddingValue": padding}
-    samples = (numbers & (1 << bits) - 1).astype(np.uint16)
+    samples = numbers & (1 << bits) - 1
     if syntax == uid.JPEGLosslessSV1:
         frames = [jpeg_lossless.encode(samples, bits, 1)]
     else:  # such streams may say nothing of signs, or what is wrong
         frames = [frame_of(samples, syntax, bits)]
-        if signed and syntax == uid.JPEG2000Lossless:
-            frames.append(frame_of(numbers, syntax, bits, signed=True))
+        if syntax == uid.JPEG2000Lossless:
+            half = 1 << bits - 1
+            frames.append(
+                frame_of((samples + half) % (1 << bits) - half, syntax, bits, signed=True)
+            )
     for frame in frames:
         scan = read(encapsulated(dicom_bytes(small, **header), frame, syntax))
         assert (scan.values[0, :3] == -1000).all()

@@ -250,6 +250,16 @@ def test_what_the_network_saw_comes_back_where_it_was(
     assert abs(float(back.sum()) / np.count_nonzero(disk) - 1) < 0.02
 
 
+@pytest.mark.parametrize("size", [(40, 80), (80, 40), (30, 32)])
+def test_what_lies_beside_a_slice_on_the_grid_does_not_bleed_into_it(size: tuple[int, int]) -> None:
+    """Whatever a network answers where the grid is black: only the slice's own part counts."""
+    placement = place(size, (32, 32))
+    output = np.zeros((1, 32, 32, 1), np.float32)
+    (top, left), (height, width) = placement.offset, placement.inner_size
+    output[:, top : top + height, left : left + width] = 1
+    assert (restore(output, placement) == 1).all()
+
+
 def test_rows_further_apart_than_columns_are_seen_in_their_true_shape() -> None:
     """The network sees the same picture of a body whether half of its rows are left out."""
     rng = np.random.default_rng(1)
