@@ -79,6 +79,8 @@ def test_slices_that_are_fitted_together_share_a_box() -> None:
     first, second = in_field(0.4, 0, 0)[0], in_field(0.4, 1, 1)[0]
     box = body_box(np.stack([first, second]), "HU")
     assert box.size[0] > 0.9 * SIDE
+    two = np.concatenate([square(100, 20, 40), square(100, 50, 70)])
+    assert body_extent(two, "HU") == ((20, 70), (21, 71))
 
 
 @settings(deadline=None, max_examples=30)
