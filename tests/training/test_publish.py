@@ -21,7 +21,6 @@ from training.data.dataset import Pair, list_pairs
 from training.data.learnt import Learnt, learnt_record
 from training.data.material import Material
 from training.errors import DataError
-from training.evaluation.compare import Comparison, compare_models
 from training.evaluation.evaluate import evaluate, summarise
 from training.networks.convert import to_onnx
 from training.networks.unet import build_unet
@@ -313,47 +312,3 @@ def test_a_full_disk_leaves_nothing_half_written(trained: Trained, tmp_path: Pat
     )
     assert "could not be written" in outcome.stdout, outcome.stderr[-2000:]
     assert list((tmp_path / "models").iterdir()) == []
-
-
-def test_compare_names_the_greatest_losses(trained: Trained, tmp_path: Path) -> None:
-    """Paired by slice, the verdict first."""
-    a = publish(_biased(trained, 30.0), Release(models=tmp_path, name="a"))
-    b = publish(_biased(trained, -30.0), Release(models=tmp_path, name="b"))
-    before, after = (
-        list(evaluate(Model.load(folder, Engine()), trained.material.validation))
-        for folder in (a, b)
-    )
-    outcome = compare_models(before, after)
-    assert not outcome.may_replace
-    assert outcome.describe().startswith("B must not replace A on 2 slices")
-    assert outcome.changes[0][1] == pytest.approx(
-        min(y.metrics.dice - x.metrics.dice for x, y in zip(before, after, strict=True))
-    )
-    assert compare_models(after, before).may_replace
-
-
-@pytest.mark.parametrize(
-    ("difference", "tail", "replaces"),
-    [
-        (-0.0004, -0.004, True),
-        (-0.0006, 0.1, False),
-        (0.1, -0.006, False),
-        (0.1, 0.1, True),
-    ],
-)
-def test_a_version_may_lose_what_another_seed_loses_too(
-    difference: float, tail: float, replaces: bool
-) -> None:
-    """On average and in the tail, each by itself."""
-    comparison = Comparison(
-        slices=9,
-        patients=9,
-        reference=0.9,
-        candidate=0.9 + difference,
-        difference=difference,
-        interval=(-1.0, 1.0),
-        tail_difference=tail,
-        changes=(),
-    )
-    assert comparison.may_replace == replaces
-    assert not replace(comparison, setbacks=("base: worse",)).may_replace

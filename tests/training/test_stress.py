@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from tests.standin import write_bundle
 from training.__main__ import main
 from training.data.dataset import Sample, list_pairs, read_sample
 from training.data.pieces import Piece
-from training.evaluation.compare import compare_models, setbacks
 from training.evaluation.evaluate import evaluate
 from training.evaluation.stress import StressResult, format_stress, joined, stress
 from training.synthetic import anatomy
@@ -176,26 +174,6 @@ def result(name: str, dice: float, wrong: float, *, without_lung: bool = False) 
         false_positive=np.array([wrong]),
         without_lung=without_lung,
     )
-
-
-def test_clear_losses_under_stress_are_setbacks(phantoms: Path, tmp_path: Path) -> None:
-    """Each is named with its figures, and any of them forbids the replacement."""
-    before = [result("blur", 0.96, 0.01), result("no lung", 1.0, 0.001, without_lung=True)]
-    good = [result("blur", 0.955, 0.02), result("no lung", 0.0, 0.003, without_lung=True)]
-    bad = [result("blur", 0.94, 0.01), result("no lung", 1.0, 0.02, without_lung=True)]
-    assert setbacks(before, good) == ()
-    found = setbacks(before, bad)
-    assert found == (
-        "blur: mean Dice 0.9600 → 0.9400",
-        "no lung: false-positive area 0.10% → 2.00%",
-    )
-    write_bundle(tmp_path)
-    model = Model.load(tmp_path / "standin" / "1", Engine())
-    results = list(evaluate(model, list_pairs(phantoms).pairs[:2]))
-    outcome = compare_models(results, results)
-    assert outcome.may_replace
-    assert not replace(outcome, setbacks=found).may_replace
-    assert found[0] in replace(outcome, setbacks=found).describe()
 
 
 def test_the_table_reads_as_markdown() -> None:
