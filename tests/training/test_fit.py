@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lungseg.core.preprocess import to_grey
 from tests.training.conftest import tiny
 from training.config import read_config, write_config
+from training.data.cache import cache_pieces, load_piece
+from training.data.dataset import list_pairs
 from training.data.sources import Source
 from training.errors import DataError
 from training.fitting.train import train
@@ -335,3 +338,113 @@ def test_a_weight_draws_slices_more_often() -> None:
         assert [drawn.count(number) for number in range(4)] == [2] * 4
         assert sum(number >= 4 for number in drawn) == 4
         assert len(set(batches.drawn)) == len(drawn)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "rates"),
+    [
+        ("constant", 0.0, {0: 1.0, 39: 1.0}),
+        ("constant", 2.0, {0: 0.0, 2: 0.25, 4: 0.5, 8: 1.0, 39: 1.0}),
+        ("cosine", 0.0, {0: 1.0, 20: 0.5, 40: 0.0}),
+        ("cosine", 2.0, {0: 0.0, 4: 0.5, 8: 1.0, 24: 0.5, 40: 0.0}),
+        ("exponential", 0.0, {0: 1.0, 20: 0.1, 40: 0.01}),
+        ("exponential", 1.0, {0: 0.0, 2: 0.5 * 0.01**0.05, 20: 0.1}),
+        ("step", 0.0, {0: 1.0, 20: 1.0, 21: 0.1, 30: 0.1, 31: 0.01, 40: 0.01}),
+        ("step", 0.5, {0: 0.0, 1: 0.5, 2: 1.0, 21: 0.1}),
+    ],
+)
+def test_rates_follow_their_schedule(schedule: str, warmup: float, rates: dict[int, float]) -> None:
+    """Of ten epochs of four steps: at their start, in between and at their end."""
+    from training.fitting.schedules import learning_rate
+
+    config = tiny(schedule=schedule, warmup_epochs=warmup, epochs=10, learning_rate=0.02)
+    rate = learning_rate(config, 4)
+    for step, share in rates.items():
+        found = rate(step) if callable(rate) else rate
+        assert float(found) == pytest.approx(0.02 * share, abs=1e-7), step
+
+
+def batches_of(pieces: list[Path], epoch: int | None, **changes: Any) -> Any:
+    from training.fitting.batches import Batches
+
+    config = tiny(batch_size=2, noise_hu=0.0, **changes)
+    return Batches(pieces, config, config.intensity, epoch=epoch)
+
+
+@pytest.fixture(scope="module")
+def pieces(phantoms: Path, cache: Path) -> list[Path]:
+    """Five slices as they are cached."""
+    return cache_pieces(list_pairs(phantoms).pairs[:5], 32, cache)
+
+
+def shown(batches: Any) -> np.ndarray:
+    """Grey levels and targets of an epoch, shape (2, N, 32, 32)."""
+    made = [batches[index] for index in range(batches.num_batches)]
+    return np.stack([np.concatenate(part)[..., 0] for part in zip(*made, strict=True)])
+
+
+def test_what_validates_is_shown_as_it_is(pieces: list[Path]) -> None:
+    """In order, all of it, in the model's window, unvaried; so is training without variation."""
+    window = {"window_low_hu": -1200.0, "window_high_hu": 200.0}
+    rule = tiny(**window).intensity
+    loaded = [load_piece(path) for path in pieces]
+    expected = np.stack([
+        [to_grey(piece.hu, "HU", rule) for piece in loaded],
+        [piece.target for piece in loaded],
+    ])  # fmt: skip
+    held_out = batches_of(pieces, None, **window)
+    assert held_out.num_batches == 3
+    assert np.array_equal(shown(held_out), expected)
+    held_out.on_epoch_end()
+    assert np.array_equal(shown(held_out), expected)
+    plain = batches_of(pieces, 0, augment=False, **window)
+    order = [number for number, _ in plain.drawn]
+    assert sorted(order) == [0, 1, 2, 3, 4]
+    assert np.array_equal(shown(plain), expected[:, order])
+
+
+def test_every_epoch_varies_every_slice_anew(pieces: list[Path]) -> None:
+    """Order and variation follow from seed, epoch and slice, and from nothing else."""
+    first = batches_of(pieces, 0)
+    seen = shown(first)
+    assert np.array_equal(seen, shown(batches_of(pieces, 0)))
+    window = {"window_probability": 0.0, "raw_probability": 0.0}
+    for changes in ({"seed": 1}, window):
+        assert not np.array_equal(seen, shown(batches_of(pieces, 0, **changes)))
+    first.on_epoch_end()
+    order, second = [number for number, _ in first.drawn], shown(first)
+    resumed = batches_of(pieces, 1)
+    assert order == [number for number, _ in resumed.drawn]
+    assert np.array_equal(second, shown(resumed))
+    orders = {
+        tuple(number for number, _ in batches_of(pieces, epoch, seed=seed).drawn)
+        for epoch in range(3)
+        for seed in range(3)
+    }
+    assert len(orders) > 6
+    same = [pieces[0]] * 6  # one slice six times, in two epochs of two seeds: never the same
+    varied = [
+        plane.tobytes()
+        for epoch in range(2)
+        for seed in range(2)
+        for plane in shown(batches_of(same, epoch, seed=seed))[0]
+    ]
+    assert len(set(varied)) == len(varied)
+
+
+def test_a_slice_that_is_drawn_twice_is_varied_twice(pieces: list[Path]) -> None:
+    """Weights draw by chance what they don't draw whole, not always the same slices."""
+    from training.fitting.batches import Batches
+
+    config = tiny(batch_size=2)
+    weighted = Batches(pieces[:1], config, config.intensity, epoch=0, weights=[4.0])
+    assert sorted(weighted.drawn) == [(0, 0), (0, 1), (0, 2), (0, 3)]
+    assert len({plane.tobytes() for plane in shown(weighted)[0]}) == 4
+    halves = {
+        number
+        for epoch in range(4)
+        for number, _ in Batches(
+            [Path()] * 6, config, config.intensity, epoch=epoch, weights=[0.5] * 6
+        ).drawn
+    }
+    assert halves == set(range(6))
