@@ -123,7 +123,10 @@ def test_stress_alone_decides(models: Path, pairs: tuple[Pair, ...]) -> None:
         judge(models / "3", models / "1", seeing, release())
     with pytest.raises(DataError, match=r"no lung: false-positive area 0\.00% → "):
         judge(models / "1", models / "3", blind, release())
-    forced = judge(models / "3", models / "1", seeing, release(force=True))
+    forced = judge(models / "3", models / "1", blind, release(force=True))
+    assert forced.comparison is not None
+    means = [np.mean([item.metrics.dice for item in results]) for results in (seeing, blind)]
+    assert (forced.comparison.reference, forced.comparison.candidate) == pytest.approx(means)
     assert [len(item.dice) for item in forced.stressed] == [3] * len(forced.stressed)
     (expected,) = stress([Model.load(models / "3", Engine())], pairs)
     for item, other in zip(forced.stressed, expected, strict=True):
