@@ -29,7 +29,7 @@ PYTHON_IMAGE ?= $(shell sed -n 's/^ARG PYTHON_IMAGE=//p' Dockerfile)
 DOCKER_BUILD_FLAGS ?=
 
 .PHONY: help setup serve test test-wheel mutants check pip-check fmt lint types imports bench bench-train load fuzz train demo openapi docs \
-        lock image training-image pin-images sbom audit hadolint test-container clean
+        lock image training-image pin-images sbom image-sbom audit hadolint test-container clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -154,10 +154,11 @@ training-image: ## the image that retrains
 pin-images: ## write the digests of the base images, as their registries have them now, into the files that name them
 	docker/pin-images.sh
 
-sbom: $(DEV_READY) ## CycloneDX list of what the service is made of
-	$(BIN)/cyclonedx-py requirements requirements/service.txt --pyproject pyproject.toml \
-	  --output-reproducible -o lungseg-$(VERSION).cdx.json
-	@echo "lungseg-$(VERSION).cdx.json"
+sbom: $(DEV_READY) ## CycloneDX list of what the service is made of: packages and models, licences, hashes, graph
+	$(PY) docker/sbom.py lungseg-$(VERSION).cdx.json
+
+image-sbom: $(DEV_READY) ## the same of the image that `make image` made, with the packages of its system
+	$(PY) docker/sbom.py lungseg-$(VERSION)-image.cdx.json $(IMAGE)
 
 audit: $(DEV_READY) ## known vulnerabilities of the service's requirements
 	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r requirements/service.txt

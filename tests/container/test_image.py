@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tarfile
 import time
 import tomllib
@@ -81,6 +82,23 @@ def test_an_image_whose_label_would_lie_is_not_built(
     """For this reason alone: the same build with the truth is the image of all other tests."""
     with pytest.raises(RuntimeError, match=reason):
         run("docker", "build", "--network", "host", "--build-arg", argument, ".")
+
+
+def test_an_image_s_parts_are_listed(image: str, bundle: Path, tmp_path: Path) -> None:
+    """Packages of Python and of the system, and the models, as the image's own tools name them."""
+    run(sys.executable, "docker/sbom.py", str(tmp_path / "image.cdx.json"), image)
+    components = json.loads((tmp_path / "image.cdx.json").read_text())["components"]
+    listed = {(c["bom-ref"].partition(":")[0], c["name"], c["version"]) for c in components}
+    inside = run(
+        "docker", "run", "--rm", image, "dpkg-query", "-W", "-f", "${Package} ${Version}\n"
+    )
+    system = {("system", *line.split()) for line in inside.splitlines()}
+    assert len(system) > 50
+    assert {part for part in listed if part[0] == "system"} == system
+    assert ("model", "lung-unet", bundle.name) in listed
+    asked = "import platform as p, numpy as n; print(p.python_version(), n.__version__)"
+    python, numpy = run("docker", "run", "--rm", image, "python", "-c", asked).split()
+    assert {("python", "python", python), (f"numpy=={numpy}", "numpy", numpy)} <= listed
 
 
 def test_nothing_is_written_outside_tmp(image: str, png: bytes, tmp_path: Path) -> None:

@@ -78,21 +78,32 @@ def test_a_composition_says_nothing_else_into_the_labels(name: str, service: str
     ("change", "message"),
     [
         ({}, ""),
-        ({"version": "9.9"}, f"about the version: expected {VERSION}, received 9.9"),
-        ({"version": ""}, f"about the version: expected {VERSION}, received nothing"),
-        ({"sha256": "0" * 64}, f"about the SHA-256 of lung-unet/{newest().name}: expected "),
-        ({"sha256": ""}, ", received nothing"),
-        ({"model": "lung-unet/1"}, "about the SHA-256 of lung-unet/1: expected "),
-        ({"model": "lung-unet/none"}, "models/lung-unet/none/model.onnx"),
-        ({"model": ""}, "models//model.onnx"),
+        ({"VERSION": "9.9"}, f"about the version: expected {VERSION}, received 9.9"),
+        ({"VERSION": ""}, f"about the version: expected {VERSION}, received nothing"),
+        ({"MODEL_SHA256": "0" * 64}, f"about the SHA-256 of lung-unet/{newest().name}: expected "),
+        ({"MODEL_SHA256": ""}, ", received nothing"),
+        ({"MODEL": "lung-unet/1"}, "about the SHA-256 of lung-unet/1: expected "),
+        ({"MODEL": "lung-unet/none"}, "models/lung-unet/none/model.onnx"),
+        ({"MODEL": ""}, "models//model.onnx"),
     ],
 )
-def test_a_label_that_would_lie_ends_the_build(change: dict[str, str], message: str) -> None:
-    """Wrong, missing, or another model's; the reason is said."""
+def test_a_label_that_would_lie_ends_the_build(
+    change: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    """Wrong, missing, or another model's; the Dockerfile's own command says the reason."""
     digest = hashlib.sha256((newest() / "model.onnx").read_bytes()).hexdigest()
-    said = {"version": VERSION, "model": f"lung-unet/{newest().name}", "sha256": digest} | change
-    command = [ROOT / "docker" / "check-labels.sh", *said.values()]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    said = {"VERSION": VERSION, "MODEL": f"lung-unet/{newest().name}", "MODEL_SHA256": digest}
+    for name in ("pyproject.toml", "models", "docker/check-labels.sh"):
+        (tmp_path / Path(name).name).symlink_to(ROOT / name)
+    (command,) = re.findall(r"^RUN (.*check-labels.*)$", text_of("Dockerfile"), re.M)
+    done = subprocess.run(
+        ["sh", "-c", command],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"]} | said | change,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == bool(message)
     assert message in done.stderr
     assert bool(done.stderr) == bool(message)
