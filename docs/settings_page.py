@@ -36,7 +36,8 @@ HEAD = """\
 A setting is an environment variable, or a line of a file `.env` in the working folder; the
 environment wins. All of them are read once, at the start. A value outside its range ends the start
 with a sentence that names the variable, and exit status 2. A variable that begins with `LUNGSEG_`
-and is none of these changes nothing: a warning in the log names it and the nearest setting. An
+and is none of these, nor the client's `LUNGSEG_API_KEY` or the composition's
+`LUNGSEG_TAG`, changes nothing: a warning in the log names it and the nearest setting. An
 empty value counts as not set; only a source of API keys that is named but empty ends the start, as
 nobody means to let everybody call.
 """
