@@ -113,7 +113,7 @@ bench: $(DEV_READY) ## start-up, memory, throughput and latency of the service
 bench-train: $(DEV_READY) ## seconds per epoch, input wait and memory of training
 	$(PY) -m training bench $(ARGS)
 
-load: $(DEV_READY) ## four times the sustainable rate for a minute
+load: $(DEV_READY) ## four times the sustainable rate for a minute, then the largest slices: what became of them, and peak memory
 	$(PY) -m bench load
 
 fuzz: $(DEV_READY) ## the long fuzz run: 50,000 hostile files, and 50,000 damaged frames in DICOM
