@@ -73,14 +73,15 @@ def write_bundle(
     version: str = "1",
     cut: float = CUT_GREY,
     stride: int = 1,
+    grid: tuple[int, int] = GRID,
     graph: bytes | None = None,
     **contract: object,
 ) -> Path:
     """Writes ``folder/name/version``; further arguments replace members of the contract."""
     bundle = folder / name / version
     bundle.mkdir(parents=True, exist_ok=True)
-    content = make_graph(cut=cut, stride=stride) if graph is None else graph
-    image = np.random.default_rng(0).uniform(0, 255, (1, *GRID, 1)).astype(np.float32)
+    content = make_graph(grid=grid, cut=cut, stride=stride) if graph is None else graph
+    image = np.random.default_rng(0).uniform(0, 255, (1, *grid, 1)).astype(np.float32)
     mask = expected(image, cut=cut)[:, ::stride, ::stride]
     (bundle / "model.onnx").write_bytes(content)
     np.savez(bundle / "golden.npz", image=image, mask=mask)
@@ -91,8 +92,8 @@ def write_bundle(
         "created": "2026-01-01",
         "sha256": hashlib.sha256(content).hexdigest(),
         "opset": 18,
-        "input": {"name": "image", "height": GRID[0], "width": GRID[1]},
-        "output": {"name": "mask", "height": GRID[0] // stride, "width": GRID[1] // stride},
+        "input": {"name": "image", "height": grid[0], "width": grid[1]},
+        "output": {"name": "mask", "height": grid[0] // stride, "width": grid[1] // stride},
         "metrics": {"phantom.dice": 0.5},
     }
     (bundle / "contract.json").write_text(json.dumps(members | contract))

@@ -7,12 +7,22 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from lungseg import client
 from lungseg.cli import main
 
 Here = Callable[..., subprocess.CompletedProcess[bytes]]
+
+
+@pytest.fixture(autouse=True)
+def pauses_s(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long the client would have slept, which it does not here."""
+    slept: list[float] = []
+    monkeypatch.setattr(client, "time", SimpleNamespace(sleep=slept.append))
+    return slept
 
 
 @pytest.fixture

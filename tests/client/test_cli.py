@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +21,11 @@ from lungseg.cli import main
 from lungseg.cli.errors import EXITS
 from lungseg.formats.table import COLUMNS
 from tests.client.conftest import Here, run
+from tests.client.test_client import Scripted
 from tests.conftest import encode
 from tests.serving import Running, running
 from tests.standin import write_bundle
+from training.synthetic.phantom import Phantom, dicom_bytes
 
 
 def test_a_folder_to_a_folder_with_a_table(folder: Path, models: Path, tmp_path: Path) -> None:
@@ -203,6 +206,41 @@ def test_limits_hold_here_as_in_a_service(
     assert {row["error"] for row in rows} == {"image_too_large"}
 
 
+def test_what_is_no_ct_is_taken_where_the_settings_say_so(
+    here: Here, tmp_path: Path, phantom: Phantom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or an option; else it is refused, and with it alone nothing is done, which is 1."""
+    (tmp_path / "a.dcm").write_bytes(dicom_bytes(phantom, Modality="MR"))
+    assert here("segment", tmp_path / "a.dcm").returncode == 1
+    assert here("segment", tmp_path / "a.dcm", "--allow-non-ct").returncode == 0
+    monkeypatch.setenv("LUNGSEG_ALLOW_NON_CT", "true")
+    assert here("segment", tmp_path / "a.dcm").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        ((413, {}, b"<html>"), 1, "a.dcm: expected an answer of lungseg, received status 413"),
+        ((429, {}, b"<html>"), 1, "a.dcm: expected an answer of lungseg, received status 429"),
+        ((502, {}, b"<html>"), 1, "a.dcm: expected an answer of lungseg, received status 502"),
+        ((403, {}, b"<html>"), 2, "is not where lungseg answers: received status 403"),
+        ((404, {}, b'{"code": "not_found", "detail": "No."}'), 2, "is not where lungseg answers"),
+        ((422, {}, b'{"code": "not_ct", "detail": "An MR."}'), 1, "a.dcm: An MR."),
+        ((404, {}, b'{"code": "unknown_model", "detail": "No."}'), 2, "has no model that could"),
+        ((503, {}, b'{"code": "model_not_ready", "detail": "Gone."}'), 2, "answer: Gone."),
+    ],
+)
+def test_what_a_server_refuses_is_one_files_or_all_files_trouble(
+    folder: Path, here: Here, answer: Any, code: int, said: str
+) -> None:
+    """What something before the service refuses may be this one's: the next file is sent."""
+    with Scripted(answer) as server:
+        done = here("segment", folder / "a.dcm", folder / "deeper", "--url", server.url)
+    assert (done.returncode, done.stdout) == (code, b"")
+    assert said in done.stderr.decode()
+    assert done.stderr.count(b"\n") == (2 if code == 1 else 1)
+
+
 @pytest.mark.parametrize("equals", [True, False])
 def test_values_may_begin_with_a_minus(here: Here, tmp_path: Path, equals: bool) -> None:
     """With and without ``=``, written out or shortened; of every option that takes a value."""
@@ -280,3 +318,4 @@ def test_the_help_lists_every_exit_code(capsys: pytest.CaptureFixture[str]) -> N
         main(["--help"])
     said = " ".join(capsys.readouterr().out.split())
     assert all(f"{code} = {meaning}" in said for code, meaning in EXITS.items())
+    assert list(EXITS) == [0, 1, 2, 3, 130, 141]

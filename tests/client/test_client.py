@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 
 import lungseg
-from lungseg import client as module
 from lungseg.answers import SUMMARY
 from lungseg.client import Client, ServiceError
 from tests.serving import Running, running
@@ -71,11 +70,6 @@ PNG = (
     {"Content-Type": "image/png", "X-Segmentation": json.dumps(dict.fromkeys(SUMMARY))},
     b"picture",
 )
-
-
-@pytest.fixture(autouse=True)
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.001)
 
 
 def test_a_typed_result_with_the_mask_as_an_array(
@@ -152,7 +146,17 @@ def test_another_servers_answers_are_service_errors(body: bytes) -> None:
 
 
 def test_what_no_repetition_mends_is_said_at_once() -> None:
-    for url in ("foo:1/x", "localhost:8000", "ftp://localhost", "http://", "http://[::1", ""):
+    for url in (
+        "foo:1/x",
+        "localhost:8000",
+        "ftp://localhost",
+        "http://",
+        "http://[::1",
+        "http://a/#b",
+        "http://a/?b=c",
+        "http://a:65536",
+        "",
+    ):
         with pytest.raises(lungseg.LungsegError, match=f"received {re.escape(url) or 'none'}$"):
             Client(url)
     with pytest.raises(lungseg.LungsegError, match="API key"):
@@ -168,9 +172,11 @@ def test_api_keys_are_sent(models: Path, dicom: bytes) -> None:
     with running(models, api_keys=("secret",), ready=True) as service:
         with Client(service.url, api_key="secret") as client:
             assert client.segment(dicom).mask.any()
-        with Client(service.url) as client, pytest.raises(ServiceError) as raised:
-            client.segment(dicom)
-    assert raised.value.code == "unauthorized"
+        with Client(service.url) as client:
+            for ask in (lambda: client.segment(dicom), client.models):
+                with pytest.raises(ServiceError) as raised:
+                    ask()
+                assert (raised.value.status, raised.value.code) == (401, "unauthorized")
 
 
 def test_overload_is_waited_out(tmp_path: Path) -> None:
@@ -179,29 +185,104 @@ def test_overload_is_waited_out(tmp_path: Path) -> None:
         assert len(server.paths) == 3
 
 
-def test_patience_ends_after_the_retries() -> None:
-    with Scripted(BUSY) as server, Client(server.url, retries=2) as client:
+@pytest.mark.parametrize(
+    ("options", "retries"), [({}, 4), ({"retries": 2}, 2), ({"retries": 0}, 0)]
+)
+def test_patience_ends_after_the_retries(
+    options: dict[str, int], retries: int, pauses_s: list[float]
+) -> None:
+    with Scripted(BUSY) as server, Client(server.url, **options) as client:
         with pytest.raises(ServiceError) as raised:
             client.fetch(b"x", "png")
         assert raised.value.code == "overloaded"
-        assert len(server.paths) == 3
+        assert (len(server.paths), len(pauses_s)) == (retries + 1, retries)
 
 
-def test_retry_after_is_honoured_and_too_long_a_wait_declined() -> None:
-    assert module._pause_s(httpx.Response(503, headers={"Retry-After": "7"}), 0, 4) == 7
-    assert module._pause_s(httpx.Response(503, headers={"Retry-After": "soon"}), 0, 4) < 1
-    long = (503, {"Retry-After": "3600"}, PROBLEM)
-    with Scripted(long) as server, Client(server.url) as client:
-        with pytest.raises(ServiceError):
-            client.fetch(b"x", "png")
-        assert len(server.paths) == 1
+def test_pauses_double_from_a_quarter_of_a_second_to_half_a_minute(pauses_s: list[float]) -> None:
+    """Each within a quarter of that, so that callers who were refused together come apart."""
+    with (
+        Scripted(BUSY) as server,
+        Client(server.url, retries=9) as client,
+        pytest.raises(ServiceError),
+    ):
+        client.fetch(b"x", "png")
+    usual_s = [0.25 * 2**number for number in range(7)]
+    shares = [pause_s / usual for pause_s, usual in zip(pauses_s, usual_s, strict=False)]
+    assert all(0.75 <= share <= 1.25 for share in shares)
+    assert len(set(shares)) == len(shares)
+    assert pauses_s[8] == 30.0
 
 
-def test_other_errors_are_not_repeated_and_foreign_answers_survive() -> None:
-    with Scripted((502, {}, b"<html>")) as server, Client(server.url) as client:
+@pytest.mark.parametrize(("asked", "waited_s"), [("7", 7), ("30", 30), ("soon", 0.25), ("31", 0)])
+def test_retry_after_is_honoured_and_too_long_a_wait_declined(
+    asked: str, waited_s: float, pauses_s: list[float]
+) -> None:
+    busy = (503, {"Retry-After": asked}, PROBLEM)
+    with Scripted(busy, PNG) as server, Client(server.url) as client:
+        if waited_s:
+            assert client.fetch(b"x", "png").content == b"picture"
+        else:
+            with pytest.raises(ServiceError):
+                client.fetch(b"x", "png")
+    assert pauses_s == ([pytest.approx(waited_s, rel=0.25)] if waited_s else [])
+    assert waited_s < 1 or pauses_s == [waited_s]
+
+
+@pytest.mark.parametrize(
+    ("error", "requests"),
+    [
+        (httpx.ConnectError, 5),
+        (httpx.ConnectTimeout, 5),
+        (httpx.PoolTimeout, 5),
+        (httpx.ReadTimeout, 2),
+        (httpx.ReadError, 2),
+        (httpx.RemoteProtocolError, 2),
+        (httpx.UnsupportedProtocol, 1),
+        (httpx.LocalProtocolError, 1),
+    ],
+)
+def test_what_no_server_saw_is_repeated_and_what_may_have_ended_one_once(
+    error: type[httpx.TransportError], requests: int
+) -> None:
+    """And what is wrong with the request itself, never."""
+    seen: list[httpx.Request] = []
+
+    def fail(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        raise error("no")
+
+    with Client("http://x", transport=httpx.MockTransport(fail)) as client, pytest.raises(error):
+        client.segment(b"x")
+    assert len(seen) == requests
+
+
+@pytest.mark.parametrize(("options", "timeout_s"), [({}, 60.0), ({"timeout_s": 5.0}, 5.0)])
+def test_a_request_says_whose_it_is_and_waits_a_minute(
+    options: dict[str, float], timeout_s: float
+) -> None:
+    """For connecting and for each part of the answer; a path behind the host is kept."""
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, json={"models": []})
+
+    transport = httpx.MockTransport(answer)
+    with Client("http://x:65535/lungs", api_key="k", transport=transport, **options) as client:
+        assert client.models() == []
+    (request,) = seen
+    assert str(request.url) == "http://x:65535/lungs/models"
+    assert (request.headers["user-agent"], request.headers["x-api-key"]) == ("lungseg-client", "k")
+    assert set(request.extensions["timeout"].values()) == {timeout_s}
+
+
+@pytest.mark.parametrize("status", [400, 429, 500, 502, 504])
+def test_other_errors_are_not_repeated_and_foreign_answers_survive(status: int) -> None:
+    with Scripted((status, {}, b"<html>")) as server, Client(server.url) as client:
         with pytest.raises(ServiceError) as raised:
             client.fetch(b"x", "png")
-        assert (raised.value.code, len(server.paths)) == ("unknown", 1)
+        assert (raised.value.code, raised.value.status) == ("unknown", status)
+        assert len(server.paths) == 1
 
 
 def test_a_request_whose_connection_broke_is_repeated_once() -> None:
@@ -215,9 +296,10 @@ def test_a_request_whose_connection_broke_is_repeated_once() -> None:
         assert len(server.paths) == 2
 
 
-def test_nobody_there() -> None:
+def test_nobody_there(pauses_s: list[float]) -> None:
     with Client("http://127.0.0.1:9", retries=1) as client, pytest.raises(httpx.TransportError):
         client.segment(b"x")
+    assert len(pauses_s) == 1
 
 
 def test_it_stands_alone() -> None:

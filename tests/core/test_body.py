@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lungseg.core.body import body_box
+from lungseg.core.body import body_box, body_extent, cell_step
 from lungseg.core.postprocess import restore
 from lungseg.core.preprocess import IntensityRule, fit, place, resample
 from lungseg.core.types import Scan, Unit
@@ -79,6 +79,8 @@ def test_slices_that_are_fitted_together_share_a_box() -> None:
     first, second = in_field(0.4, 0, 0)[0], in_field(0.4, 1, 1)[0]
     box = body_box(np.stack([first, second]), "HU")
     assert box.size[0] > 0.9 * SIDE
+    two = np.concatenate([square(100, 20, 40), square(100, 50, 70)])
+    assert body_extent(two, "HU") == ((20, 70), (21, 71))
 
 
 @settings(deadline=None, max_examples=30)
@@ -129,3 +131,54 @@ def test_a_box_of_everything_is_the_whole_slice() -> None:
     hu = np.full((1, 80, 80), 40.0, np.float32)
     box = body_box(hu, "HU")
     assert place((80, 80), (64, 64), None, box) == place((80, 80), (64, 64))
+
+
+@pytest.mark.parametrize(("side", "step"), [(1, 1), (128, 1), (129, 2), (256, 2), (257, 3)])
+def test_at_most_128_cells_a_side_are_looked_at(side: int, step: int) -> None:
+    assert cell_step((side, 1)) == cell_step((1, side)) == step
+
+
+def square(
+    side: int, first: int, after: int, *, level: float = 40, air: float = -1000
+) -> np.ndarray:
+    plane = np.full((1, side, side), air, np.float32)
+    plane[0, first:after, first + 1 : after + 1] = level
+    return plane
+
+
+@pytest.mark.parametrize(
+    ("planes", "corner", "size"),
+    [
+        # 0.04 of the body and a cell on each side: 2 + 1 pixels, 3 + 2 pixels, 5 + 1
+        (square(100, 30, 70), (27, 28), (46, 46)),
+        (square(200, 60, 140), (55, 57), (90, 90)),
+        (square(128, 1, 126), (0, 0), (128, 128)),
+        (square(100, 30, 70, level=-499), (27, 28), (46, 46)),
+        (square(100, 30, 70, level=-500), (0, 0), (100, 100)),
+    ],
+)
+def test_a_box_is_the_body_with_its_margins(planes: np.ndarray, corner: tuple, size: tuple) -> None:
+    """And never more than the slice; what is no more than -500 HU is no body."""
+    box = body_box(planes, "HU")
+    assert (box.corner, box.size) == (corner, size)
+
+
+@pytest.mark.parametrize(("cells", "counted"), [(3, True), (2, False)])
+def test_a_row_belongs_to_the_body_from_a_sixteenth_of_its_fullest(
+    cells: int, counted: bool
+) -> None:
+    """0.06 of 50 cells are 3: what a wire or a table holds is less."""
+    planes = square(100, 30, 80)
+    planes[0, 10, 40 : 40 + cells] = 40
+    assert body_extent(planes, "HU") == ((10 if counted else 30, 80), (31, 81))
+    beside = planes.transpose(0, 2, 1)
+    assert body_extent(beside, "HU") == ((31, 81), (10 if counted else 30, 80))
+
+
+@pytest.mark.parametrize(("level", "solid"), [(52, True), (48, False)])
+def test_grey_levels_are_solid_above_the_middle_of_air_and_tissue(level: int, solid: bool) -> None:
+    """Half-way between the means below and above, few bright pixels notwithstanding."""
+    planes = square(100, 30, 80, level=100, air=0)
+    planes[0, 10, 40:50] = level
+    planes[0, 50, 50:54] = 4000
+    assert body_extent(planes, "grey level") == ((10 if solid else 30, 80), (31, 81))

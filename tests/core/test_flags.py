@@ -202,6 +202,8 @@ def cavity(rows: int, columns: int, level: float = -850.0, side: int = 100) -> n
         (cavity(20, 20, -950), (2, 2), False),
         (cavity(20, 20, -501), (2, 2), True),
         (cavity(20, 20, -500), (2, 2), False),
+        (np.where(cavity(20, 20, -600) == 40, -499, cavity(20, 20, -600)), (2, 2), True),
+        (np.where(cavity(20, 20, -600) == 40, -500, cavity(20, 20, -600)), (2, 2), False),
         (cavity(2, 40), (9, 9), False),  # narrower than three cells: a fold
     ],
 )
@@ -219,7 +221,7 @@ def test_air_unlabelled_begins_at_its_thresholds(
 
 def test_air_unlabelled_is_one_region_inside_the_body_and_not_beside_the_mask() -> None:
     """Two halves are not added up, air that is open to the outside and an edge are none."""
-    two = cavity(15, 20)
+    two = cavity(16, 20)
     two[60:75, 30:50] = -850
     nothing = np.zeros(two.shape, np.uint8)
     (flag,) = (
@@ -227,17 +229,17 @@ def test_air_unlabelled_is_one_region_inside_the_body_and_not_beside_the_mask() 
         for one in labelled(scan_of(two, spacing_mm=(2, 1)), nothing).quality.flags
         if one.code == "air_unlabelled"
     )
-    assert re.findall(r"[\d.]+ ?m?m?²?", flag.message) == ["600 mm²", "38", "40"]
+    assert re.findall(r"[\d.]+ ?m?m?²?", flag.message) == ["640 mm²", "38", "40"]
     unknown = labelled(scan_of(two, spacing_mm=None), nothing)
-    assert "3.0% of the slice" in str(unknown.quality.flags)
+    assert "3.2% of the slice" in str(unknown.quality.flags)
     open_ = cavity(20, 20)
     open_[:31, 40:44] = -850
     assert "air_unlabelled" not in codes(labelled(scan_of(open_, spacing_mm=(2, 2)), nothing))
     hu, labels = torso()
-    labels[40:44] = 0  # four rows of 80 mm of both lungs: one beside the mask does not count
-    assert "air_unlabelled" not in codes(labelled(scan_of(hu, spacing_mm=(2, 2)), labels))
-    labels[40:52] = 0
-    assert "air_unlabelled" in codes(labelled(scan_of(hu, spacing_mm=(2, 2)), labels))
+    labels[40:44] = 0  # 480 mm² of each lung, 360 of them not beside the mask
+    assert "air_unlabelled" not in codes(labelled(scan_of(hu, spacing_mm=(2, 3)), labels))
+    labels[40:45] = 0
+    assert "air_unlabelled" in codes(labelled(scan_of(hu, spacing_mm=(2, 3)), labels))
 
 
 @pytest.mark.parametrize(
@@ -366,6 +368,9 @@ def test_values_limited_where_a_figure_of_one_lung_is_missing(lacking: int) -> N
     one_lung = np.where(labels == lacking, 0, labels)
     assert codes(labelled(scan_of(hu), one_lung)) >= {"single_lung"}
     assert "values_limited" not in codes(labelled(scan_of(hu), one_lung))
+    unsided = np.where(labels > 0, UNSIDED, 0)
+    assert "values_limited" not in codes(labelled(scan_of(hu), unsided))
+    assert "values_limited" in codes(labelled(scan_of(hu, padding=(labels > 0)[None]), unsided))
 
 
 # --- on the phantom -----------------------------------------------------------------------------

@@ -21,7 +21,8 @@ def shown(page: str) -> list[str]:
     return [command.partition(" #")[0] for command in found if not re.search("…|--help", command)]
 
 
-COMMANDS = [command for page in PAGES for command in shown(page)]
+PAGES_OF_TRAINING = ["training/EXPERIMENTS.md", "training/labels/README.md"]
+COMMANDS = [command for page in (*PAGES, *PAGES_OF_TRAINING) for command in shown(page)]
 
 
 def test_the_commands_are_found() -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from pydicom import uid
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
 
 from lungseg.core.errors import (
     ImageTooLarge,
@@ -34,7 +35,7 @@ from tests.formats.dicoms import (
     save,
     uncompressed,
 )
-from training.synthetic.phantom import Phantom, dicom_bytes
+from training.synthetic.phantom import Phantom, dicom_bytes, make_phantom
 
 PET_CLASS = "1.2.840.10008.5.1.4.1.1.128"
 RT_STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
@@ -88,32 +89,47 @@ def test_jpeg_lossless(
     assert np.array_equal(read(content).values[0], small.hu)
 
 
-@pytest.mark.parametrize("bits", [8, 12, 13, 16])
+@pytest.mark.parametrize(
+    ("bits", "allocated"), [(8, 8), (8, 16), (12, 16), (13, 16), (16, 16), (16, 32)]
+)
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("syntax", [uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEG2000Lossless])
 def test_numbers_keep_their_sign_in_every_width(
-    small: Phantom, syntax: str, signed: bool, bits: int
+    small: Phantom, syntax: str, signed: bool, bits: int, allocated: int
 ) -> None:
     """And the value that pads them is found among them, below zero or above."""
     lowest = -(1 << bits - 1) if signed else 0
     numbers = small.hu.astype(np.int64) % (1 << bits) + lowest
-    numbers[:3], padding = lowest + 7, lowest + 7
+    padding = -9 if signed else (1 << bits) - 9
     numbers[3:] = np.where(numbers[3:] == padding, padding + 1, numbers[3:])
-    kind = f"{'i' if signed else 'u'}{1 if bits == 8 else 2}"
-    header = {"BitsAllocated": 8 if bits == 8 else 16, "BitsStored": bits, "HighBit": bits - 1}
+    numbers[:3] = padding
+    header = {"BitsAllocated": allocated, "BitsStored": bits, "HighBit": bits - 1}
     header |= {"PixelRepresentation": int(signed), "RescaleIntercept": "0"}
     header |= {"PixelPaddingValue": padding}
+    samples = numbers & (1 << bits) - 1
     if syntax == uid.JPEGLosslessSV1:
-        samples = (numbers & (1 << bits) - 1).astype(np.uint16)
-        frame = jpeg_lossless.encode(samples, bits, 1)
-        content = encapsulated(dicom_bytes(small, **header), frame, syntax)
-    else:
-        packed = numbers.astype(f"<{kind}").tobytes()
-        packed += b"\0" * (len(packed) % 2)
-        content = compressed(dicom_bytes(small, PixelData=packed, **header), syntax)
-    scan = read(content)
-    assert (scan.values[0, :3] == -1000).all()
-    assert np.array_equal(scan.values[0, 3:], numbers[3:])
+        frames = [jpeg_lossless.encode(samples, bits, 1)]
+    else:  # such streams may say nothing of signs, or what is wrong
+        frames = [frame_of(samples, syntax, bits)]
+        if syntax == uid.JPEG2000Lossless:
+            half = 1 << bits - 1
+            frames.append(
+                frame_of((samples + half) % (1 << bits) - half, syntax, bits, signed=True)
+            )
+    for frame in frames:
+        scan = read(encapsulated(dicom_bytes(small, **header), frame, syntax))
+        assert (scan.values[0, :3] == -1000).all()
+        assert np.array_equal(scan.values[0, 3:], numbers[3:])
+
+
+def frame_of(numbers: np.ndarray, syntax: str, bits: int, *, signed: bool = False) -> bytes:
+    """The numbers, compressed by pydicom's encoders."""
+    size = 1 if bits <= 8 else 2
+    packed = numbers.astype(f"<{'i' if signed else 'u'}{size}").tobytes()
+    header = {"BitsAllocated": 8 * size, "BitsStored": bits, "HighBit": bits - 1}
+    header |= {"PixelRepresentation": int(signed), "PixelData": packed + b"\0" * (len(packed) % 2)}
+    plain = dicom_bytes(make_phantom(numbers.shape, seed=2), **header)
+    return get_frame(parse(compressed(plain, syntax)).PixelData, 0, number_of_frames=1)
 
 
 def test_near_lossless_and_lossy_syntaxes(small: Phantom, plain: bytes) -> None:

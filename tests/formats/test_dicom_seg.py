@@ -315,5 +315,11 @@ def test_over_http(client: httpx.Client, dicom: bytes, grey_png: bytes) -> None:
     assert np.array_equal(sum(found.values()) > 0, np.load(io.BytesIO(npy.content)))
     summary = json.loads(answer.headers["x-segmentation"])
     assert summary["statistics"]["lungs"]["right"]["pixels"] == found["Right lung"].sum()
+    for asked, said in (("", "0.5,0"), ("&threshold=0.4&largest_components=7", "0.4,7")):
+        told = client.post(f"/segment?format=dicom-seg{asked}", content=dicom)
+        segment = parse(told.content).SegmentSequence[0]
+        algorithm = segment.SegmentationAlgorithmIdentificationSequence[0]
+        wanted = "threshold={},largest_components={}".format(*said.split(","))
+        assert algorithm.AlgorithmParameters == wanted
     refused = client.post("/segment?format=dicom-seg", content=grey_png)
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_parameter")

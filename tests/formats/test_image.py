@@ -166,6 +166,8 @@ def test_callers_spacing_and_window() -> None:
     scan = read(encode(GREY, "PNG"), spacing_mm=(0.8, 0.5), window_hu=(-1000.0, 400.0))
     assert (scan.unit, scan.spacing_mm) == ("HU", (0.8, 0.5))
     assert np.allclose(scan.values[0], -1000 + GREY * (1400 / 255), atol=1e-3)
+    own = encode(GREY, "TIFF", dpi=(25.4 / 0.6, 25.4 / 0.8))
+    assert read(own, spacing_mm=(2.0, 2.0)).spacing_mm == pytest.approx((0.8, 0.6), rel=1e-3)
     assert scan.reach is not None
     assert (scan.reach.low, scan.reach.high) == (-1000, 400)
     assert scan.reach.step == pytest.approx(1400 / 255)

@@ -101,6 +101,23 @@ def test_equal_channels_and_alpha_of_any_depth(kind: str, separate: bool) -> Non
         read(tiff(colours, photometric=2, separate=separate))
 
 
+@pytest.mark.parametrize(("meaning", "shown"), [(0, False), (1, False), (2, True)])
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+def test_transparency_lies_on_black(kind: str, meaning: int, shown: bool) -> None:
+    """Where it is not counted in yet: grey beside it is that of opaque pixels."""
+    array, white = numbers(kind), WHITES[kind]
+    alpha = array[::-1]
+    content = tiff(np.stack([array, alpha], axis=-1), tags={338: meaning})
+    expected = np.rint(array * (alpha / np.float32(white))) if shown else array
+    assert np.array_equal(read(content), expected)
+    unknown = np.stack([array, alpha], axis=-1).astype("i4")
+    if meaning:
+        with pytest.raises(UndecodableImage, match="unknown opacity"):
+            read(tiff(unknown, tags={338: meaning}))
+    else:
+        assert np.array_equal(read(tiff(unknown, tags={338: meaning})), array)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_that_of_pillow(orientation: int) -> None:
     """Files of bytes, which Pillow reads right, tell how it is to be turned."""

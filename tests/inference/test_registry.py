@@ -226,6 +226,9 @@ def test_wrong_names_and_shapes_are_refused(tmp_path: Path) -> None:
     moved = write_bundle(tmp_path).rename(tmp_path / "standin" / "5")
     with pytest.raises(BundleError, match="another model or version"):
         Model.load(moved, Engine())
+    write_bundle(tmp_path).parent.rename(tmp_path / "other")
+    with pytest.raises(BundleError, match="says standin/1, and the folder is other/1"):
+        Model.load(tmp_path / "other" / "1", Engine())
     np.savez(write_bundle(tmp_path) / "golden.npz", image=np.zeros((1, 8, 8, 1)), mask=np.zeros(1))
     with pytest.raises(BundleError, match="other shapes"):
         Model.load(tmp_path / "standin" / "1", Engine())

@@ -9,19 +9,25 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import importlib
 import json
+import math
+import multiprocessing
 import os
-import queue
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import pytest
 
 from tests.mutants.choice import Reach, explained, modules, sample
 from tests.mutants.reach import OUT
@@ -33,42 +39,59 @@ MEMORY_BYTES = 8 << 30
 """A mutant that asks for more than a process may have fails, rather than the machine."""
 PATIENCE_S, PATIENCE_FACTOR = 60, 5
 """A hanging mutant is given up after this much, and so many times what its tests usually take."""
-PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not container"]
-_running: set[subprocess.Popen[str]] = set()
+POLL_S = 0.02
+PYTEST = ["-q", "-p", "no:cacheprovider", "-m", "not container"]
+OURS = {"lungseg", "tests", "training"}
 
 
-def pytest(tree: Path, *arguments: str, patience_s: float | None = None, **more: str) -> str | None:
-    """What pytest says in a tree; None where all tests pass."""
-    environment = os.environ | {
-        "PYTHONPATH": f"{tree}{os.pathsep}{tree / 'service'}",
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # no test here needs them: half of the start
-        **more,
-    }
-    process = subprocess.Popen(
-        [*PYTEST, f"--basetemp={tree}.tmp", *arguments],
-        cwd=tree,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    _running.add(process)
+def pytest_in(tree: Path, *arguments: str, patience_s: float = math.inf, out: Path) -> bool:
+    """Whether pytest passes in a tree, in a process of its own; what it says is in ``out``.
+
+    It is forked from this one, which has loaded the libraries, and loads what is ours itself.
+    """
+    until = time.monotonic() + patience_s
+    child = os.fork()
+    if not child:
+        _become_pytest(tree, [*PYTEST, f"--basetemp={tree}.tmp", *arguments], out)
     try:
-        said, _ = process.communicate(timeout=patience_s)
-    except subprocess.TimeoutExpired:
-        said = "late"
+        while time.monotonic() < until:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return status == 0
+            time.sleep(POLL_S)
+        return False
     finally:
-        end(process)
-    return said if process.returncode else None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)  # what its tests started
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(child, 0)
 
 
-def end(process: subprocess.Popen[str]) -> None:
-    """Ends pytest and what its tests started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    _running.discard(process)
+def _become_pytest(tree: Path, arguments: list[str], out: Path) -> NoReturn:
+    code: int = pytest.ExitCode.INTERNAL_ERROR
+    try:
+        os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.chdir(tree)
+        with out.open("w") as written:
+            os.dup2(written.fileno(), 1)
+            os.dup2(written.fileno(), 2)
+        places = [str(tree), str(tree / "service")]
+        os.environ["PYTHONPATH"] = os.pathsep.join(places)
+        os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # no test here needs them
+        sys.path[:] = [*places, *(place for place in sys.path if ROOT not in _above(place))]
+        for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
+            del sys.modules[name]
+        sys.argv = ["pytest", *arguments]
+        code = pytest.main(arguments)
+        sys.stdout.flush()
+    finally:
+        os._exit(code)
+
+
+def _above(place: str) -> list[Path]:
+    path = Path(place).absolute()
+    return [] if ".venv" in path.parts else [path, *path.parents]
 
 
 def copy(files: list[str], tree: Path) -> None:
@@ -79,7 +102,7 @@ def copy(files: list[str], tree: Path) -> None:
             shutil.copy2(ROOT / file, tree / file)
 
 
-def measure(files: list[str], watched: list[str], tree: Path) -> Reach:
+def measure(files: list[str], watched: list[str], left_out: list[str], tree: Path) -> Reach:
     """Which tests reach what, measured once for each state of the code and kept in ``build``."""
     digest = hashlib.sha256()
     for file in files:
@@ -90,9 +113,12 @@ def measure(files: list[str], watched: list[str], tree: Path) -> Reach:
         print("every test runs once, to see which lines it reaches", flush=True)
         out = tree.with_suffix(".json")
         out.with_suffix(".files").write_text(json.dumps([str(tree / file) for file in watched]))
-        failed = pytest(tree, "-p", "tests.mutants.reach", **{OUT: str(out)})
-        if failed:
-            print(f"{failed}\nthe tests that failed are left out", flush=True)
+        ignored = [f"--ignore={place}" for place in left_out]
+        os.environ[OUT] = str(out)
+        said = tree.with_suffix(".out")
+        if not pytest_in(tree, "-p", "tests.mutants.reach", *ignored, out=said):
+            print(f"{said.read_text()}\nthe tests that failed are left out", flush=True)
+        del os.environ[OUT]
         kept.parent.mkdir(exist_ok=True)
         shutil.copy(out, kept)
     return Reach(ROOT, json.loads(kept.read_text()))
@@ -103,12 +129,14 @@ def survives(mutant: Mutant, reach: Reach, tree: Path) -> bool:
     place = tree / mutant.file
     before, times = place.read_text(encoding="utf-8"), place.stat()
     place.write_text(mutant.code(), encoding="utf-8")
-    chosen = tree.with_suffix(".tests")
+    chosen, out = tree.with_suffix(".tests"), tree.with_suffix(".out")
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     try:
         for tests, seconds in reach.stages(mutant):
             chosen.write_text("\n".join(tests))
             patience_s = PATIENCE_S + PATIENCE_FACTOR * seconds
-            if pytest(tree, "-x", f"@{chosen}", patience_s=patience_s, PYTHONDONTWRITEBYTECODE="1"):
+            if not pytest_in(tree, "-x", f"@{chosen}", patience_s=patience_s, out=out):
                 return False
     finally:
         place.write_text(before, encoding="utf-8")
@@ -116,83 +144,89 @@ def survives(mutant: Mutant, reach: Reach, tree: Path) -> bool:
     return True
 
 
-def run(chosen: list[Mutant], reach: Reach, trees: list[Path]) -> list[Mutant]:
-    """The mutants that survive."""
-    free: queue.Queue[Path] = queue.Queue()
-    for tree in trees:
+_shared: list[Any] = []
+"""What forked workers find here: the mutants, their tests, and a queue of free trees."""
+
+
+def _trial(number: int) -> bool:
+    chosen, reach, free = _shared
+    tree = free.get()
+    try:
+        return survives(chosen[number], reach, tree)
+    finally:
         free.put(tree)
 
-    def trial(mutant: Mutant) -> bool:
-        tree = free.get()
-        try:
-            survived = survives(mutant, reach, tree)
-        finally:
-            free.put(tree)
-        word = "survived" if survived else "killed"
-        print(
-            f"{word:8} {mutant.file}:{mutant.lines[0]}", *mutant.change(), sep="\n    ", flush=True
-        )
-        return survived
 
-    with ThreadPoolExecutor(len(trees)) as pool:
-        try:
-            outcomes = list(pool.map(trial, chosen))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(_running):
-                end(process)
-            raise
-    return [mutant for mutant, survived in zip(chosen, outcomes, strict=True) if survived]
+def run(chosen: list[Mutant], reach: Reach, trees: list[Path]) -> list[Mutant]:
+    """The mutants that survive."""
+    context = multiprocessing.get_context("fork")
+    free = context.Queue()
+    for tree in trees:
+        free.put(tree)
+    _shared[:] = (chosen, reach, free)
+    survivors: list[Mutant] = []
+    with context.Pool(len(trees)) as pool:
+        outcomes = pool.imap(_trial, range(len(chosen)))
+        for mutant, survived in zip(chosen, outcomes, strict=True):
+            print("survived" if survived else "killed", *told(mutant), sep="  ", flush=True)
+            survivors += [mutant] if survived else []
+    return survivors
+
+
+def told(mutant: Mutant) -> list[str]:
+    """A mutant's place and change, to print."""
+    return [f"{mutant.file}:{mutant.lines[0]}", *(f"\n    {line}" for line in mutant.change())]
 
 
 def report(tried: dict[str, list[Mutant]], survivors: list[Mutant], known: list[Any]) -> float:
-    """Prints the score of each area and of all, and the survivors with their reasons."""
-    alive = {id(mutant) for mutant in survivors}
+    """Prints the survivors with their reasons, and the score of each area and of all."""
+    alive = {id(mutant): explained(mutant, known) for mutant in survivors}
     for mutant in survivors:
-        reason = explained(mutant, known) or "no reason is known"
-        print(f"{mutant.file}:{mutant.lines[0]}: {reason}", *mutant.change(), sep="\n    ")
-    tried = tried | {"total": [one for area in tried.values() for one in area]}
+        print(*told(mutant), f"\n    {alive[id(mutant)] or 'no reason is known'}")
     score = 0.0
-    for area, among in tried.items():
-        left = [one for one in among if id(one) in alive]
-        reasons = sum(bool(explained(one, known)) for one in left)
-        score = 1 - len(left) / max(1, len(among))
+    for area, among in (tried | {"total": list(chain.from_iterable(tried.values()))}).items():
+        left = [alive[id(one)] for one in among if id(one) in alive]
+        score = 1 - len(left) / len(among)
         print(
             f"{area:10} {len(among) - len(left):5} of {len(among):5} killed, {score:6.1%};"
-            f" {len(left)} survived, {reasons} of them for a known reason"
+            f" {len(left)} survived, {sum(map(bool, left))} of them for a known reason"
         )
     return score
 
 
 def main() -> int:
     """Says 0 where enough mutants are noticed."""
+    config = tomllib.loads((HERE / "areas.toml").read_text(encoding="utf-8"))
     parser = argparse.ArgumentParser(prog="python -m tests.mutants")
     parser.add_argument("--sample", default="300", help="how many mutants, or: all")
     parser.add_argument("--seed", default="0", help="which sample")
-    parser.add_argument("--area", default="", help="only this one")
+    parser.add_argument("--area", choices=config["areas"], help="only this one")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, resource.RLIM_INFINITY))
-    config = tomllib.loads((HERE / "areas.toml").read_text(encoding="utf-8"))
     areas = modules(ROOT, config["areas"])
     found = {
         area: [one for file in files for one in mutants(file, (ROOT / file).read_text("utf-8"))]
         for area, files in areas.items()
-        if asked.area in ("", area)
+        if asked.area in (None, area)
     }
     tried = sample(found, asked.sample, asked.seed)
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     files = subprocess.check_output(listed, cwd=ROOT, text=True).rstrip("\0").split("\0")
+    importlib.import_module("tests.conftest")  # and so all libraries, once for all mutants
     with tempfile.TemporaryDirectory(prefix="lungseg-mutants-") as folder:
         trees = [Path(folder) / str(number) for number in range(asked.workers)]
         copy(files, trees[0])
-        reach = measure(files, [file for area in areas.values() for file in area], trees[0])
+        watched = list(chain.from_iterable(areas.values()))
+        reach = measure(files, watched, config["left_out"], trees[0])
         for tree in trees[1:]:
             shutil.copytree(trees[0], tree)
-        survivors = run([one for area in tried.values() for one in area], reach, trees)
-    score = report(tried, survivors, config.get("known", []))
-    return int(score < config["least_score"])
+        controls = [replace(one, new=one.old) for some in tried.values() for one in some[:2]]
+        if len(run(controls, reach, trees)) < len(controls):
+            sys.exit("tests fail where there is no mistake: nothing can be said")
+        survivors = run(list(chain.from_iterable(tried.values())), reach, trees)
+    return int(report(tried, survivors, config.get("known", [])) < config["least_score"])
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class Reach:
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
         self._users[item.nodeid].append(item.nodeid)
         for name in getattr(item, "fixturenames", ()):
-            self._users[f"fixture {name}"].append(item.nodeid)
+            self._users[name].append(item.nodeid)
         self._watch.switch_context(item.nodeid)
         return (yield)
 
@@ -48,7 +48,7 @@ class Reach:
     ) -> Generator[None, Any, Any]:
         if fixturedef.scope == "function":
             return (yield)
-        self._watch.switch_context(f"fixture {fixturedef.argname}")
+        self._watch.switch_context(f"{fixturedef.argname} {fixturedef.baseid}")
         try:
             return (yield)
         finally:
@@ -74,7 +74,13 @@ class Reach:
         self._out.write_text(json.dumps({"seconds": seconds, "lines": lines}))
 
     def _tests(self, contexts: list[str]) -> set[str]:
-        return {test for one in contexts for test in self._users.get(one, ())}
+        """The tests themselves, and of a fixture those beside it that ask for it."""
+        found: set[str] = set()
+        for context in contexts:
+            name, _, place = ("", "", "") if "::" in context else context.partition(" ")
+            users = self._users.get(name or context, ())
+            found.update(test for test in users if test.startswith(place))
+        return found
 
 
 if OUT in os.environ:

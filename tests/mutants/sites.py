@@ -14,9 +14,13 @@ import libcst as cst
 from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 from mutmut.mutation import mutators
 
+EITHER_WAY = {"max", "min"}
+"""Functions that take their arguments in any order."""
 UNTOUCHED = (cst.Annotation, cst.Decorator, cst.Import, cst.ImportFrom)
-FOR_TYPES = {"cast", "isinstance", "len", "Callable", "Literal", "NDArray", "tuple"}
-"""What is called, or written with brackets at a module's top, for the type checker's sake."""
+FOR_TYPES = {"Callable", "Literal", "NDArray", "dict", "list", "tuple"}
+"""What a module writes before brackets at its top is a name for a type."""
+TAKEN_AS_THEY_ARE = {"cast", "isinstance", "len"}
+"""Calls for the type checker's sake, or whose argument cannot be another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +84,8 @@ def _return_nothing(node: cst.Return) -> Iterator[cst.CSTNode]:
 
 
 def _swap(node: cst.Call) -> Iterator[cst.CSTNode]:
+    if isinstance(node.func, cst.Name) and node.func.value in EITHER_WAY:
+        return
     pair, rest = node.args[:2], node.args[2:]
     if len(pair) == 2 and not any(one.keyword or one.star or is_text(one.value) for one in pair):
         first, second = pair
@@ -120,7 +126,9 @@ class _Finder(cst.CSTVisitor):
         for kind, operator in OPERATORS:
             if isinstance(node, kind):
                 self.mutants += [
-                    self._mutant(node, new) for new in operator(node) if not _rewords(node, new)
+                    self._mutant(node, new)
+                    for new in operator(node)
+                    if not (_rewords(node, new) or node.deep_equals(new))
                 ]
         self._path.append(node)
         return True
@@ -131,7 +139,7 @@ class _Finder(cst.CSTVisitor):
 
     def _is_for_types(self, node: cst.CSTNode) -> bool:
         if isinstance(node, cst.Call):
-            return isinstance(node.func, cst.Name) and node.func.value in FOR_TYPES
+            return isinstance(node.func, cst.Name) and node.func.value in TAKEN_AS_THEY_ARE
         if isinstance(node, cst.If) and isinstance(node.test, cst.Name):
             return node.test.value == "TYPE_CHECKING"
         if not isinstance(node, cst.Assign) or len(self._path) != 2:

@@ -15,6 +15,7 @@ MODULE = '''"""Words: 1 < 2."""
 
 __all__ = ["LIMIT", "check"]
 LIMIT = 5
+Pair = tuple[int, int]
 
 
 def check(value: int, least: int = 0) -> bool:
@@ -22,6 +23,8 @@ def check(value: int, least: int = 0) -> bool:
     if value > LIMIT:
         raise ValueError("expected less than 5 of them", value)
     log(f"{value + 1} seen")
+    if max(value, least) is least:
+        return None
     return least < value
 '''
 
@@ -37,6 +40,7 @@ def test_mistakes_are_small_and_never_in_words_or_types() -> None:
         assert ast.dump(ast.parse(one.code())) != ast.dump(ast.parse(MODULE))
     head = "def check(value: int, least: int = 0) -> bool:"
     said = 'raise ValueError("expected less than 5 of them", value)'
+    condition = "if max(value, least) is least:"
     assert changes() == {
         "-LIMIT = 5 +LIMIT = None",
         "-LIMIT = 5 +LIMIT = 6",
@@ -47,6 +51,12 @@ def test_mistakes_are_small_and_never_in_words_or_types() -> None:
         f"-{said} +{said.replace('value', 'None')}",
         f"-{said} +{said.replace(', value', ', ')}",
         '-log(f"{value + 1} seen") +pass',
+        f"-{condition} +if not (max(value, least) is least):",
+        f"-{condition} +{condition.replace('is', 'is not')}",
+        f"-{condition} +{condition.replace('value', 'None')}",
+        f"-{condition} +{condition.replace('value, ', '')}",
+        f"-{condition} +{condition.replace('least)', 'None)')}",
+        f"-{condition} +{condition.replace('least)', ')')}",
         "-return least < value +return None",
         "-return least < value +return least <= value",
     }
@@ -79,15 +89,15 @@ def test_a_mutant_gets_the_tests_that_reach_it(tmp_path: Path) -> None:
     (tmp_path / "tests/test_y.py").write_text("from module import LIMIT")
     seconds = {"tests/test_x.py::slow": 9, "tests/test_x.py::quick": 1, "tests/test_x.py::off": 1}
     seconds |= {"tests/test_y.py::own": 1, "tests/test_x.py::endless": 99}
-    lines = {"module.py": {"9": [0, 1, 4], "12": [1]}, "user.py": {"1": [2]}}
+    lines = {"module.py": {"10": [0, 1, 4], "13": [1]}, "user.py": {"1": [2]}}
     reach = Reach(tmp_path, {"seconds": seconds, "lines": lines})
     first = {one.lines[0]: one for one in mutants("module.py", MODULE)}
-    assert [tests for tests, _ in reach.stages(first[9])] == [
+    assert [tests for tests, _ in reach.stages(first[10])] == [
         ["tests/test_x.py::quick"],
         ["tests/test_x.py::slow"],
     ]
-    assert reach.tests(first[12]) == {1}
-    assert reach.tests(first[11]) == {0, 1, 4}  # no test was seen there: those of its function
+    assert reach.tests(first[13]) == {1}
+    assert reach.tests(first[12]) == {0, 1, 4}  # no test was seen there: those of its function
     assert reach.tests(first[4]) == {0, 1, 2, 3, 4}
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lungseg.core.orientation import usual_view, view_spacing
+from lungseg.core.orientation import slant, usual_view, view_spacing
 from lungseg.core.postprocess import restore
 from lungseg.core.preprocess import IntensityRule, fit, place, resample
 from lungseg.core.sides import label_lungs
@@ -127,6 +127,71 @@ def test_axes_far_from_the_patients_have_no_sides() -> None:
     assert set(np.unique(label_lungs(scan.values == 0, scan, view).labels)) == {UNSIDED}
 
 
+def one_slice(row: tuple[float, ...], column: tuple[float, ...]) -> Scan:
+    return Scan(
+        values=np.zeros((1, 4, 5), np.int16),
+        unit="HU",
+        media_type="application/dicom",
+        spacing_mm=(0.8, 0.4),
+        orientation=Orientation(row_direction=row, column_direction=column),
+        positions_mm=np.array([[1.0, 2.0, 3.0]]),
+    )
+
+
+def around(degrees: float) -> tuple[float, float]:
+    return float(np.cos(np.radians(degrees))), float(np.sin(np.radians(degrees)))
+
+
+@pytest.mark.parametrize(("degrees", "sided"), [(45, True), (46, False), (134, False), (135, True)])
+def test_columns_tell_sides_within_45_degrees_of_the_patients(degrees: float, sided: bool) -> None:
+    """Of a slice between coronal and sagittal."""
+    cos, sin = around(degrees)
+    view = usual_view(one_slice((cos, sin, 0), (0, 0, -1)))
+    assert view.laterality == ("dicom_orientation" if sided else None)
+    assert view.flipped == (False, False, degrees == 135)
+    assert view.order == (0, 1, 2)
+
+
+@pytest.mark.parametrize(("degrees", "flipped"), [(0, False), (44, False), (46, True), (90, True)])
+def test_rows_run_to_the_back_or_to_the_feet(degrees: float, flipped: bool) -> None:
+    """Whichever is nearer: a coronal slice has its head at the top."""
+    cos, sin = around(degrees)
+    assert usual_view(one_slice((1, 0, 0), (0, cos, sin))).flipped == (False, flipped, False)
+    assert usual_view(one_slice((1, 0, 0), (0, -cos, -sin))).flipped == (False, not flipped, False)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "order"), [(45, (0, 1, 2)), (45.00001, (0, 1, 2)), (45.01, (0, 2, 1))]
+)
+def test_a_slice_is_turned_when_its_rows_run_more_across(degrees: float, order: tuple) -> None:
+    """Axes that fit equally well, to rounding, stay where they are."""
+    cos, sin = around(degrees)
+    assert usual_view(one_slice((cos, sin, 0), (-sin, cos, 0))).order == order
+
+
+def test_how_far_a_view_leans_is_told_in_its_own_pixels() -> None:
+    """Two columns for a row of twice their width, the same however the picture is mirrored."""
+    cos, sin = around(20)
+    for columns, rows in product((1, -1), repeat=2):
+        scan = one_slice((columns * cos, columns * sin, 0), (-rows * sin, rows * cos, 0))
+        assert slant(scan, usual_view(scan)) == pytest.approx(-2 * sin / cos)
+        bare = replace(scan, spacing_mm=None)
+        assert slant(bare, usual_view(bare)) == pytest.approx(-sin / cos)
+    assert slant(scan, View()) == 0
+    bare = replace(scan, orientation=None)
+    assert slant(bare, usual_view(bare)) == 0
+
+
+def test_a_single_slice_lies_in_the_patient_with_a_unit_vector_across() -> None:
+    """Rows by their spacing along the column's direction, columns by theirs along the row's."""
+    affine = one_slice((0, 1, 0), (0, 0, -1)).affine
+    assert affine is not None
+    assert affine.tolist() == [[-1, 0, 0, 1], [0, 0, 0.4, 2], [0, -0.8, 0, 3], [0, 0, 0, 1]]
+    scan = one_slice((0, 1, 0), (0, 0, -1))
+    for name in ("spacing_mm", "orientation", "positions_mm"):
+        assert replace(scan, **{name: None}).affine is None
+
+
 @given(
     order=st.permutations(range(3)),
     flipped=st.tuples(st.booleans(), st.booleans(), st.booleans()),
@@ -185,6 +250,16 @@ def test_what_the_network_saw_comes_back_where_it_was(
     wrong = np.count_nonzero((back[0] >= 0.5) != disk)
     assert wrong <= 0.06 * coarser * np.count_nonzero(disk)
     assert abs(float(back.sum()) / np.count_nonzero(disk) - 1) < 0.02
+
+
+@pytest.mark.parametrize("size", [(40, 80), (80, 40), (30, 32)])
+def test_what_lies_beside_a_slice_on_the_grid_does_not_bleed_into_it(size: tuple[int, int]) -> None:
+    """Whatever a network answers where the grid is black: only the slice's own part counts."""
+    placement = place(size, (32, 32))
+    output = np.zeros((1, 32, 32, 1), np.float32)
+    (top, left), (height, width) = placement.offset, placement.inner_size
+    output[:, top : top + height, left : left + width] = 1
+    assert (restore(output, placement) == 1).all()
 
 
 def test_rows_further_apart_than_columns_are_seen_in_their_true_shape() -> None:

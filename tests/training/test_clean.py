@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lungseg.core.types import Scan
 from training.data.clean import body_and_dark, suspect
-from training.data.intensity import find_peaks, page_around
+from training.data.intensity import find_peaks, page_around, pseudo_hu
 from training.synthetic.phantom import Phantom, make_phantom
 
 
@@ -78,3 +79,85 @@ def test_a_body_that_fills_the_field_is_no_page(chest: Phantom) -> None:
     """Tissue at the corners has noise; so has the heart, zoomed into."""
     assert not page_around(chest.hu[100:150, 120:150]).any()
     assert not page_around(np.zeros((20, 20), np.float32)).any()
+
+
+Box = tuple[int, int, int, int]
+
+
+def boxes(*drawn: Box) -> np.ndarray:
+    """Rectangles of top, left, height and width on 200 × 200 pixels."""
+    plane = np.zeros((200, 200), bool)
+    for top, left, height, width in drawn:
+        plane[top : top + height, left : left + width] = True
+    return plane
+
+
+LEFT, RIGHT = (60, 40, 60, 50), (60, 110, 60, 50)
+
+
+@pytest.mark.parametrize(
+    ("mask", "dark", "code"),
+    [
+        ([LEFT, RIGHT], [LEFT, RIGHT], None),
+        # an empty mask beside a region of 8% of the body, and of 13%
+        ([], [(60, 60, 45, 45)], None),
+        ([], [(60, 60, 58, 58)], "empty_mask"),
+        # unlabelled: 45% and 57% of the mask
+        ([(40, 40, 50, 80)], [(40, 40, 50, 80), (120, 40, 30, 60)], None),
+        ([(40, 40, 50, 80)], [(40, 40, 50, 80), (110, 40, 46, 50)], "missing_lung"),
+        # unlabelled: more than the mask, but 5% of the body, and 7%
+        ([(40, 40, 20, 50)], [(40, 40, 20, 50), (100, 40, 26, 50)], None),
+        ([(40, 40, 20, 50)], [(40, 40, 20, 50), (100, 40, 36, 50)], "missing_lung"),
+        # outside the body: 1% of the mask, and 4%
+        ([LEFT, RIGHT, (2, 2, 6, 10)], [LEFT, RIGHT], None),
+        ([LEFT, RIGHT, (2, 2, 12, 20)], [LEFT, RIGHT], "outside_body"),
+        # dark: 60% of the mask, and 40%
+        ([LEFT], [(60, 40, 36, 50)], None),
+        ([LEFT], [(60, 40, 24, 50)], "not_dark"),
+        # several regions without a label, none of them notable: overlap of 32%, and of 26%
+        ([(40, 40, 20, 50)], [(40, 40, 20, 50), (80, 40, 28, 50), (130, 40, 14, 50)], None),
+        (
+            [(40, 40, 20, 50)],
+            [(40, 40, 20, 50), (80, 40, 28, 50), (130, 40, 28, 50)],
+            "misaligned",
+        ),
+    ],
+)
+def test_each_rule_holds_just_below_its_share_and_breaks_just_above(
+    mask: list[Box], dark: list[Box], code: str | None
+) -> None:
+    """In a body of 160 × 160 pixels."""
+    hu = np.where(boxes((20, 20, 160, 160)), 40, -1000)
+    hu = np.where(boxes(*dark), -800, hu).astype(np.float32)
+    found = suspect(hu, boxes(*mask), unit="HU")
+    assert (None if found is None else found.code) == code
+
+
+@pytest.mark.parametrize(("side", "code"), [(155, None), (165, "too_large")])
+def test_lungs_fill_at_most_two_thirds_of_a_slice(side: int, code: str | None) -> None:
+    """60% of it, as in a child whose field was cut, and 68%."""
+    lung = boxes((10, 10, side, side))
+    hu = np.where(boxes((4, 4, 192, 192)), 40, -1000)
+    found = suspect(np.where(lung, -800, hu).astype(np.float32), lung, unit="HU")
+    assert (None if found is None else found.code) == code
+
+
+def test_padding_is_neither_air_nor_tissue(chest: Phantom) -> None:
+    """The peaks are those of the slice without its padding, at any offset and scale."""
+    y, x = np.indices(chest.hu.shape) / 255 - 0.5
+    padded = np.where(np.hypot(y, x) < 0.5, chest.hu, -3000).astype(np.float32)
+    air, tissue = find_peaks(chest.hu)
+    assert find_peaks(padded) == pytest.approx((air, tissue), abs=15)
+    assert find_peaks(2 * padded + 700) == pytest.approx((2 * air + 700, 2 * tissue + 700), abs=30)
+
+
+def test_grey_levels_are_laid_on_the_scale_of_hu(chest: Phantom) -> None:
+    """Air at −1000 and soft tissue at 40; HU stay what they are."""
+    tissue = (chest.hu > 0) & (chest.hu < 80)
+    for values, unit in ((chest.hu / 4 + 300, "grey level"), (chest.hu, "HU")):
+        scan = Scan(values=values[None].astype(np.float32), unit=unit, media_type="image/png")
+        shown = pseudo_hu(scan)
+        assert np.median(shown[tissue]) == pytest.approx(40, abs=12)
+        assert np.median(shown[chest.hu < -950]) == pytest.approx(-1000, abs=12)
+        if unit == "HU":
+            assert np.array_equal(shown, chest.hu)

@@ -12,21 +12,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lungseg.core.types import Scan
 from lungseg.inference.model import Model
 from lungseg.inference.session import Engine
 from tests.masks import segmentation
 from tests.standin import write_bundle
 from training.__main__ import main
-from training.data.dataset import list_pairs, read_sample
+from training.data.dataset import Pair, Sample, list_pairs, read_sample
 from training.data.intensity import find_peaks
 from training.evaluation.evaluate import (
+    SliceResult,
     evaluate,
     format_table,
     measure_slice,
     predict,
     summarise,
+    summarise_by,
     worst,
 )
+from training.evaluation.metrics import bootstrap_interval, compare_masks
 from training.synthetic.phantom import make_phantom, write_png
 from training.synthetic.phantom_set import write_phantom_set
 from training.synthetic.views import through_window
@@ -196,3 +200,90 @@ def test_a_window_is_relative_to_the_slices_own_peaks(data: Path) -> None:
     shown = through_window(-1000, 40)(sample).scan.values[0]
     assert shown[np.abs(sample.scan.values[0] - air) <= 1].max() <= 3
     assert shown[np.abs(sample.scan.values[0] - tissue) <= 1].min() >= 252
+
+
+def with_dice(data: Path, bundle: Path, *dice: float) -> list[SliceResult]:
+    """Results of as many slices of a patient each, as if they had scored that."""
+    (one,) = evaluate(Model.load(bundle, Engine()), list_pairs(data).pairs[:1])
+    return [
+        replace(
+            one,
+            pair=replace(one.pair, name=f"{number:02d}", patient=f"p{number // 3}"),
+            metrics=replace(one.metrics, dice=value),
+        )
+        for number, value in enumerate(dice)
+    ]
+
+
+def test_a_summary_names_the_tail_and_the_least(data: Path, bundle: Path) -> None:
+    """Of 21 values from 0 to 1 the 5th percentile is the second; intervals are by patient."""
+    values = np.linspace(0, 1, 21)[::-1]
+    results = with_dice(data, bundle, *values)
+    summary = summarise("x", results)
+    assert (summary.slices, summary.p5, summary.minimum) == (21, pytest.approx(0.05), 0)
+    assert summary.means["dice"] == pytest.approx(0.5)
+    patients = [number // 3 for number in range(21)]
+    assert summary.interval == bootstrap_interval(values, patients)
+    assert summary.interval != bootstrap_interval(values, range(21))
+    other = [replace(r, pair=replace(r.pair, source=f"s{n % 3}")) for n, r in enumerate(results)]
+    assert summarise("x", other).interval == bootstrap_interval(values, range(21))
+    assert [item.metrics.dice for item in worst(results)] == pytest.approx(values[::-1][:12])
+    halves = summarise_by(results, lambda item: "a" if item.metrics.dice < 0.5 else "b")
+    assert [(item.group, item.slices) for item in halves] == [("a", 10), ("b", 11)]
+    assert summary.calibration_error == pytest.approx(results[0].calibration.expected_error)
+    blank = replace(
+        results[0],
+        calibration=replace(results[0].calibration, lung=0 * results[0].calibration.lung),
+    )
+    both = results[0].calibration + blank.calibration
+    assert summarise("x", [results[0], blank]).calibration_error == both.expected_error
+
+
+@pytest.mark.parametrize(
+    ("small", "found", "lost"),
+    [(19, 0, False), (20, 0, True), (20, 1, True), (20, 2, False), (50, 4, True), (50, 5, False)],
+)
+def test_a_lung_is_lost_where_next_to_nothing_of_it_is_found(
+    small: int, found: int, lost: bool
+) -> None:
+    """One of a fifth of the lungs or more, of which less than a tenth is in the mask."""
+    truth = np.zeros((30, 120), bool)
+    truth[5, : 100 - small] = True
+    truth[20, :small] = True
+    mask = truth.copy()
+    mask[20, found:] = False
+    scan = Scan(
+        values=np.zeros((1, 30, 120), np.float32), unit="grey level", media_type="image/png"
+    )
+    pair = Pair(name="a", image=Path(), mask=Path(), patient="a", source="s")
+    sample = Sample(pair=pair, scan=scan, mask=truth, ignored=np.zeros_like(truth))
+    assert measure_slice(sample, segmentation(scan, mask)).lost == lost
+
+
+def test_what_is_ignored_counts_in_no_figure_of_a_slice(tmp_path: Path) -> None:
+    """Nor in its areas; airways are those of the pair's own mask."""
+    airway = np.zeros((20, 20), np.uint8)
+    airway[15:17, 4:8] = 255
+    Image.fromarray(airway).save(tmp_path / "airway.png")
+    scan = Scan(
+        values=np.zeros((1, 20, 20), np.float32),
+        unit="HU",
+        media_type="application/dicom",
+        spacing_mm=(10.0, 10.0),
+    )
+    truth, mask, ignored = (np.zeros((20, 20), bool) for _ in range(3))
+    truth[2:10, 2:10] = True
+    mask[4:16, 2:10] = True
+    ignored[:, 8:] = True
+    pair = Pair(
+        name="a", image=Path(), mask=Path(), patient="a", source="s", airway=tmp_path / "airway.png"
+    )
+    probability = np.where(mask, 0.6, 0.3).astype(np.float32)
+    sample = Sample(pair=pair, scan=scan, mask=truth, ignored=ignored)
+    result = measure_slice(sample, segmentation(scan, mask, probability))
+    assert result.metrics == compare_masks(mask, truth, (10.0, 10.0), ignored=ignored)
+    assert result.metrics != compare_masks(mask, truth, (10.0, 10.0))
+    assert result.calibration.pixels.sum() == 160
+    assert result.areas is not None
+    assert (result.areas.truth_cm2, result.areas.found_cm2) == (48, 72)
+    assert (result.areas.airway_cm2, result.areas.airway_called_lung_cm2) == (8, 4)

@@ -16,10 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lungseg.core.preprocess import to_grey
 from tests.training.conftest import tiny
 from training.config import read_config, write_config
+from training.data.cache import cache_pieces, load_piece
+from training.data.dataset import list_pairs
 from training.data.sources import Source
 from training.errors import DataError
+from training.fitting.state import RunState, read_state
 from training.fitting.train import train
 from training.release.export import export
 from training.release.folds import cross_validate
@@ -156,6 +160,98 @@ def test_a_run_records_how_it_was_made(unbroken: Path) -> None:
     )
 
 
+def dice_on_validation(run: Path, name: str, data: Path, cache: Path) -> float:
+    """The Dice over all held-out pixels, as they are, of a network that the run keeps."""
+    from training.fitting.losses import Dice
+
+    config = read_config(run / "config.toml", {})
+    with (run / "split.csv").open(newline="") as stream:
+        held_out = {row["name"] for row in csv.DictReader(stream) if row["remark"] == "validation"}
+    pairs = [pair for pair in list_pairs(data).pairs if pair.name in held_out]
+    pieces = [load_piece(path) for path in cache_pieces(pairs, config.grid, cache)]
+    grey = np.stack([to_grey(piece.hu, "HU", config.intensity) for piece in pieces])[..., None]
+    dice = Dice()
+    dice.update_state(
+        np.stack([piece.target for piece in pieces])[..., None],
+        np.asarray(load(run / name)(grey, training=False)),
+    )
+    return float(dice.result())
+
+
+def test_what_is_kept_scores_what_the_history_says(
+    unbroken: Path, phantoms: Path, cache: Path
+) -> None:
+    """The last network and the best one, on the held-out slices unvaried; each kept as it was."""
+    scores = [float(row["val_dice"]) for row in history(unbroken)]
+    state = json.loads((unbroken / "state.json").read_text())
+    assert state["epochs_done"] == 3
+    assert state["best_dice"] == pytest.approx(max(scores), rel=1e-4)
+    assert state["best_epoch"] == 1 + int(np.argmax(scores))
+    for name, score in (("last.keras", scores[-1]), ("best.keras", max(scores))):
+        found = dice_on_validation(unbroken, name, phantoms, cache)
+        assert found == pytest.approx(score, abs=1e-4)
+    optimizer = load(unbroken / "last.keras", for_fitting=True).optimizer
+    assert optimizer.use_ema
+    assert optimizer.ema_momentum == REPEATED.average_momentum
+    assert int(optimizer.iterations) == 3 * 2  # 16 slices in two batches
+
+
+def test_the_best_epoch_is_the_first_of_the_highest_dice(tmp_path: Path) -> None:
+    """A later one that equals it replaces nothing; patience is counted from it."""
+    from training.fitting.checkpoints import Keeper
+
+    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    keeper = Keeper(tmp_path, patience=2)
+    keeper.set_model(network)
+    network.stop_training = False
+    saved = []
+    for epoch, dice in enumerate((0.5, 0.7, 0.7, 0.6)):
+        network.set_weights([np.full((1, 1), epoch, np.float32), np.zeros(1, np.float32)])
+        assert not network.stop_training
+        keeper.on_epoch_begin(epoch)
+        keeper.on_epoch_end(epoch, {"dice": 1.0, "val_dice": dice})
+        saved.append([weights_of(tmp_path, f"{name}.keras")[0].item() for name in ("best", "last")])
+    assert saved == [[0, 0], [1, 1], [1, 2], [1, 3]]
+    assert network.stop_training
+    state = read_state(tmp_path)
+    assert state == RunState(epochs_done=4, best_dice=0.7, best_epoch=2, stopped=True)
+    again = Keeper(tmp_path, patience=2)
+    again.set_model(network)
+    again.on_epoch_begin(3)
+    again.on_epoch_end(3, {"dice": 1.0, "val_dice": 0.9})  # the epoch that a crash repeats
+    assert [row["epoch"] for row in history(tmp_path)] == ["1", "2", "3", "4"]
+    assert history(tmp_path)[-1]["val_dice"] == "0.9"
+    keeper.on_train_end()
+    again.on_train_end()
+
+
+def test_the_commit_and_changes_of_a_checkout_are_recorded(tmp_path: Path) -> None:
+    """Whether tracked files differ; a new one that git does not know changes no result."""
+    from training.fitting.provenance import git_state, provenance
+
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert git_state(tmp_path) == {}
+    git("init", "-q")
+    for text in ("one", "two"):
+        (tmp_path / "file").write_text(text)
+        git("add", "file")
+        git("commit", "-q", "-m", text)
+    commit = git("rev-parse", "HEAD")
+    assert git_state(tmp_path) == {"commit": commit, "modified": False}
+    (tmp_path / "new").write_text("unknown")
+    assert not git_state(tmp_path)["modified"]
+    (tmp_path / "file").write_text("three")
+    assert git_state(tmp_path) == {"commit": commit, "modified": True}
+    facts = provenance(tiny(seed=7))
+    assert facts["seed"] == 7
+    assert facts["git"] == git_state(Path(__file__).parents[2] / "training")
+    assert {"python", "keras", "numpy"} <= set(facts["versions"])
+
+
 def logged_values(folder: Path, tag: str) -> list[float]:
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
@@ -196,9 +292,22 @@ def test_weights_start_from_an_earlier_network(
 ) -> None:
     """From a run, with the encoder frozen: only the decoder learns; another size is refused."""
     config = tiny(
-        epochs=1, init_from=str(unbroken), freeze="encoder", learning_rate=1e-4, dropout=0.3
+        epochs=1,
+        init_from=str(unbroken),
+        freeze="encoder",
+        learning_rate=1e-4,
+        dropout=0.3,
+        average_momentum=0.999,
+        loss="focal",
     )
-    train([phantoms], tmp_path / "run", config, cache=cache)
+    table = tmp_path / "pairs.csv"
+    rows = [f"{pair.image},{pair.mask},2" for pair in list_pairs(phantoms).pairs]
+    table.write_text("\n".join(["image,mask,weight", *rows]))
+    source = Source(name="phantoms", path=table, weight=2.0)
+    train([source], tmp_path / "run", config, cache=cache)
+    fitted = load(tmp_path / "run" / "last.keras", for_fitting=True)
+    assert fitted.loss.name == "focal_loss"
+    assert int(fitted.optimizer.iterations) == 16 * 2 * 2 // 8  # each slice is drawn four times
     before, after = (
         {weight.path: weight.numpy() for weight in load(folder).weights}
         for folder in (unbroken / "best.keras", tmp_path / "run" / "best.keras")
@@ -206,17 +315,19 @@ def test_weights_start_from_an_earlier_network(
     encoder = [path for path in before if path.startswith("encoder") and "seed" not in path]
     decoder = [path for path in before if path.startswith("decoder")]
     assert all(np.array_equal(before[path], after[path]) for path in encoder)
-    assert not all(np.array_equal(before[path], after[path]) for path in decoder)
+    kernels = [path for path in decoder if path.endswith("kernel")]
+    # The average of eight steps has hardly left the first of them.
+    assert 0 < max(np.abs(before[path] - after[path]).max() for path in kernels) < 2e-4
     with pytest.raises(DataError, match=r"best\.keras: its network has .* parameters"):
         train([phantoms], tmp_path / "wide", tiny(width=3, init_from=str(unbroken)), cache=cache)
     with pytest.raises(DataError, match=r"expected a \.keras file, .* found 0"):
         train([phantoms], tmp_path / "none", tiny(init_from=str(tmp_path / "x")), cache=cache)
 
 
-def load(path: Path) -> Any:
+def load(path: Path, *, for_fitting: bool = False) -> Any:
     from training.fitting.checkpoints import load_network
 
-    return load_network(path)
+    return load_network(path, for_fitting=for_fitting)
 
 
 def test_a_published_encoder_brings_its_weights_from_a_file(tmp_path: Path) -> None:
@@ -335,3 +446,113 @@ def test_a_weight_draws_slices_more_often() -> None:
         assert [drawn.count(number) for number in range(4)] == [2] * 4
         assert sum(number >= 4 for number in drawn) == 4
         assert len(set(batches.drawn)) == len(drawn)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "rates"),
+    [
+        ("constant", 0.0, {0: 1.0, 39: 1.0}),
+        ("constant", 2.0, {0: 0.0, 2: 0.25, 4: 0.5, 8: 1.0, 39: 1.0}),
+        ("cosine", 0.0, {0: 1.0, 20: 0.5, 40: 0.0}),
+        ("cosine", 2.0, {0: 0.0, 4: 0.5, 8: 1.0, 24: 0.5, 40: 0.0}),
+        ("exponential", 0.0, {0: 1.0, 20: 0.1, 40: 0.01}),
+        ("exponential", 1.0, {0: 0.0, 2: 0.5 * 0.01**0.05, 20: 0.1}),
+        ("step", 0.0, {0: 1.0, 20: 1.0, 21: 0.1, 30: 0.1, 31: 0.01, 40: 0.01}),
+        ("step", 0.5, {0: 0.0, 1: 0.5, 2: 1.0, 21: 0.1}),
+    ],
+)
+def test_rates_follow_their_schedule(schedule: str, warmup: float, rates: dict[int, float]) -> None:
+    """Of ten epochs of four steps: at their start, in between and at their end."""
+    from training.fitting.schedules import learning_rate
+
+    config = tiny(schedule=schedule, warmup_epochs=warmup, epochs=10, learning_rate=0.02)
+    rate = learning_rate(config, 4)
+    for step, share in rates.items():
+        found = rate(step) if callable(rate) else rate
+        assert float(found) == pytest.approx(0.02 * share, abs=1e-7), step
+
+
+def batches_of(pieces: list[Path], epoch: int | None, **changes: Any) -> Any:
+    from training.fitting.batches import Batches
+
+    config = tiny(batch_size=2, noise_hu=0.0, **changes)
+    return Batches(pieces, config, config.intensity, epoch=epoch)
+
+
+@pytest.fixture(scope="module")
+def pieces(phantoms: Path, cache: Path) -> list[Path]:
+    """Five slices as they are cached."""
+    return cache_pieces(list_pairs(phantoms).pairs[:5], 32, cache)
+
+
+def shown(batches: Any) -> np.ndarray:
+    """Grey levels and targets of an epoch, shape (2, N, 32, 32)."""
+    made = [batches[index] for index in range(batches.num_batches)]
+    return np.stack([np.concatenate(part)[..., 0] for part in zip(*made, strict=True)])
+
+
+def test_what_validates_is_shown_as_it_is(pieces: list[Path]) -> None:
+    """In order, all of it, in the model's window, unvaried; so is training without variation."""
+    window = {"window_low_hu": -1200.0, "window_high_hu": 200.0}
+    rule = tiny(**window).intensity
+    loaded = [load_piece(path) for path in pieces]
+    expected = np.stack([
+        [to_grey(piece.hu, "HU", rule) for piece in loaded],
+        [piece.target for piece in loaded],
+    ])  # fmt: skip
+    held_out = batches_of(pieces, None, **window)
+    assert held_out.num_batches == 3
+    assert np.array_equal(shown(held_out), expected)
+    held_out.on_epoch_end()
+    assert np.array_equal(shown(held_out), expected)
+    plain = batches_of(pieces, 0, augment=False, **window)
+    order = [number for number, _ in plain.drawn]
+    assert sorted(order) == [0, 1, 2, 3, 4]
+    assert np.array_equal(shown(plain), expected[:, order])
+
+
+def test_every_epoch_varies_every_slice_anew(pieces: list[Path]) -> None:
+    """Order and variation follow from seed, epoch and slice, and from nothing else."""
+    first = batches_of(pieces, 0)
+    seen = shown(first)
+    assert np.array_equal(seen, shown(batches_of(pieces, 0)))
+    window = {"window_probability": 0.0, "raw_probability": 0.0}
+    for changes in ({"seed": 1}, window):
+        assert not np.array_equal(seen, shown(batches_of(pieces, 0, **changes)))
+    first.on_epoch_end()
+    order, second = [number for number, _ in first.drawn], shown(first)
+    resumed = batches_of(pieces, 1)
+    assert order == [number for number, _ in resumed.drawn]
+    assert np.array_equal(second, shown(resumed))
+    orders = {
+        tuple(number for number, _ in batches_of(pieces, epoch, seed=seed).drawn)
+        for epoch in range(3)
+        for seed in range(3)
+    }
+    assert len(orders) > 6
+    same = [pieces[0]] * 6  # one slice six times, in two epochs of two seeds: never the same
+    varied = [
+        plane.tobytes()
+        for epoch in range(2)
+        for seed in range(2)
+        for plane in shown(batches_of(same, epoch, seed=seed))[0]
+    ]
+    assert len(set(varied)) == len(varied)
+
+
+def test_a_slice_that_is_drawn_twice_is_varied_twice(pieces: list[Path]) -> None:
+    """Weights draw by chance what they don't draw whole, not always the same slices."""
+    from training.fitting.batches import Batches
+
+    config = tiny(batch_size=2)
+    weighted = Batches(pieces[:1], config, config.intensity, epoch=0, weights=[4.0])
+    assert sorted(weighted.drawn) == [(0, 0), (0, 1), (0, 2), (0, 3)]
+    assert len({plane.tobytes() for plane in shown(weighted)[0]}) == 4
+    halves = {
+        number
+        for epoch in range(4)
+        for number, _ in Batches(
+            [Path()] * 6, config, config.intensity, epoch=epoch, weights=[0.5] * 6
+        ).drawn
+    }
+    assert halves == set(range(6))

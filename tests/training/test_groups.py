@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,51 @@ def test_regions_follow_the_way_to_the_head() -> None:
         "· mid": 7,
         "· base": 4,
     }
+
+
+def test_ten_square_centimetres_are_no_sliver() -> None:
+    """What is smaller is found from a Dice above one half."""
+    much, sliver = box(4, 10), box(3, 13)  # 10 cm² and 9.75
+    names = [group.name for group in by_lung([result(much, much), result(sliver, sliver)])]
+    assert names == ["lung, 10 cm² or more", "slivers below 10 cm²"]
+    for mask, found in ((box(1, 13), 0.0), (box(2, 7), 1.0)):  # Dice 26 / 52 and 28 / 53
+        (group,) = by_lung([result(sliver, mask)])
+        assert group.found == found
+
+
+@pytest.mark.parametrize(("slices", "told"), [(11, False), (12, True)])
+def test_regions_are_told_of_a_stack_of_twelve_slices(slices: int, told: bool) -> None:
+    """Of each patient by himself, and by the way from feet to head."""
+    lung = box(20, 10)
+    stack = [
+        result(lung, box(20, 9), name=f"a{n:02d}", height_mm=5.0 * n)
+        if n == slices - 1
+        else result(lung, lung, name=f"a{n:02d}", height_mm=5.0 * n)
+        for n in range(slices)
+    ]
+    below = [result(lung, lung, name=f"b{n:02d}", height_mm=5.0 * n - 900) for n in range(slices)]
+    groups = {group.name: group for group in by_lung(stack + below)}
+    assert ("· apex" in groups) == told
+    if told:
+        assert groups["· apex"].worst == "s/a11"
+        assert groups["· apex"].patients == 2
+        assert groups["· base"].mean == 1
+
+
+def test_airways_that_are_called_lung_are_a_share_of_what_was_drawn() -> None:
+    """Over all slices on which somebody drew some."""
+    lung = box(20, 10)
+    plain = result(lung, lung)
+    assert plain.areas is not None
+    drawn = [
+        replace(plain, areas=replace(plain.areas, airway_cm2=area, airway_called_lung_cm2=wrong))
+        for area, wrong in ((4.0, 1.0), (0.0, 0.0), (6.0, 0.0))
+    ]
+    assert airway_share(drawn) == (10.0, 0.1, 2)
+    assert "Airways: 10.0% of 10.0 cm² on 2 slices are called lung." in format_groups(drawn)
+    dice = np.linspace(0, 1, 21)
+    many = [replace(plain, metrics=replace(plain.metrics, dice=value)) for value in dice]
+    assert by_lung(many)[0].p5 == pytest.approx(0.05)
 
 
 def test_without_spacing_there_is_no_group(tmp_path) -> None:

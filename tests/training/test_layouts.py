@@ -12,6 +12,7 @@ from PIL import Image
 
 from training.config import PATIENT_PATTERN
 from training.data.dataset import list_pairs, read_sample
+from training.data.masks import lung_and_ignored
 from training.data.patients import patient_of
 from training.data.sources import list_sources, parse_source, read_table
 from training.errors import DataError
@@ -143,6 +144,27 @@ def test_masks_of_several_meanings_are_refused_by_name(
     save(drawn, tmp_path / "a_mask.png")
     with pytest.raises(DataError, match=rf"a_mask\.png: expected .*{sentence}"):
         read_sample(list_pairs(tmp_path).pairs[0])
+
+
+@pytest.mark.parametrize(
+    ("values", "lung", "ignored"),
+    [
+        ([0, 60, 100, 101, 200], [0, 0, 0, 1, 1], [0] * 5),
+        ([0, 0.3, 0.5, 0.6, 1], [0, 0, 0, 1, 1], [0] * 5),
+        ([0, 1, 2, 31, 0], [0, 1, 1, 1, 0], [0] * 5),
+        ([0, 1, 16, 17, 32], [0, 0, 0, 1, 1], [0] * 5),
+        ([0, 127, 129, 255, 0], [0, 0, 1, 1, 0], [0] * 5),
+        ([0, 128, 255, 128, 0], [0, 0, 1, 0, 0], [0, 1, 0, 1, 0]),
+        ([0, 128, 130, 255, 0], [0, 1, 1, 1, 0], [0] * 5),
+        ([0, 0, 0, 0, 0], [0] * 5, [0] * 5),
+    ],
+)
+def test_a_mask_is_cut_above_the_middle_of_its_range(
+    values: list[float], lung: list[int], ignored: list[int]
+) -> None:
+    """Grey edges above it are lung; of labels all are; 128 is ignored beside 0 and 255 alone."""
+    found = lung_and_ignored(np.array([values]))
+    assert [plane[0].astype(int).tolist() for plane in found] == [lung, ignored]
 
 
 def test_what_jpeg_does_to_a_mask_is_no_label(tmp_path: Path) -> None:

@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from training.evaluation.metrics import bootstrap_interval, calibration, compare_masks
+from training.evaluation.metrics import (
+    bootstrap_interval,
+    calibration,
+    compare_masks,
+    dice_of,
+    measure_areas,
+)
 
 
 def _box(top: int, left: int, height: int, width: int) -> np.ndarray:
@@ -24,6 +30,21 @@ def test_overlap_is_what_a_hand_counts() -> None:
     assert found.accuracy == pytest.approx(1 - 16 / 600)
     assert found.area_error == 0
     assert found.false_positive_fraction == pytest.approx(8 / 600)
+
+
+def test_too_much_and_too_little_are_told_apart() -> None:
+    """A mask of half the truth is precise; one of twice the truth misses nothing."""
+    half, whole = _box(5, 5, 4, 4), _box(5, 5, 4, 8)
+    little, much = compare_masks(half, whole), compare_masks(whole, half)
+    assert (little.precision, little.recall, little.area_error) == (1, 0.5, -0.5)
+    assert (much.precision, much.recall, much.area_error) == (0.5, 1, 1)
+    assert (little.false_positive_fraction, little.truth_fraction) == (0, 32 / 600)
+    assert (much.false_positive_fraction, much.truth_fraction) == (16 / 600, 16 / 600)
+    assert little.iou == much.iou == 0.5
+    assert little.dice == much.dice == dice_of(half, whole) == pytest.approx(2 / 3)
+    assert little.accuracy == pytest.approx(1 - 16 / 600)
+    areas = measure_areas(whole, half, (2.0, 5.0))
+    assert (areas.found_cm2, areas.truth_cm2, areas.false_cm2) == pytest.approx((3.2, 1.6, 1.6))
 
 
 def test_distances_are_in_millimetres_of_the_axis() -> None:
@@ -91,6 +112,23 @@ def test_calibration_is_that_of_uncertain_pixels() -> None:
     probability = np.concatenate([plain, np.full((1, 10), 0.3, np.float32)], axis=1)
     found = calibration(probability, probability > 0.5)
     assert found.expected_error == pytest.approx(0.3)
+
+
+def test_uncertain_is_from_a_tenth_to_nine_tenths() -> None:
+    """What lies nearer to certainty is not counted, however wrong."""
+    nothing = np.zeros((10, 10), bool)
+    for value, error in ((0.05, np.nan), (0.15, 0.15), (0.85, 0.85), (0.95, np.nan)):
+        found = calibration(np.full((10, 10), value, np.float32), nothing).expected_error
+        assert found == pytest.approx(error, nan_ok=True)
+
+
+def test_an_interval_holds_95_of_100_means() -> None:
+    """Of many values it is 1.96 standard errors wide either way."""
+    values = np.random.default_rng(3).normal(0.9, 0.05, 400)
+    low, high = bootstrap_interval(values, range(400))
+    error = values.std() / 20
+    assert (values.mean() - low) / error == pytest.approx(1.96, rel=0.07)
+    assert (high - values.mean()) / error == pytest.approx(1.96, rel=0.07)
 
 
 def test_calibration_adds_up_over_slices() -> None:

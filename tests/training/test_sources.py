@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 
 from training.config import PATIENT_PATTERN, TrainConfig
 from training.data.cache import cache_pieces
-from training.data.dataset import Pair, list_pairs, read_sample
+from training.data.dataset import Pair, data_hash, list_pairs, read_sample
 from training.data.material import prepare
 from training.data.sources import (
     Source,
@@ -353,3 +354,54 @@ def test_a_split_follows_from_seed_and_names_alone() -> None:
     split = split_by_patient(pairs_of(list(range(30))), fraction=0.2, seed=7)
     assert [pair.name for pair in split[1]] == ["s2", "s4", "s8", "s12", "s21", "s29"]
     assert split_hash(*split)[:16] == "c96c2bfaf50f4e3a"
+
+
+@pytest.mark.parametrize(
+    ("patients", "fraction", "held_out"),
+    [(10, 0.2, 2), (9, 0.2, 2), (5, 0.1, 1), (2, 0.2, 1), (2, 0.9, 1), (4, 0.9, 3), (20, 0.2, 4)],
+)
+def test_a_share_of_the_patients_validates(patients: int, fraction: float, held_out: int) -> None:
+    """Rounded, at least one, and never all of them, however many slices each has."""
+    pairs = pairs_of([number for number in range(patients) for _ in range(1 + number % 3)])
+    _, validation = split_by_patient(pairs, fraction=fraction, seed=3)
+    assert len({pair.patient for pair in validation}) == held_out
+    assert TrainConfig().validation_fraction == 0.2
+
+
+def test_a_split_does_not_follow_from_the_order_of_the_files() -> None:
+    """The same patients are held out of the same slices in any order, others by another seed."""
+    pairs = pairs_of(list(range(30)))
+    splits = [
+        {pair.name for pair in split_by_patient(given, fraction=0.2, seed=seed)[1]}
+        for given, seed in ((pairs, 7), (pairs[::-1], 7), (pairs, 8))
+    ]
+    assert splits[0] == splits[1] != splits[2]
+
+
+def test_patients_of_one_name_in_two_sources_are_two() -> None:
+    """Either may validate without the other; of one source they would always go together."""
+    pairs = [replace(pair, source=source) for pair in pairs_of([0]) for source in "ab"]
+    held_out = {split_by_patient(pairs, fraction=0.5, seed=seed)[1][0].source for seed in range(12)}
+    assert held_out == {"a", "b"}
+
+
+def test_there_are_no_more_folds_than_patients() -> None:
+    with pytest.raises(DataError, match="at least 3 patients, found 2"):
+        split_fold(pairs_of([0, 1, 1]), folds=3, fold=1, seed=0)
+
+
+def test_the_datas_hash_follows_from_every_byte(phantoms: Path, tmp_path: Path) -> None:
+    """Of slices and of masks, from their names and their order; not from where they lie."""
+    copies = [Path(shutil.copytree(phantoms, tmp_path / name / "set")) for name in "ab"]
+    first, second = ([*list_pairs(copy).pairs[:3]] for copy in copies)
+    found = data_hash(first)
+    assert data_hash(second) == found
+    assert data_hash(first[::-1]) != found
+    assert data_hash(first[:2]) != found
+    assert data_hash([replace(pair, source="other") for pair in first]) != found
+    for path in (second[1].image, second[1].mask):
+        before = path.read_bytes()
+        path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+        assert data_hash(second) != found
+        path.write_bytes(before)
+        assert data_hash(second) == found

@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -59,7 +60,7 @@ def huge_png_header() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
-def check(response: httpx.Response, code: str) -> dict[str, object]:
+def check(response: httpx.Response, code: str) -> dict[str, Any]:
     problem = response.json()
     status, title = CONTRACT[code]
     assert problem == {

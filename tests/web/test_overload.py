@@ -159,7 +159,7 @@ def test_items_of_a_batch_wait_for_a_place(models: Path, grey_png: bytes) -> Non
 def test_items_of_a_batch_have_the_time_of_their_request(models: Path, grey_png: bytes) -> None:
     """Who computes by then and who still waits is told so; nothing goes on for nobody."""
     files = [("files", ("a.png", grey_png))] * 2
-    with running(models, workers=2, queue_size=0, deadline_s=0.5) as service:
+    with running(models, workers=2, queue_size=0, deadline_s=1.0) as service:
         with service.busy(1), slow_inference(service):
             items = service.client.post("/segment/batch", files=files).json()["items"]
         errors = [(item["error"]["code"], item["error"]["status"]) for item in items]
@@ -296,6 +296,17 @@ def test_batching_gives_every_caller_its_own_mask(
     assert float(count.split()[1]) <= 1 + 1 + len(slices) - 6
     left = {thread.name for thread in set(threading.enumerate()) - threads}
     assert not [name for name in left if name.startswith("lungseg")]
+
+
+def test_what_waits_for_a_batch_leaves_it_with_its_request(models: Path, grey_png: bytes) -> None:
+    """No inference is run for it when the batch before it ends."""
+    with running(models, workers=1, batching="waiting", deadline_s=0.5) as service:
+        for count in (1, 2):
+            with service.inferring():
+                if count == 1:
+                    answer = service.client.post("/segment", content=grey_png)
+                    assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
+        assert "lungseg_batch_size_count 2.0" in metrics(service)
 
 
 def metrics(service: Running) -> str:

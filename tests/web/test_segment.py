@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -11,6 +13,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
+from lungseg.forms import compact, summary
+from lungseg.inference.model import Model
+from lungseg.inference.session import Engine
+from lungseg.pipeline import AS_THE_MODEL_SAYS, Outcome, Pipeline
 from tests.conftest import encode
 from training.synthetic.phantom import Phantom, picture
 
@@ -174,3 +180,28 @@ def test_the_threshold_moves_the_border(client: httpx.Client, dicom: bytes) -> N
         for t in (0.1, 0.5, 0.9)
     ]
     assert pixels[0] > pixels[1] > pixels[2]
+
+
+def named(outcome: Outcome, name: str) -> Outcome:
+    """The outcome as that of a model of another name."""
+    contract = outcome.model.contract.model_copy(update={"name": name})
+    return replace(outcome, model=replace(outcome.model, contract=contract))
+
+
+def test_a_header_is_never_longer_than_gateways_take(models: Path, dicom: bytes) -> None:
+    """Of the statistics the lungs go first, then density and intensity; the rest stays whole."""
+    model = Model.load(models / "standin" / "1", Engine())
+    outcome = Pipeline().segment(dicom, model, AS_THE_MODEL_SAYS)
+    whole = json.loads(summary(named(outcome, "")))
+    room = 4096 - len(summary(named(outcome, "")))
+    for gone in ((), ("lungs",), ("lungs", "density"), ("lungs", "density", "intensity")):
+        for part in gone:
+            whole["statistics"].pop(part, None)
+        longest = "x" * (4096 - len(compact(whole)))
+        whole["model"]["name"] = longest
+        assert json.loads(summary(named(outcome, longest))) == whole
+        assert len(summary(named(outcome, longest))) == 4096
+        assert len(longest) >= room
+        whole["model"]["name"] = ""
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        compact({"mean": float("nan")})

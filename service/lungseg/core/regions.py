@@ -40,8 +40,6 @@ def keep_largest(mask: BoolArray, count: int) -> BoolArray:
     """Keeps the ``count`` largest regions of a plane; of equal ones the topmost."""
     box = bounding_box(mask)
     regions = label_regions(mask[box])
-    if regions.count <= count:
-        return mask
     sizes = np.bincount(regions.labels.ravel(), minlength=regions.count + 1)[1:]
     chosen = np.zeros(regions.count + 1, bool)
     chosen[np.argsort(-sizes, kind="stable")[:count] + 1] = True

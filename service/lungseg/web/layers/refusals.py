@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from lungseg.core.errors import InvalidParameter, LungsegError, MalformedRequest
+from lungseg.core.errors import InvalidParameter, LungsegError
 from lungseg.inference.errors import Overloaded
 from lungseg.inference.workers import ClientGone
 from lungseg.query import reason
@@ -21,7 +21,7 @@ from lungseg.web.state import Exchange, exchange_of
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that left; it is logged and counted, never received."""
 REFUSALS = (LungsegError, RequestValidationError, HTTPException, ClientGone)
-_CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed", 400: "malformed_request"}
+_CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
 
 
 def respond(error: LungsegError, exchange: Exchange) -> Response:
@@ -43,9 +43,7 @@ async def refuse(request: Request, error: Exception) -> Response:
         case LungsegError():
             return respond(error, exchange)
         case RequestValidationError():
-            in_body = any(item["loc"][0] == "body" for item in error.errors())
-            kind = MalformedRequest if in_body else InvalidParameter
-            return respond(kind(sentences(error.errors())), exchange)
+            return respond(InvalidParameter(sentences(error.errors())), exchange)
         case HTTPException():
             code = _CODE_OF_STATUS.get(error.status_code, LungsegError.code)
             headers = dict(error.headers or {})

@@ -26,7 +26,7 @@ from lungseg.formats.table import statistics_csv
 from lungseg.forms import FORMS, compact
 from lungseg.inference.errors import Overloaded
 from lungseg.inference.model import Model
-from lungseg.inference.timing import Deadline, Stopwatch
+from lungseg.inference.timing import Stopwatch
 from lungseg.inference.workers import ClientGone
 from lungseg.query import SegmentQuery
 from lungseg.settings import Settings
@@ -127,7 +127,7 @@ class Batch:
 
     async def _one(self, member: Member) -> Done:
         """One item; whatever is wrong with it is its own error."""
-        deadline = Deadline(self.exchange.deadline.at_s)
+        deadline = self.exchange.deadline
         watch = Stopwatch(deadline)
         work = queued(partial(self._work, member, watch), watch, self.exchange.held)
         while True:
