@@ -75,11 +75,9 @@ def test_a_new_version_in_the_volume_is_served_by_every_replica(
     assert stack.served() == [before, before]
     made = write_bundle(tmp_path, name="lung-unet", version=after)
     with load(stack, png, callers=2) as outcome:
-        start = time.monotonic()
         publish(made, stack.models / "lung-unet" / after)
-        wait_until("the new one by both", lambda: stack.served() == [after, after], timeout_s=20)
-        seconds = time.monotonic() - start
-        print(f"the new version by both replicas after {seconds:.1f} s, interval 2 s")
+        # Before the 10 s of the default, and with time to look on a busy machine.
+        wait_until("the new one by both", lambda: stack.served() == [after, after], timeout_s=9)
     with stack.client() as client:
         versions = {
             client.post("/segment", content=png).json()["model"]["version"] for _ in "12345678"
@@ -87,4 +85,3 @@ def test_a_new_version_in_the_volume_is_served_by_every_replica(
     shutil.rmtree(stack.models / "lung-unet" / after)
     wait_until("the old one again", lambda: stack.served() == [before, before], timeout_s=20)
     assert (outcome.failures, versions) == ([], {after})
-    assert seconds < 2 + 3  # looking itself takes a moment
