@@ -20,6 +20,7 @@ from lungseg.inference.errors import DeadlineExceeded, Overloaded
 from lungseg.inference.timing import Deadline, Stopwatch
 from lungseg.inference.workers import LARGE_BODY_BYTES, ClientGone, Workers
 from tests.serving import PATIENCE_S, running, wait_until
+from tests.web.test_overload import announced
 
 
 @dataclass
@@ -213,6 +214,8 @@ def test_large_bodies_fill_at_most_half_of_the_places(models: Path) -> None:
         ]
         try:
             wait_until(lambda: workers.waiting + workers.running == 2)
+            status, retry_after, _ = announced(service, "/segment", len(large))
+            assert (status, int(retry_after) >= 1) == (503, True)
             for content in (large, streamed()):
                 refused = service.client.post("/segment", content=content)
                 assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")

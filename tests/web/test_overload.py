@@ -262,12 +262,14 @@ def test_what_a_job_holds_is_counted_when_its_request_is_over(
     """A thread that goes on after a 504 holds the body as long."""
     with running(models, workers=1, deadline_s=0.4) as service:
         lifecycle = service.state.lifecycle
-        with slow_inference(service):
-            answer = service.client.post("/segment", content=grey_png)
-            assert answer.status_code == 504
-            wait_until(lambda: not lifecycle.in_flight)
-            assert lifecycle.buffered_bytes == len(grey_png)
-        wait_until(lambda: not lifecycle.buffered_bytes)
+        for sent in ({"content": grey_png}, {"files": {"file": ("a.png", grey_png)}}):
+            with slow_inference(service):
+                answer = service.client.post("/segment", **sent)
+                assert answer.status_code == 504
+                wait_until(lambda: not lifecycle.in_flight)
+                received = int(answer.request.headers["content-length"])
+                assert lifecycle.buffered_bytes == received
+            wait_until(lambda: not lifecycle.buffered_bytes)
         assert "lungseg_masks_total 0.0" in metrics(service)  # the thread stopped, too
 
 
