@@ -308,9 +308,10 @@ def test_what_computes_nothing_here_loads_no_network(dicom: bytes, service: Runn
 
 def test_an_empty_folder_and_wrong_usage_give_2(tmp_path: Path) -> None:
     assert main(["segment", str(tmp_path)]) == 2
-    with pytest.raises(SystemExit) as raised:
-        main(["segment"])
-    assert raised.value.code == 2
+    for wrong in ([], ["segment"], ["segment", "x", "--force", "--skip-existing"], ["nothing"]):
+        with pytest.raises(SystemExit) as raised:
+            main(wrong)
+        assert raised.value.code == 2
 
 
 def test_the_help_lists_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:

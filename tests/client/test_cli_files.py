@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -79,6 +80,7 @@ def test_what_is_done_is_left_out_and_its_rows_stay(
     rows = rows_of(out / "statistics.csv")
     assert sorted(row["filename"] for row in rows) == ["a.dcm", "c.png", "deeper/b.png"]
     assert here(*asked).stderr == b"lungseg: 2 of 2 files are done already\n"
+    assert here(*asked, "-q").stderr == b""
     assert here(*asked, "--csv", tmp_path / "t.csv").returncode == 0
     assert rows_of(tmp_path / "t.csv") == rows_of(out / "statistics.csv")
 
@@ -226,7 +228,10 @@ def test_folders_are_searched_as_users_mean_them(
         "deeper/b.png": "",
     }
     skipped, broken = done.stderr.decode().splitlines()
-    assert skipped.startswith("lungseg: skipped, as no slices by their names: 6 (")
+    assert re.fullmatch(
+        r"lungseg: skipped, as no slices by their names: 6 \(\w[^,]*, \w[^,]*, \w[^,]*, …\)",
+        skipped,
+    )
     assert broken == "broken.dcm: the file cannot be read: No such file or directory"
 
 

@@ -128,7 +128,7 @@ def test_a_window_joins_what_comes_within_it() -> None:
     sizes: list[int] = []
     gate = threading.Event()
     gate.set()
-    batcher = Batcher(max_size=2, window_s=PATIENCE_S, on_batch=sizes.append)
+    batcher = Batcher(max_size=2, window_s=1000.0, on_batch=sizes.append)
     pending = [batcher.submit(0, Graph(0, gate), np.ones((1, 1), np.float32)) for _ in range(2)]
     for item in pending:
         item.result.result(PATIENCE_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import http.client
 import math
 import threading
@@ -19,6 +20,7 @@ from lungseg.inference.errors import DeadlineExceeded, Overloaded
 from lungseg.inference.timing import Deadline, Stopwatch
 from lungseg.inference.workers import LARGE_BODY_BYTES, ClientGone, Workers
 from tests.serving import PATIENCE_S, running, wait_until
+from tests.web.test_overload import announced
 
 
 @dataclass
@@ -124,8 +126,34 @@ def test_a_job_whose_time_is_up_when_its_turn_comes_is_not_begun() -> None:
     asyncio.run(use())
 
 
-def test_a_job_whose_caller_left_hears_of_it_at_its_next_check() -> None:
-    """It keeps its place until then, and work that would be for nobody stops."""
+def test_closing_waits_for_what_computes_and_drops_what_waits() -> None:
+    """Whose callers hear that it is cancelled."""
+
+    async def use() -> None:
+        workers, gate = Workers(threads=1, queue_size=1), threading.Event()
+        begun: list[int] = []
+        first = asyncio.create_task(workers.run(gate.wait, deadline=plenty()))
+        second = asyncio.create_task(workers.run(lambda: begun.append(1), deadline=plenty()))
+        await asyncio.sleep(0)
+        wait_until(lambda: workers.running == 1)
+        closing = threading.Thread(target=workers.close)
+        closing.start()
+        wait_until(lambda: workers.waiting == 0)
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        assert closing.is_alive()
+        gate.set()
+        assert await first
+        await asyncio.to_thread(closing.join, PATIENCE_S)
+        assert begun == []
+
+    asyncio.run(use())
+
+
+def test_a_job_whose_caller_left_hears_of_it_at_its_next_check(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It keeps its place until then, and work that would be for nobody stops without a word."""
 
     async def use() -> None:
         workers, deadline = Workers(threads=1, queue_size=0), plenty()
@@ -151,6 +179,8 @@ def test_a_job_whose_caller_left_hears_of_it_at_its_next_check() -> None:
         assert done == []
 
     asyncio.run(use())
+    gc.collect()  # an exception that nobody fetched would be logged now
+    assert not caplog.records
 
 
 def test_bodies_of_clients_that_left_are_let_go_at_once(models: Path) -> None:
@@ -184,6 +214,8 @@ def test_large_bodies_fill_at_most_half_of_the_places(models: Path) -> None:
         ]
         try:
             wait_until(lambda: workers.waiting + workers.running == 2)
+            status, retry_after, _ = announced(service, "/segment", len(large))
+            assert (status, int(retry_after) >= 1) == (503, True)
             for content in (large, streamed()):
                 refused = service.client.post("/segment", content=content)
                 assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")

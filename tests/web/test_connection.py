@@ -236,6 +236,19 @@ def test_a_client_that_ends_its_side_waits_as_long_as_others(models: Path, grey_
     assert answer.startswith(b"HTTP/1.1 200 OK")
 
 
+def test_a_client_that_ends_its_side_and_leaves_frees_its_place(
+    models: Path, grey_png: bytes
+) -> None:
+    """The second of the words that it is sent is answered by a reset."""
+    head = f"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: {len(grey_png)}\r\n\r\n"
+    with running(models, workers=1) as service, service.busy(1):
+        with connected(service) as connection:
+            connection.sendall(head.encode() + grey_png)
+            connection.shutdown(socket.SHUT_WR)
+            wait_until(lambda: service.state.workers.waiting == 1)
+        wait_until(lambda: service.state.workers.waiting == 0)
+
+
 def test_a_request_that_breaks_off_is_truncated(service: Running) -> None:
     """In its headers and in its body, where the client still listens."""
     for request in (

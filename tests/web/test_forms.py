@@ -91,6 +91,14 @@ def test_forms_have_room_for_sixteen_fields_of_1024_bytes(
     assert f"at most {16 + most} form parts" in check(answer, "too_many_items")["detail"]
 
 
+def test_names_of_headers_and_types_are_of_any_case(client: httpx.Client, grey_png: bytes) -> None:
+    """As HTTP and MIME have it."""
+    part = b'--x\r\ncontent-DISPOSITION: form-data; name="file"\r\n\r\n' + grey_png
+    headers = {"Content-Type": "Multipart/Form-Data; BOUNDARY=x"}
+    answer = client.post("/segment", content=part + b"\r\n--x--\r\n", headers=headers)
+    assert answer.status_code == 200
+
+
 def test_a_single_slice_is_one_part(client: httpx.Client, grey_png: bytes) -> None:
     """Of several, none is chosen in silence."""
     files = [("file", ("a.png", grey_png)), ("file", ("b.png", grey_png))]

@@ -87,6 +87,13 @@ def test_keys_from_a_pipe_are_read_once(models: Path, tmp_path: Path) -> None:
         os.close(os.open(pipe, os.O_RDWR))  # whoever waits is let go
 
 
+def test_no_key_is_none_whatever_is_known(models: Path) -> None:
+    """The hash of nothing lets nobody in who sends nothing."""
+    with running(models, api_keys=f"sha256:{hashlib.sha256(b'').hexdigest()}") as service:
+        assert service.client.get("/models").status_code == 401
+        assert (status(service, ""), status(service, "Bearer", "Authorization")) == (401, 401)
+
+
 def test_a_key_may_be_any_bytes(models: Path) -> None:
     """As variables and headers may, for example Latin-1."""
     with running(models, api_keys="schl\udcfcssel") as service:

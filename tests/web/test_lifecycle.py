@@ -312,18 +312,25 @@ def test_a_wrong_setting_ends_the_process(models: Path) -> None:
     assert said.startswith("lungseg: LUNGSEG_PROVIDERS: expected providers among ")
 
 
-@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_ends_at_once_with_0(models: Path, grey_png: bytes, first: signal.Signals) -> None:
-    """Also while it drains, whatever is in flight: a person who stops it did nothing wrong."""
+@pytest.mark.parametrize(
+    ("signals", "status"),
+    [((signal.SIGINT,), 0), ((signal.SIGTERM, signal.SIGTERM), -signal.SIGTERM)],
+)
+def test_ctrl_c_and_a_second_signal_end_it_at_once(
+    models: Path, grey_png: bytes, signals: tuple[int, ...], status: int
+) -> None:
+    """Whatever is in flight; a person who presses Ctrl-C did nothing wrong, so that is 0."""
     with process(models, LUNGSEG_DRAIN_S="3600", LUNGSEG_DEADLINE_S="3600") as service:
         with half_sent(service.port, grey_png) as connection:
             wait_until(lambda: "lungseg_in_flight 1.0" in service.client.get("/metrics").text)
-            service.signal(first)
-            if first != signal.SIGINT:
-                wait_until(lambda: service.status("/readyz") == 503)
-                service.signal(signal.SIGINT)
-            assert connection.recv(65536).startswith(b"HTTP/1.1 503 ")
-        assert service.exit_status() == 0
+            for number, sent in enumerate(signals, 1):
+                service.signal(sent)
+                if number < len(signals):
+                    wait_until(lambda: service.status("/readyz") == 503)
+            answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nconnection: close\r\n" in answer.lower()
+        assert service.exit_status() == status
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such terminals")

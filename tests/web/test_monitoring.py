@@ -96,6 +96,8 @@ def test_masks_and_their_flags_are_counted(models: Path, grey_png: bytes) -> Non
         service.client.post("/segment", content=b"no picture")
         flags = counted("flags_total")
         assert counted("masks_total") == {"": 3}
+        # Of a batch its stages together, as of any other request.
+        assert samples(service)['lungseg_stage_seconds_count{stage="inference"}'] == 2
     assert (flags["empty_mask"], flags["not_calibrated_hu"], flags["non_axial"]) == (2, 3, 0)
     assert flags.keys() == set(CODES)
 
@@ -152,14 +154,15 @@ def test_probes_are_neither_logged_nor_in_flight(
         for path in ("/livez", "/readyz", "/v2/health/live", "/v2/health/ready"):
             assert service.client.get(path).status_code == 200
         assert samples(service)["lungseg_in_flight"] == 0
-        assert service.client.head("/models", headers=wrong).status_code == 200
+        path = "/models/standin/versions/1"
+        assert service.client.head(path, headers=wrong).status_code == 200
         wait_until(lambda: [record for record in caplog.records if record.name == "lungseg.access"])
     (line,) = [record.fields for record in caplog.records if record.name == "lungseg.access"]
     duration_ms = line.pop("duration_ms")
     assert line == {
         "request_id": "mine",
         "method": "HEAD",
-        "route": "/models",
+        "route": "/models/{model}/versions/{version}",
         "status": 200,
         "code": "ok",
         "bytes_in": 0,

@@ -10,11 +10,14 @@ import itertools
 import json
 import math
 import socket
+import struct
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import numpy as np
@@ -25,6 +28,7 @@ from lungseg.inference import workers as pool
 from lungseg.inference.workers import LARGE_BODY_BYTES
 from tests.conftest import encode
 from tests.serving import PATIENCE_S, Running, running, wait_until
+from tests.standin import write_bundle
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +91,7 @@ def test_what_waits_is_answered_when_its_turn_comes(small: Running, grey_png: by
 
 
 def test_a_client_that_leaves_frees_its_place(small: Running, grey_png: bytes) -> None:
-    workers = small.state.workers
+    workers, before = small.state.workers, gone(small)
     with small.busy(2):
         leaving = [post(small, grey_png) for _ in range(2)]
         wait_until(lambda: workers.waiting == 2)
@@ -95,15 +99,23 @@ def test_a_client_that_leaves_frees_its_place(small: Running, grey_png: bytes) -
         for connection in leaving:
             connection.close()
         wait_until(lambda: workers.waiting == 0)
-    counted = 'lungseg_requests_total{code="client_gone",route="/segment",status="499"} 2.0'
-    wait_until(lambda: counted in metrics(small))
+    wait_until(lambda: gone(small) == before + 2)
+
+
+def gone(service: Running) -> float:
+    """How many callers left before their answer."""
+    counter = 'lungseg_requests_total{code="client_gone",route="/segment",status="499"} '
+    return float(metrics(service).partition(counter)[2].partition("\n")[0] or 0)
 
 
 def test_a_body_that_breaks_off_harms_nobody(small: Running, grey_png: bytes) -> None:
+    before = gone(small)
     with socket.create_connection(("127.0.0.1", small.port)) as broken:
         broken.sendall(b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\nabc")
         wait_until(lambda: small.state.lifecycle.buffered_bytes == 3)
+        broken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # resets
     wait_until(lambda: small.state.lifecycle.buffered_bytes == 0)
+    wait_until(lambda: gone(small) == before + 1)
     assert small.client.post("/segment", content=grey_png).status_code == 200
 
 
@@ -190,6 +202,24 @@ def test_bodies_in_memory_are_limited_in_all(models: Path) -> None:
         wait_until(lambda: service.state.lifecycle.buffered_bytes == 0)
 
 
+def test_the_limit_of_bytes_in_memory_is_exact(models: Path) -> None:
+    """A file is held twice while it is copied out of its form."""
+    with running(models, max_buffered_bytes=20_000) as service:
+
+        def code(path: str, **body: Any) -> str:
+            answer = service.client.post(path, **body)
+            assert (answer.status_code == 503) == (answer.headers.get("retry-after") == "1")
+            return answer.json()["code"]
+
+        assert code("/segment", content=bytes(20_000)) == "unsupported_media_type"
+        assert code("/segment", content=bytes(20_001)) == "overloaded"
+        for size, said in ((9_000, "unsupported_media_type"), (11_000, "overloaded")):
+            assert code("/segment", files={"file": ("a", bytes(size))}) == said
+        archive = write_archive({"a": np.random.default_rng(0).bytes(11_000)})
+        assert code("/segment/batch", files={"files": ("a.zip", archive)}) == "overloaded"
+        wait_until(lambda: not service.state.lifecycle.buffered_bytes)
+
+
 def test_what_compressed_bodies_unpack_to_is_counted_and_waits_with_the_large(
     models: Path,
 ) -> None:
@@ -232,12 +262,14 @@ def test_what_a_job_holds_is_counted_when_its_request_is_over(
     """A thread that goes on after a 504 holds the body as long."""
     with running(models, workers=1, deadline_s=0.4) as service:
         lifecycle = service.state.lifecycle
-        with slow_inference(service):
-            answer = service.client.post("/segment", content=grey_png)
-            assert answer.status_code == 504
-            wait_until(lambda: not lifecycle.in_flight)
-            assert lifecycle.buffered_bytes == len(grey_png)
-        wait_until(lambda: not lifecycle.buffered_bytes)
+        for sent in ({"content": grey_png}, {"files": {"file": ("a.png", grey_png)}}):
+            with slow_inference(service):
+                answer = service.client.post("/segment", **sent)
+                assert answer.status_code == 504
+                wait_until(lambda: not lifecycle.in_flight)
+                received = int(answer.request.headers["content-length"])
+                assert lifecycle.buffered_bytes == received
+            wait_until(lambda: not lifecycle.buffered_bytes)
         assert "lungseg_masks_total 0.0" in metrics(service)  # the thread stopped, too
 
 
@@ -307,6 +339,42 @@ def test_what_waits_for_a_batch_leaves_it_with_its_request(models: Path, grey_pn
                     answer = service.client.post("/segment", content=grey_png)
                     assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
         assert "lungseg_batch_size_count 2.0" in metrics(service)
+
+
+def test_waiting_for_a_batch_is_no_inference(models: Path, grey_png: bytes) -> None:
+    """It counts as time in the queue."""
+    with (
+        running(models, workers=1, batching="waiting") as service,
+        ThreadPoolExecutor(1) as callers,
+    ):
+        with service.inferring():
+            answer = callers.submit(service.client.post, "/segment", content=grey_png)
+            wait_until(lambda: "lungseg_batch_queue_depth 1.0" in metrics(service))
+            waits = time.perf_counter()
+            for _ in range(30):
+                metrics(service)
+            begins = time.perf_counter()
+        spent_ms = answer.result(PATIENCE_S).json()["timings_ms"]
+        ended = time.perf_counter()
+    assert spent_ms["queue"] >= (begins - waits) * 1000
+    assert spent_ms["inference"] <= (ended - begins) * 1000
+
+
+def test_versions_never_share_an_inference(tmp_path: Path, grey_png: bytes) -> None:
+    """Though their slices wait together."""
+    for version, cut in (("1", 60), ("2", 90)):
+        write_bundle(tmp_path, version=version, cut=cut)
+    paths = [f"/segment?format=png&version={version}" for version in ("1", "2", "1")]
+    with running(tmp_path, workers=3, batching="waiting") as service:
+        alone = [service.client.post(path, content=grey_png).content for path in paths]
+        assert len(set(alone)) == 2
+        with ThreadPoolExecutor(3) as callers:
+            with service.inferring():
+                answers = [
+                    callers.submit(service.client.post, path, content=grey_png) for path in paths
+                ]
+                wait_until(lambda: "lungseg_batch_queue_depth 3.0" in metrics(service))
+            assert [answer.result(PATIENCE_S).content for answer in answers] == alone
 
 
 def metrics(service: Running) -> str:

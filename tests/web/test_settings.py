@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -184,6 +185,28 @@ def test_a_port_without_the_right_to_it_is_one_line(
     assert status == 3
     assert said.startswith("lungseg: cannot listen on 127.0.0.1 port 80: ports below 1024 need")
     assert "take another by LUNGSEG_PORT" in said
+
+
+def test_of_several_addresses_the_one_that_is_taken_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name may stand for one of IPv6, too, which this machine has switched off."""
+    bind = socket.socket.bind
+
+    def bound(one: socket.socket, address: Any) -> None:
+        if one.family == socket.AF_INET6:
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+        bind(one, address)
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        families = (socket.AF_INET6, "::1"), (socket.AF_INET, "127.0.0.1")
+        found = [(family, socket.SOCK_STREAM, 6, "", (host, port)) for family, host in families]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_arguments, **_options: found)
+        monkeypatch.setattr(socket.socket, "bind", bound)
+        status, said = ended(capsys, "--host", "localhost", "--port", str(port))
+    assert status == 3
+    assert said.startswith(f"lungseg: cannot listen on localhost port {port}: another process")
 
 
 def test_an_address_that_is_taken_meanwhile_ends_the_start_too(models: Path) -> None:

@@ -167,6 +167,13 @@ def test_json_by_hand_nested_flat_and_mixed_with_binary(
     mask = np.frombuffer(answer.content[split:], "<f4")
     assert head["outputs"][0]["parameters"]["binary_data_size"] == mask.nbytes
     assert np.abs(mask - expected(one).ravel()).max() < 1e-5
+    named = wanted | {"id": "", "outputs": [{"name": "mask"}]}
+    body = json.dumps(named).encode()
+    headers = {"Inference-Header-Content-Length": str(len(body))}
+    answer = client.post(INFER, content=body, headers=headers)
+    split = int(answer.headers["inference-header-content-length"])
+    assert json.loads(answer.content[:split])["id"] == ""
+    assert answer.content[split:] == mask.tobytes()
 
 
 def test_members_that_are_null_are_as_good_as_none(
@@ -228,6 +235,11 @@ def test_wrong_binary_requests_are_400(client: httpx.Client) -> None:
         headers = {"Inference-Header-Content-Length": str(len(head))}
         answer = client.post(INFER, content=head + tail, headers=headers)
         assert answer.status_code == 400, tail
+    made = {"name": "image", "shape": [1], "datatype": "BYTES"}
+    head = json.dumps({"inputs": [{**made, "parameters": {"binary_data_size": 4}}]}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    answer = client.post(INFER, content=head + bytes(5), headers=headers)
+    assert answer.json()["error"] == "expected as many bytes as binary_data_size says"
     headers = {"Inference-Header-Content-Length": "999"}
     assert client.post(INFER, content=b"{}", headers=headers).status_code == 400
     assert client.post(INFER, content=b"\xff").status_code == 400

@@ -42,7 +42,7 @@ class Runner:
             with watch.stage("inference"):
                 return model.session.run(grey)
         begun = time.perf_counter()
-        pending = self.batcher.submit((model, grey.shape[1:]), model.session.run, grey)
+        pending = self.batcher.submit(model, model.session.run, grey)
         try:
             output = pending.result.result(watch.deadline.remaining_s if watch.deadline else None)
         except (TimeoutError, CancelledError):

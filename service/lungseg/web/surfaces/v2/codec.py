@@ -193,7 +193,7 @@ def _elements(data: bytes, count: int) -> list[bytes]:
     for _ in range(count):
         length_end = position + 4
         end = length_end + int.from_bytes(data[position:length_end], "little")
-        if end > len(data) or length_end > len(data):
+        if end > len(data):
             raise MalformedRequest("expected BYTES elements as uint32 length and so many bytes")
         elements.append(data[length_end:end])
         position = end
