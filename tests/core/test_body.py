@@ -182,3 +182,12 @@ def test_grey_levels_are_solid_above_the_middle_of_air_and_tissue(level: int, so
     planes[0, 10, 40:50] = level
     planes[0, 50, 50:54] = 4000
     assert body_extent(planes, "grey level") == ((10 if solid else 30, 80), (31, 81))
+
+
+@pytest.mark.parametrize(("level", "solid"), [(42, True), (38, False)])
+def test_the_middle_of_grey_levels_is_that_of_their_means(level: int, solid: bool) -> None:
+    """Found by steps: half-way between 0 and the mean of 60 and 100, not that of the ends."""
+    planes = square(100, 30, 80, level=60, air=0)
+    planes[0, 30:55, 31:81] = 100
+    planes[0, 10, 40:44] = level
+    assert body_extent(planes, "grey level") == ((10 if solid else 30, 80), (31, 81))

@@ -58,6 +58,11 @@ def border(labels: np.ndarray) -> int | None:
     return int(left.min()) if left.size else 120
 
 
+def border_by(labels: np.ndarray, away: np.ndarray) -> int:
+    """How many pixels have another side than their distance from a line tells."""
+    return int(((labels == RIGHT) & (away > 0) | (labels == LEFT) & (away < 0)).sum())
+
+
 @pytest.mark.parametrize(("height", "found"), [(38, 60), (36, 120)])
 def test_a_region_is_two_lungs_from_a_quarter_beyond_the_midline(height: int, found: int) -> None:
     """0.2509 and 0.241 of it lie there; a lung by itself keeps more to its side."""
@@ -68,7 +73,7 @@ def test_a_region_is_two_lungs_from_a_quarter_beyond_the_midline(height: int, fo
 @pytest.mark.parametrize(("waist", "found"), [(34, 60), (35, None)])
 def test_two_lungs_narrow_at_the_midline(waist: int, found: int | None) -> None:
     """To 0.85 of the lower one's 40 rows."""
-    assert border(labels_of((30, 70, 20, 60), (30, 30 + waist, 60, 62), (30, 70, 62, 100))) == found
+    assert border(labels_of((30, 70, 20, 60), (30, 30 + waist, 60, 62), (20, 80, 62, 100))) == found
 
 
 @pytest.mark.parametrize(("waist", "found"), [(20, 60), (21, None)])
@@ -84,9 +89,26 @@ def test_two_lungs_narrow_more_where_no_wall_says_where_the_midline_is(
 def test_the_gap_lies_within_a_band_about_the_middle_of_the_body(
     column: int, found: int | None
 ) -> None:
-    """0.15 of the body's 100 columns to either side."""
-    lungs = (30, 70, 20, column), (49, 51, column, column + 1), (30, 70, column + 1, 100)
-    assert border(labels_of(*lungs)) == found
+    """0.15 of the body's 100 columns to either side, wherever the lungs begin and end."""
+    for first, after in ((20, 100), (12, 100), (20, 108)):
+        lungs = (30, 70, first, column), (49, 51, column, column + 1), (30, 70, column + 1, after)
+        assert border(labels_of(*lungs)) == found
+
+
+@pytest.mark.parametrize("degrees", [-20, 20])
+@pytest.mark.parametrize(("aside", "known"), [(-12, True), (-18, False), (12, True), (18, False)])
+def test_the_band_leans_with_the_patient(aside: int, known: bool, degrees: int) -> None:
+    """About the middle of the body, by the directions in the header."""
+    cos, sin = float(np.cos(np.radians(degrees))), float(np.sin(np.radians(degrees)))
+    header = Orientation(row_direction=(cos, sin, 0), column_direction=(-sin, cos, 0))
+    hu, mask = np.full((100, 120), -1000.0, np.float32), np.zeros((100, 120), bool)
+    hu[BETWEEN_WALLS] = 40
+    mask[20:50, 20:100] = True  # above the body's middle
+    rows, columns = np.indices(mask.shape)
+    away = columns - (rows - 50) * sin / cos - 60 - aside
+    mask &= np.abs(away) > 1.5
+    labels = labelled(hu, mask, (1.0, 1.0), header)
+    assert (border_by(labels, away) == 0) if known else (labels == UNSIDED).any()
 
 
 def tapering(first: int, after: int) -> tuple[Rectangle, ...]:
@@ -138,6 +160,28 @@ def test_two_lungs_on_one_side_are_a_picture_on_its_side(
     labels = labels_of(*lungs, body=BEYOND_THE_PICTURE, header=header)
     assert (border(labels) is None) is (stacked and header is None)
     assert border(labels) in (None, 70)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize(("beyond", "known"), [(4, True), (5, False)])
+def test_two_lungs_on_one_side_of_a_known_midline_keep_to_it(
+    beyond: int, known: bool, mirrored: bool
+) -> None:
+    """Parts of one lung do, but for a twentieth of their 3200 pixels."""
+    after = 60 + beyond
+    lungs = [(10, 50, after - 40, after), (55, 95, 15, 55), (51, 95, after, after + 30)]
+    if mirrored:
+        lungs = [(top, bottom, 120 - last, 120 - first) for top, bottom, first, last in lungs]
+    found = border(labels_of(*lungs))
+    assert found == ((120 - after if mirrored else after) if known else None)
+
+
+@pytest.mark.parametrize(("beyond", "known"), [(2, True), (3, False)])
+def test_lungs_above_each_other_keep_to_a_known_midline(beyond: int, known: bool) -> None:
+    """But for a twentieth of either one's 40 columns."""
+    after = 60 + beyond
+    labels = labels_of((10, 30, after - 40, after), (70, 95, after, after + 38))
+    assert border(labels) == (after if known else None)
 
 
 @pytest.mark.parametrize(("rows", "known"), [(1.33, True), (1.35, False)])

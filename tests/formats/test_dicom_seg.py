@@ -177,6 +177,10 @@ def test_an_empty_mask_is_a_segmentation_too(chest: Phantom) -> None:
     seg, found = segments(written(content, np.zeros_like(chest.lungs)), parse(content))
     assert int(seg.NumberOfFrames) == 2
     assert not any(plane.any() for plane in found.values())
+    seg, found = segments(written(content, chest.right), parse(content))
+    assert int(seg.NumberOfFrames) == 2
+    assert np.array_equal(found["Right lung"], chest.right)
+    assert not found["Left lung"].any()
 
 
 def test_enhanced_ct_of_one_frame(chest: Phantom) -> None:

@@ -78,6 +78,16 @@ def test_odd_bits(bits: int) -> None:
     assert np.allclose(read(tiff(array, bits=bits, photometric=0)), (white - array) * scale)
 
 
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+def test_tags_that_are_left_out_have_their_defaults(kind: str) -> None:
+    """A size, bits and one strip are enough: grey without a sign, as it lies there."""
+    array = numbers(kind)
+    told = {tag: value for tag, value in page(array).items() if tag in (256, 257, 258, 273)}
+    scan = read_scan(tiff_pages([told]))
+    assert np.array_equal(scan.values[0], array)
+    assert (scan.white, scan.spacing_mm) == (WHITES[kind], None)
+
+
 def test_a_predictor_means_nothing_where_there_is_no_compression() -> None:
     """Tools that unpack files leave the tag behind; the specification ties it to LZW."""
     array = numbers("u2")
