@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 
 from lungseg.core.preprocess import to_grey
 from tests.training.conftest import tiny
+from training.__main__ import main
 from training.config import read_config, write_config
 from training.data.cache import cache_pieces, load_piece
 from training.data.dataset import list_pairs
@@ -25,7 +27,6 @@ from training.data.sources import Source
 from training.errors import DataError
 from training.fitting.state import RunState, read_state
 from training.fitting.train import train
-from training.release.export import export
 from training.release.folds import cross_validate
 from training.release.target import Release
 from training.synthetic.phantom_set import write_phantom_set
@@ -423,15 +424,25 @@ def test_cross_validation_runs_every_fold(tmp_path: Path) -> None:
 
 
 def test_the_last_epoch_is_published_when_the_recipe_says_so(
-    unbroken: Path, tmp_path: Path
+    unbroken: Path, phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Not the one of the best validation Dice, which isn't even read."""
-    run = tmp_path / "run"
+    """Not the one of the best validation Dice, which isn't even read; and not below the floor."""
+    run, foreword = tmp_path / "run", tmp_path / "foreword.md"
     shutil.copytree(unbroken, run)
     (run / "best.keras").write_bytes(b"not a network")
     write_config(replace(REPEATED, kept_epoch="last"), run / "config.toml")
-    bundle = export(run, Release(models=tmp_path / "models", name="kept"))
+    foreword.write_text("Of a test.")
+    command = ["export", str(run), "--models", str(tmp_path / "models"), "--name", "kept"]
+    assert main(command) == 2
+    assert re.search(r"mean Dice of 0\.\d+ is below 0\.8 \(--minimum", capsys.readouterr().err)
+    command += ["--minimum-dice", "0", "--foreword", str(foreword), "--external", str(phantoms)]
+    assert main(command) == 0
+    bundle = tmp_path / "models" / "kept" / "1"
     assert same(weights_of(bundle, "model.keras"), weights_of(unbroken))
+    card = (bundle / "CARD.md").read_text()
+    assert "Of a test." in card
+    assert "| phantoms (external) | 20 |" in card
+    assert "by force" not in card
 
 
 def test_a_weight_draws_slices_more_often() -> None:
