@@ -119,7 +119,7 @@ def test_what_is_ignored_has_no_weight(name: str) -> None:
 
 
 def test_airways_weigh_more_and_are_no_lung() -> None:
-    """Pixelwise, calling them lung costs twenty times what it costs elsewhere; Dice counts alike."""
+    """Pixelwise, calling them lung costs twenty times as much as elsewhere; Dice counts alike."""
     plain, airway = area(400), area(400)
     airway[:, 50:52] = AIRWAY_TARGET
     wrong = area(400) * 0.8 + 0.1
