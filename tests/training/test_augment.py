@@ -490,6 +490,7 @@ def test_sharp_kernels_enhance_edges_and_nothing_else(piece: Piece) -> None:
         reaches.append(hu.max() - 40)
         assert np.array_equal(lung, piece.lung)
     assert max(reaches) > 4 * min(reaches)  # from gentle to violent
+    assert max(reaches) > 600
 
 
 def test_some_windows_leave_fat_and_muscle_white(piece: Piece) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,6 +160,12 @@ def test_compare_says_by_its_exit_code_whether_b_may_replace_a(
     assert _run("compare", bundle, blind, "--data", data) == 1
     assert "B must not replace A on 4 slices" in capsys.readouterr().out
     assert _run("compare", bundle, bundle, "--data", data) == 0
+    assert "cm²" not in capsys.readouterr().out
+    write_phantom_set(tmp_path / "ct", count=2, patients=2, side=64, file_format="dicom")
+    assert _run("compare", bundle, blind, "--data", tmp_path / "ct") == 1
+    assert re.search(
+        r"\n  lung, 10 cm² or more: mean Dice 0\.\d+ → 0\.0000", capsys.readouterr().out
+    )
 
 
 def test_a_damaged_model_is_named(data: Path, bundle: Path, tmp_path: Path, capsys) -> None:

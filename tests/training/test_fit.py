@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,14 +19,16 @@ import pytest
 
 from lungseg.core.preprocess import to_grey
 from tests.training.conftest import tiny
+from training.__main__ import main
 from training.config import read_config, write_config
 from training.data.cache import cache_pieces, load_piece
-from training.data.dataset import list_pairs
+from training.data.dataset import data_hash, list_pairs
+from training.data.material import read_material
 from training.data.sources import Source
+from training.data.split import split_hash
 from training.errors import DataError
 from training.fitting.state import RunState, read_state
 from training.fitting.train import train
-from training.release.export import export
 from training.release.folds import cross_validate
 from training.release.target import Release
 from training.synthetic.phantom_set import write_phantom_set
@@ -149,7 +152,10 @@ def test_a_run_records_how_it_was_made(unbroken: Path) -> None:
     assert read_config(unbroken / "config.toml", {}) == REPEATED
     facts = json.loads((unbroken / "provenance.json").read_text())
     assert facts["seed"] == 0
-    assert len(facts["data_sha256"]) == len(facts["split_sha256"]) == 64
+    material = read_material(unbroken)
+    sides = (material.training, material.validation)
+    assert facts["data_sha256"] == data_hash([*material.training, *material.validation])
+    assert facts["split_sha256"] == split_hash(*sides)
     assert facts["versions"]["keras"] == keras.__version__
     assert facts["sources"][0]["training"] == 16
     assert set(facts["git"]) <= {"commit", "modified"}
@@ -423,15 +429,25 @@ def test_cross_validation_runs_every_fold(tmp_path: Path) -> None:
 
 
 def test_the_last_epoch_is_published_when_the_recipe_says_so(
-    unbroken: Path, tmp_path: Path
+    unbroken: Path, phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Not the one of the best validation Dice, which isn't even read."""
-    run = tmp_path / "run"
+    """Not the one of the best validation Dice, which isn't even read; and not below the floor."""
+    run, foreword = tmp_path / "run", tmp_path / "foreword.md"
     shutil.copytree(unbroken, run)
     (run / "best.keras").write_bytes(b"not a network")
     write_config(replace(REPEATED, kept_epoch="last"), run / "config.toml")
-    bundle = export(run, Release(models=tmp_path / "models", name="kept"))
+    foreword.write_text("Of a test.")
+    command = ["export", str(run), "--models", str(tmp_path / "models"), "--name", "kept"]
+    assert main(command) == 2
+    assert re.search(r"mean Dice of 0\.\d+ is below 0\.8 \(--minimum", capsys.readouterr().err)
+    command += ["--minimum-dice", "0", "--foreword", str(foreword), "--external", str(phantoms)]
+    assert main(command) == 0
+    bundle = tmp_path / "models" / "kept" / "1"
     assert same(weights_of(bundle, "model.keras"), weights_of(unbroken))
+    card = (bundle / "CARD.md").read_text()
+    assert "Of a test." in card
+    assert "| phantoms (external) | 20 |" in card
+    assert "by force" not in card
 
 
 def test_a_weight_draws_slices_more_often() -> None:
@@ -519,6 +535,10 @@ def test_every_epoch_varies_every_slice_anew(pieces: list[Path]) -> None:
     window = {"window_probability": 0.0, "raw_probability": 0.0}
     for changes in ({"seed": 1}, window):
         assert not np.array_equal(seen, shown(batches_of(pieces, 0, **changes)))
+    low, usual = (
+        shown(batches_of(pieces, 0, window_low_hu=hu, **window))[0] for hu in (-1600.0, -1000.0)
+    )
+    assert low.mean() > usual.mean() + 10  # the model's own window is the recipe's
     first.on_epoch_end()
     order, second = [number for number, _ in first.drawn], shown(first)
     resumed = batches_of(pieces, 1)
@@ -548,11 +568,29 @@ def test_a_slice_that_is_drawn_twice_is_varied_twice(pieces: list[Path]) -> None
     weighted = Batches(pieces[:1], config, config.intensity, epoch=0, weights=[4.0])
     assert sorted(weighted.drawn) == [(0, 0), (0, 1), (0, 2), (0, 3)]
     assert len({plane.tobytes() for plane in shown(weighted)[0]}) == 4
-    halves = {
-        number
-        for epoch in range(4)
-        for number, _ in Batches(
-            [Path()] * 6, config, config.intensity, epoch=epoch, weights=[0.5] * 6
-        ).drawn
-    }
-    assert halves == set(range(6))
+    drawn = [
+        frozenset(number for number, _ in batches.drawn)
+        for batches in (
+            Batches([Path()] * 6, config, config.intensity, epoch=epoch, weights=[0.5] * 6)
+            for epoch in range(8)
+        )
+    ]
+    assert {len(numbers) for numbers in drawn} == {3}
+    assert frozenset.union(*drawn) == set(range(6))
+    assert len(set(drawn)) > 2
+    rare = [
+        Batches([Path()] * 2, config, config.intensity, epoch=epoch, weights=[0.7, 0.3]).drawn
+        for epoch in range(20)
+    ]
+    assert 0 < rare.count([(1, 0)]) < 12
+
+
+def test_every_device_gets_some_of_the_last_batch() -> None:
+    """All slices, and as many of them twice as make their number one of the devices'."""
+    from training.fitting.batches import Batches
+
+    config = tiny()
+    batches = Batches([Path()] * 5, config, config.intensity, epoch=0, multiple=3)
+    numbers = [number for number, _ in batches.drawn]
+    assert len(numbers) == 6
+    assert set(numbers) == set(range(5))

@@ -157,6 +157,20 @@ def test_rows_that_lie_wider_apart_are_cached_in_their_shape(tmp_path: Path) -> 
     assert both > 0.93
 
 
+def test_the_cache_tells_grids_and_boxes_apart(tmp_path: Path) -> None:
+    """Of one slice: each grid, whole and body, and what lies around it is its least value."""
+    wide = make_phantom((48, 96), seed=1, spacing_mm=(4.0, 4.0))
+    pair = write_pair(tmp_path, wide, np.zeros((48, 96)))
+    views = [(64, "whole"), (32, "whole"), (64, "body")]
+    paths = [cache_pieces([pair], grid, tmp_path / "cache", covers)[0] for grid, covers in views]
+    assert len(set(paths)) == 3
+    whole, small, body = (load_piece(path) for path in paths)
+    assert (whole.hu.shape, small.hu.shape, body.hu.shape) == ((64, 64), (32, 32), (64, 64))
+    assert not np.array_equal(body.hu, whole.hu)
+    assert np.array_equal(np.unique(whole.hu[[0, -1]]), [whole.hu.min()])
+    assert cache_pieces([pair], 64, tmp_path / "cache") == paths[:1]
+
+
 def test_metrics_count_known_pixels_only() -> None:
     """Whatever a mask and a truth hold where nobody can tell makes no difference."""
     random = np.random.default_rng(0)

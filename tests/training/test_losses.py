@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from training.data.pieces import AIRWAY_TARGET
-from training.fitting.losses import AIRWAY_WEIGHT, SMOOTH_SHARE, Dice, DiceLoss, make_loss
+from training.fitting.losses import Dice, DiceLoss, make_loss
 
 pytestmark = pytest.mark.training
 
 SIDE = 100
+SMOOTH_SHARE = 0.002
 SMOOTH = SMOOTH_SHARE * SIDE * SIDE  # 20 pixels
 
 
@@ -118,7 +119,7 @@ def test_what_is_ignored_has_no_weight(name: str) -> None:
 
 
 def test_airways_weigh_more_and_are_no_lung() -> None:
-    """Pixelwise, calling them lung costs ten times what it costs elsewhere; Dice counts alike."""
+    """Pixelwise, calling them lung costs twenty times as much as elsewhere; Dice counts alike."""
     plain, airway = area(400), area(400)
     airway[:, 50:52] = AIRWAY_TARGET
     wrong = area(400) * 0.8 + 0.1
@@ -127,6 +128,6 @@ def test_airways_weigh_more_and_are_no_lung() -> None:
     loss = make_loss("bce")
     here, there = (float(loss(airway, one)) for one in (wrong, right))
     assert here - there == pytest.approx(
-        AIRWAY_WEIGHT * (float(loss(plain, wrong)) - float(loss(plain, right))), rel=1e-3
+        20 * (float(loss(plain, wrong)) - float(loss(plain, right))), rel=1e-3
     )
     assert float(DiceLoss()(airway, wrong)) == pytest.approx(float(DiceLoss()(plain, wrong)))

@@ -293,6 +293,10 @@ def test_a_list_says_who_is_held_out(phantoms: Path, cache: Path, tmp_path: Path
     table.write_text("source,patient\nphantoms,patient-77\n")
     with pytest.raises(DataError, match="found 0 and 20"):
         prepare([phantoms], TrainConfig(held_out=str(table)), cache=cache)
+    everybody = "".join(f"phantoms,patient-{number:04d}\n" for number in range(10))
+    table.write_text(f"source,patient\n{everybody}")
+    with pytest.raises(DataError, match="found 20 and 0"):
+        prepare([phantoms], TrainConfig(held_out=str(table)), cache=cache)
     table.write_text("name\nx\n")
     with pytest.raises(DataError, match="columns source and patient"):
         prepare([phantoms], TrainConfig(held_out=str(table)), cache=cache)
