@@ -13,9 +13,8 @@ from typing import Any
 from tests.mutants.sites import Mutant
 
 STAGES_S = (5.0, 60.0)
-"""Seconds of tests, quickest and nearest first: after the first few nearly all mutants are noticed, and one
-that the second lot does not notice either has survived."""
-
+"""Seconds of tests, quickest and nearest first: after the first few nearly all mutants are noticed,
+and one that the second lot does not notice either has survived."""
 FARTHER = 4.0
 """A test of the module's own part is worth waiting for so many times as long as another."""
 
