@@ -13,8 +13,10 @@ from typing import Any
 from tests.mutants.sites import Mutant
 
 STAGES_S = (5.0, 60.0)
-"""Seconds of tests, quickest first: after the first few nearly all mutants are noticed, and one
-that the second lot does not notice either has survived."""
+"""Seconds of tests, quickest and nearest first: after the first few nearly all mutants are noticed,
+and one that the second lot does not notice either has survived."""
+FARTHER = 4.0
+"""A test of the module's own part is worth waiting for so many times as long as another."""
 
 
 def modules(root: Path, areas: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -65,7 +67,13 @@ class Reach:
 
     def stages(self, mutant: Mutant) -> Iterator[tuple[list[str], float]]:
         """Tests to run together, and how long they take."""
-        waiting = sorted(self.tests(mutant), key=lambda one: self._seconds[one][1])
+        near = f"tests/{_part(mutant.file)}/"
+
+        def price(test: int) -> float:
+            name, seconds = self._seconds[test]
+            return seconds if name.startswith(near) else FARTHER * seconds
+
+        waiting = sorted(self.tests(mutant), key=price)
         for limit_s in STAGES_S:
             stage: list[int] = []
             seconds = 0.0
@@ -82,8 +90,8 @@ class Reach:
             found = _among(own, mutant.lines) or _among(own, mutant.function)
         else:
             found = self._users(mutant)
-        part = mutant.file.removeprefix("service/lungseg/").split("/")[0]
-        return found or self._in_files(lambda file: file.startswith(f"tests/{part}"))
+        near = f"tests/{_part(mutant.file)}/"
+        return found or self._in_files(lambda file: file.startswith(near))
 
     def _users(self, mutant: Mutant) -> set[int]:
         """All tests that reach, or are, a module with the name of what is changed."""
@@ -100,6 +108,11 @@ class Reach:
         files = {name.partition("::")[0] for name, _ in self._seconds}
         chosen = {file for file in files if wanted(file)}
         return {i for i, (name, _) in enumerate(self._seconds) if name.partition("::")[0] in chosen}
+
+
+def _part(file: str) -> str:
+    """The part of the project whose tests stand in a folder of that name."""
+    return file.removeprefix("service/lungseg/").partition("/")[0]
 
 
 def _among(lines: dict[str, list[int]], span: tuple[int, int]) -> set[int]:
