@@ -72,6 +72,8 @@ def test_what_is_behind_first_weights_is_told_or_called_unknown() -> None:
     )
     assert "Unknown: what `a.keras`, which it started from, had learnt from." in text
     assert "Unknown: the terms of its encoder's first weights, `b.h5`." in text
+    known = {"config": {"init_from": "a.keras", "encoder_weights": "none"}, "inherited": []}
+    assert "Unknown: " not in describe_terms(known)
 
 
 def test_what_a_network_started_from_is_handed_on(tmp_path: Path) -> None:
