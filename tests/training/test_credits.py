@@ -72,6 +72,8 @@ def test_what_is_behind_first_weights_is_told_or_called_unknown() -> None:
     )
     assert "Unknown: what `a.keras`, which it started from, had learnt from." in text
     assert "Unknown: the terms of its encoder's first weights, `b.h5`." in text
+    known = {"config": {"init_from": "a.keras", "encoder_weights": "none"}, "inherited": []}
+    assert "Unknown: " not in describe_terms(known)
 
 
 def test_what_a_network_started_from_is_handed_on(tmp_path: Path) -> None:
@@ -104,6 +106,7 @@ def test_a_data_set_says_its_own_terms(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "SOURCE.toml").write_text("title = 'T'\nlicence = 'L'\nread = false\n")
     assert terms_of("kaggle-lungs", [mine]) == {"title": "T", "licence": "L", "read": False}
+    assert terms_of("another", [mine]) == {}
 
 
 @pytest.mark.parametrize(
@@ -119,8 +122,13 @@ def test_terms_that_cannot_be_read_are_refused(text: str, tmp_path: Path) -> Non
 
 def test_a_tree_is_clean_changed_or_unknown() -> None:
     """The card says whether its commit makes the model again."""
-    clean = describe_tree({"git": {"commit": "abc", "modified": False}, "versions": {"b": "2"}})
-    assert "It was trained on commit `abc`, without changes to it. Package versions: b 2." in clean
+    clean = describe_tree(
+        {"git": {"commit": "abc", "modified": False}, "versions": {"b": "2", "a": "1"}}
+    )
+    assert (
+        "It was trained on commit `abc`, without changes to it. Package versions: a 1, b 2."
+        in clean
+    )
     assert "commit `abc`, with changes that" in describe_tree({"git": {"commit": "abc"}})
     assert "The commit that it was trained on is not known. Package versions: unknown." in (
         describe_tree({})
