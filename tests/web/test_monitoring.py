@@ -173,7 +173,7 @@ def test_probes_are_neither_logged_nor_in_flight(
 
 def test_models_are_told_apart_by_what_serves(tmp_path: Path) -> None:
     """One sample for each loaded version, none for one that is not, and whether it was refused."""
-    for version in ("1", "2", "3"):
+    for version in ("1", "2", "3", "4"):
         write_bundle(tmp_path, version=version)
     (tmp_path / "standin" / "2" / "model.onnx").write_bytes(b"damaged")
     with running(tmp_path, loaded_versions=3) as service:
@@ -182,11 +182,12 @@ def test_models_are_told_apart_by_what_serves(tmp_path: Path) -> None:
     names = "name,serving,sha256,version"
     assert {name: value for name, value in found.items() if "model_info" in name} == {
         _sample("lungseg_model_info", names, "standin", "false", digest, "1"): 1,
-        _sample("lungseg_model_info", names, "standin", "true", digest, "3"): 1,
+        _sample("lungseg_model_info", names, "standin", "false", digest, "3"): 1,
+        _sample("lungseg_model_info", names, "standin", "true", digest, "4"): 1,
     }
     assert {name: value for name, value in found.items() if "model_refused" in name} == {
         _sample("lungseg_model_refused", "name,version", "standin", number): number == "2"
-        for number in ("1", "2", "3")
+        for number in ("1", "2", "3", "4")
     }
     assert not [name for name in found if "model_pinned" in name]
 

@@ -153,6 +153,9 @@ def test_work_that_nobody_waits_for_stops_before_its_next_stage(
                 wait_until(lambda: not lifecycle.in_flight)
             wait_until(lambda: workers.waiting + workers.running == 0)
         assert "lungseg_masks_total 0.0" in metrics(service)
+        for path, _, _ in asked:
+            left = f'lungseg_requests_total{{code="client_gone",route="{path}",status="499"}} 1.0'
+            assert left in metrics(service)
         assert service.client.post("/segment", content=grey_png).status_code == 200
         assert "lungseg_masks_total 1.0" in metrics(service)
 

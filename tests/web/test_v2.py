@@ -190,6 +190,7 @@ def test_members_that_are_null_are_as_good_as_none(
 
 def wrong_documents() -> dict[str, object]:
     one = np.zeros((1, 256, 256, 1), np.float32)
+    png = base64.b64encode(encode(np.zeros((4, 5), np.uint8), "PNG")).decode()
     return {
         "list": [],
         "no input": {"inputs": []},
@@ -207,7 +208,9 @@ def wrong_documents() -> dict[str, object]:
         "two outputs": document(one) | {"outputs": [{"name": "mask"}] * 2},
         "shared memory of the output": document(one)
         | {"outputs": [{"name": "mask", "parameters": {"shared_memory_region": "x"}}]},
-        "no base64": document(one, datatype="BYTES", shape=[1], data=["iVBO Rw0K"]),
+        "a blank in base64": document(
+            one, datatype="BYTES", shape=[1], data=[f"{png[:8]} {png[8:]}"]
+        ),
         "shared memory": document(one, parameters={"shared_memory_region": "x"}),
         "data and binary": document(one, parameters={"binary_data_size": 1}),
         "binary that is not there": document(one, data=None, parameters={"binary_data_size": 9}),
