@@ -625,7 +625,7 @@ def test_colour_and_objects_without_pixels(small: Phantom, plain: bytes) -> None
 def test_contradicting_bits_are_undecodable(small: Phantom) -> None:
     """Bits Stored fill up to High Bit, and these fit into 8, 16 or 32."""
     for stored_bits, high in [*itertools.product((13, 12, 17), (3, 40)), (12, 10), (12, 16)]:
-        with pytest.raises(UndecodableImage):
+        with pytest.raises(UndecodableImage, match="8, 16 or 32 bits"):
             read(dicom_bytes(small, BitsStored=stored_bits, HighBit=high))
     for allocated in (1, 12, 24, 64):
         with pytest.raises(UndecodableImage, match="8, 16 or 32 bits"):

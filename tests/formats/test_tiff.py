@@ -88,6 +88,16 @@ def test_tags_that_are_left_out_have_their_defaults(kind: str) -> None:
     assert (scan.white, scan.spacing_mm) == (WHITES[kind], None)
 
 
+@pytest.mark.parametrize("kind", ["u1", "u2", "i2", "f4"])
+def test_bits_may_be_filled_from_the_lowest(kind: str) -> None:
+    """Each byte is read from its other end, where a tag says so."""
+    array = numbers(kind)
+    bits = np.unpackbits(array.view(np.uint8).reshape(-1, 1), axis=1)
+    turned = np.packbits(bits[:, ::-1]).view(array.dtype).reshape(array.shape)
+    assert np.array_equal(read(tiff(turned, tags={266: 2})), array)
+    assert np.array_equal(read(tiff(array, tags={266: 1})), array)
+
+
 def test_a_predictor_means_nothing_where_there_is_no_compression() -> None:
     """Tools that unpack files leave the tag behind; the specification ties it to LZW."""
     array = numbers("u2")
@@ -176,7 +186,10 @@ def test_stacks_behind_one_page_are_several_pictures(tags: dict[int, bytes]) -> 
         read(tiff(LARGE, tags=tags))
     with pytest.raises(MultiFrame):
         read(tiff_pages([page(LARGE), page(LARGE)]))
-    assert np.array_equal(read(tiff(LARGE, tags={270: b"ImageJ=1.54\nimages=1\n\0"})), LARGE)
+    with pytest.raises(MultiFrame):
+        read(tiff(LARGE, tags={32997: 2}))  # its depth
+    for single in ({270: b"ImageJ=1.54\nimages=1\n\0"}, {32997: 1}):
+        assert np.array_equal(read(tiff(LARGE, tags=single)), LARGE)
 
 
 # --- what is refused ----------------------------------------------------------------------------
