@@ -196,7 +196,7 @@ def test_a_table_brings_airways_that_a_runs_record_keeps(tmp_path: Path) -> None
     for name in "ab":
         write_pair(tmp_path, phantom, phantom.lungs * 255, name)
     airway = np.zeros(SIZE, np.uint8)
-    airway[40:44, 50:54] = 255
+    airway[40:44, 50:54] = 1  # whatever is not 0
     Image.fromarray(airway).save(tmp_path / "airway.png")
     table = tmp_path / "pairs.csv"
     table.write_text(
