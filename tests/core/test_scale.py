@@ -181,14 +181,14 @@ def test_a_clipped_value_shows_on_which_side_of_the_end_it_lay() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "shown"),
-    [(1, 0, True), (2, 0, False), (0, 1, True), (0, 2, False), (1, 1, False)],
+    [(20, 0, True), (21, 0, False), (0, 20, True), (0, 21, False), (10, 10, True), (10, 11, False)],
 )
 def test_a_mean_is_shown_while_clipping_can_have_moved_it_by_1_hu(
     low: int, high: int, shown: bool
 ) -> None:
-    """Of 100 values: from -924 to -1024 HU, and from 200 to 300 HU, each may be off by 100."""
-    values = np.full(100, -500.0, np.float32)
-    values[:low], values[100 - high :] = -924, 200
+    """Of 2000 values: from -924 to -1024 HU, and from 200 to 300 HU, each may be off by 100."""
+    values = np.full(2000, -500.0, np.float32)
+    values[:low], values[2000 - high :] = -924, 200
     assert Scale(low=-924, high=200).shows_mean(np.sort(values)) is shown
     assert Scale(low=-1025, high=301).shows_mean(np.sort(values))
 

@@ -396,6 +396,8 @@ def test_monochrome1_without_calibration_is_turned(small: Phantom) -> None:
     scan = inverted(small, [(-1000, 50), (1000, 50)], RescaleSlope=None)
     assert scan.unit == "grey level"
     assert np.unique(scan.values).tolist() == [8191 - 5096, 8191 - 3096]
+    scan = inverted(small, [(-4000, 50), (-3900, 50)], RescaleSlope=None)
+    assert np.unique(scan.values).tolist() == [8191 - 196, 8191 - 96]  # though 96 could be HU
 
 
 def _axes(phantom: Phantom) -> tuple[tuple[int, tuple], tuple[int, tuple]]:

@@ -322,6 +322,20 @@ def test_the_newest_two_are_loaded_by_their_numbers(tmp_path: Path) -> None:
     assert [number for number in (8, 9, 10, 100) if version(one, number).model] == [100]
 
 
+def test_a_refused_version_takes_no_place_among_the_newest(tmp_path: Path) -> None:
+    """Two that can be loaded are; what was unloaded stays so until it is asked for."""
+    for number in ("1", "2", "3", "4"):
+        write_bundle(tmp_path, version=number)
+    (tmp_path / "standin" / "4" / "CARD.md").unlink()
+    made = registry(tmp_path)
+    assert [number for number in (1, 2, 3, 4) if version(made, number).model] == [2, 3]
+    made.unload("standin")
+    made.refresh()
+    with pytest.raises(ModelNotReady, match="unloaded by request"):
+        made.get()
+    assert made.load("standin").contract.version == "3"
+
+
 def test_why_no_version_serves_is_told_of_the_newest_three(tmp_path: Path) -> None:
     """The newest first; of a pinned one alone, or what there is in its place."""
     for number in ("8", "9", "10", "11"):
