@@ -19,10 +19,10 @@ WIDTH = 9
 
 
 def make_graph(
-    *, grid: tuple[int, int] = GRID, cut: float = CUT_GREY, steepness: float = 0.1, stride: int = 1
+    *, size: tuple[int, int] = GRID, cut: float = CUT_GREY, steepness: float = 0.1, stride: int = 1
 ) -> bytes:
     """``mask = sigmoid((cut - mean(image)) * steepness)``, coarser by ``stride`` if asked for."""
-    output = (grid[0] // stride, grid[1] // stride)
+    output = (size[0] // stride, size[1] // stride)
     nodes = [
         helper.make_node("Reshape", ["image", "planes"], ["channel_first"]),
         helper.make_node(
@@ -40,19 +40,19 @@ def make_graph(
         helper.make_node("Slice", ["probability", "starts", "ends", "axes", "steps"], ["mask"]),
     ]
     values = {
-        "planes": np.array([-1, 1, *grid]),
-        "channels_last": np.array([-1, *grid, 1]),
+        "planes": np.array([-1, 1, *size]),
+        "channels_last": np.array([-1, *size, 1]),
         "cut": np.float32(cut),
         "steepness": np.float32(steepness),
         "starts": np.array([0, 0]),
-        "ends": np.array(grid),
+        "ends": np.array(size),
         "axes": np.array([1, 2]),
         "steps": np.array([stride, stride]),
     }
     graph = helper.make_graph(
         nodes,
         "standin",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", *grid, 1])],
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", *size, 1])],
         [helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["batch", *output, 1])],
         [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()],
     )
@@ -73,15 +73,15 @@ def write_bundle(
     version: str = "1",
     cut: float = CUT_GREY,
     stride: int = 1,
-    grid: tuple[int, int] = GRID,
+    size: tuple[int, int] = GRID,
     graph: bytes | None = None,
     **contract: object,
 ) -> Path:
     """Writes ``folder/name/version``; further arguments replace members of the contract."""
     bundle = folder / name / version
     bundle.mkdir(parents=True, exist_ok=True)
-    content = make_graph(grid=grid, cut=cut, stride=stride) if graph is None else graph
-    image = np.random.default_rng(0).uniform(0, 255, (1, *grid, 1)).astype(np.float32)
+    content = make_graph(size=size, cut=cut, stride=stride) if graph is None else graph
+    image = np.random.default_rng(0).uniform(0, 255, (1, *size, 1)).astype(np.float32)
     mask = expected(image, cut=cut)[:, ::stride, ::stride]
     (bundle / "model.onnx").write_bytes(content)
     np.savez(bundle / "golden.npz", image=image, mask=mask)
@@ -92,8 +92,8 @@ def write_bundle(
         "created": "2026-01-01",
         "sha256": hashlib.sha256(content).hexdigest(),
         "opset": 18,
-        "input": {"name": "image", "height": grid[0], "width": grid[1]},
-        "output": {"name": "mask", "height": grid[0] // stride, "width": grid[1] // stride},
+        "input": {"name": "image", "height": size[0], "width": size[1]},
+        "output": {"name": "mask", "height": size[0] // stride, "width": size[1] // stride},
         "metrics": {"phantom.dice": 0.5},
     }
     (bundle / "contract.json").write_text(json.dumps(members | contract))

@@ -88,8 +88,8 @@ def test_every_path_that_is_named_exists(page: str) -> None:
 def test_every_setting_and_make_target_that_is_named_exists(page: str) -> None:
     """A misspelt variable or target, or one without its prefix, would mislead in silence."""
     known = {f"LUNGSEG_{name.upper()}" for name in Settings.model_fields}
-    # The client's key, and one that only tests read.
-    known |= {"LUNGSEG_API_KEY", "LUNGSEG_FUZZ_INPUTS"}
+    # The client's key, the composition's tag, and one that only tests read.
+    known |= {"LUNGSEG_API_KEY", "LUNGSEG_TAG", "LUNGSEG_FUZZ_INPUTS"}
     used = set(re.findall(r"LUNGSEG_[A-Z_]*[A-Z]", text_of(page)))
     assert used <= known
     bare = "|".join(name.removeprefix("LUNGSEG_") for name in known if "_" in name[8:])

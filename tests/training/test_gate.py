@@ -32,7 +32,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Version 1 calls what is dark lung, 2 is its equal, 3 calls nothing lung."""
     folder = tmp_path_factory.mktemp("models")
     for version, cut in (("1", 120.0), ("2", 120.0), ("3", NOTHING)):
-        write_bundle(folder, version=version, cut=cut, grid=GRID)
+        write_bundle(folder, version=version, cut=cut, size=GRID)
     return folder / "standin"
 
 

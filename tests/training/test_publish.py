@@ -445,7 +445,7 @@ def standins(tmp_path_factory: pytest.TempPathFactory) -> dict[float, Model]:
     """Small graphs that call lung what is darker than a grey level, by that level."""
     folder = tmp_path_factory.mktemp("standins")
     return {
-        cut: Model.load(write_bundle(folder, name=f"at{cut:g}", cut=cut, grid=(64, 64)), Engine())
+        cut: Model.load(write_bundle(folder, name=f"at{cut:g}", cut=cut, size=(64, 64)), Engine())
         for cut in (100.0, 100.5, 120.0)
     }
 

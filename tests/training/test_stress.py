@@ -261,7 +261,7 @@ def test_unstressed_slices_score_as_in_an_evaluation(phantoms: Path, tmp_path: P
 
 def test_a_stress_with_any_lung_is_one_with_lung(phantoms: Path, tmp_path: Path) -> None:
     """Only where no slice shows any do false positives tell alone; what is ignored never counts."""
-    write_bundle(tmp_path, cut=120.0, grid=(32, 32))
+    write_bundle(tmp_path, cut=120.0, size=(32, 32))
     model = Model.load(tmp_path / "standin" / "1", Engine())
     full = list_pairs(phantoms).pairs[0]
     mask = np.array(Image.open(full.mask))
