@@ -62,6 +62,7 @@ def test_confidence_adds_up_over_slabs_and_is_rounded_to_six_decimals() -> None:
     second = np.array([[[0.3, 1.0, 0.0]]], np.float32)
     parts = [Certainty.of(one, one >= 0.5) for one in (first, second)]
     assert (parts[1] + parts[0]) == (parts[0] + parts[1])
+    assert Certainty() + parts[0] == parts[0]
     found = (parts[0] + parts[1]).confidence
     assert found.mean_probability == round((0.9 + 0.9001 + 0.97 + 1) / 4, 6)
     assert found.uncertain_fraction == 0.75

@@ -154,7 +154,9 @@ def test_unknown_is_none_and_everything_is_json(chest: Phantom) -> None:
     empty = report(scan_of(chest.hu), np.zeros_like(chest.lungs))
     assert empty.statistics.area_mm2 == 0.0
     assert empty.statistics.centroid is None
-    assert empty.statistics.intensity.mean is None
+    figures = asdict(empty.statistics.intensity)
+    assert figures.pop("unit") == "HU"
+    assert set(figures.values()) == {None}
     assert empty.confidence.mean_probability is None
     for answer in (measured, empty):
         json.dumps(asdict(answer), allow_nan=False)
