@@ -155,15 +155,11 @@ def test_a_page_is_even_and_takes_a_share_of_the_slice(width: int, noise: int, p
 
 
 def test_peaks_that_lie_close_are_one() -> None:
-    """Muscle and fat are both tissue; where nothing else stands out, tissue is a guess."""
+    """Two within a fifth of the range are muscle and fat, however many pixels they have."""
     random = np.random.default_rng(0)
     levels = random.choice([0.0, 100.0, 160.0, 1000.0], (100, 100), p=[0.1, 0.3, 0.4, 0.2])
     values = (levels + random.normal(0, 8, levels.shape)).astype(np.float32)
     assert find_peaks(values) == pytest.approx((160, 1000), abs=20)
-    falling = np.repeat(np.arange(256), np.arange(256, 0, -1)).astype(np.float32)
-    low, high = np.percentile(falling, (0.5, 99.5))
-    found = find_peaks(falling.reshape(128, -1))
-    assert found == pytest.approx((low, low + 0.7 * (high - low)))
 
 
 def test_padding_is_neither_air_nor_tissue(chest: Phantom) -> None:
