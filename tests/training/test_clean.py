@@ -142,6 +142,26 @@ def test_lungs_fill_at_most_two_thirds_of_a_slice(side: int, code: str | None) -
     assert (None if found is None else found.code) == code
 
 
+@pytest.mark.parametrize(
+    ("width", "noise", "page"), [(8, 0, False), (16, 0, True), (16, 3, True), (16, 12, False)]
+)
+def test_a_page_is_even_and_takes_a_share_of_the_slice(width: int, noise: int, page: bool) -> None:
+    """4% and 8% of 200 rows; as much noise as JPEG leaves, 1% of the range, and four times that."""
+    grey = np.tile(np.linspace(0, 200, 200, dtype=np.float32), (200, 1))
+    grey[: width // 2] = grey[-width // 2 :] = 255
+    grey[0, ::5] -= noise
+    assert page_around(grey).any() == page
+    assert page_around(grey).mean() == pytest.approx(width / 200 if page else 0, abs=0.01)
+
+
+def test_peaks_that_lie_close_are_one() -> None:
+    """Two within a fifth of the range are muscle and fat, however many pixels they have."""
+    random = np.random.default_rng(0)
+    levels = random.choice([0.0, 100.0, 160.0, 1000.0], (100, 100), p=[0.1, 0.3, 0.4, 0.2])
+    values = (levels + random.normal(0, 8, levels.shape)).astype(np.float32)
+    assert find_peaks(values) == pytest.approx((160, 1000), abs=20)
+
+
 def test_padding_is_neither_air_nor_tissue(chest: Phantom) -> None:
     """The peaks are those of the slice without its padding, at any offset and scale."""
     y, x = np.indices(chest.hu.shape) / 255 - 0.5

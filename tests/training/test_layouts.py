@@ -165,6 +165,8 @@ def test_a_mask_is_cut_above_the_middle_of_its_range(
     """Grey edges above it are lung; of labels all are; 128 is ignored beside 0 and 255 alone."""
     found = lung_and_ignored(np.array([values]))
     assert [plane[0].astype(int).tolist() for plane in found] == [lung, ignored]
+    with pytest.raises(DataError, match="expected a mask of values from 0, found -1"):
+        lung_and_ignored(np.array([[-1.0, *values]]))
 
 
 def test_what_jpeg_does_to_a_mask_is_no_label(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ CONFIG = TrainConfig(
     seed=3,
     threshold=0.45,
     largest_components=2,
+    grid_covers="body",
     window_low_hu=-1100.0,
     white_percentile=99.0,
 )
@@ -131,7 +132,7 @@ def test_a_bundle_is_whole_and_the_service_loads_it(trained: Trained, published:
     assert facts == {"model": "tiny", "version": "1", "license": "research use only"}
     assert model.session.run(np.zeros((3, 32, 32, 1), np.float32)).shape == (3, 32, 32, 1)
     contract = model.contract
-    assert (contract.opset, contract.grid, contract.intensity) == (18, "whole", CONFIG.intensity)
+    assert (contract.opset, contract.grid, contract.intensity) == (18, "body", CONFIG.intensity)
     assert (contract.mask.threshold, contract.mask.largest_components) == (0.45, 2)
     assert contract.golden == Golden()
     for prefix, measured in (
@@ -167,7 +168,7 @@ def test_the_card_says_what_was_measured(trained: Trained, published: Path) -> N
     assert f"(external) | 2 | {dice:.4f}" in card
     content = (folder / "model.onnx").read_bytes()
     seen = [
-        fit(read_sample(pair).scan, (32, 32), CONFIG.intensity).grey
+        fit(read_sample(pair).scan, (32, 32), CONFIG.intensity, covers="body").grey
         for pair in trained.material.validation
     ]
     difference = parity(trained.network, content, seen)
@@ -402,7 +403,7 @@ def test_int8_is_calibrated_on_every_view_of_training_slices(pairs: tuple[Pair, 
     assert len(views) == 2 * 5
     assert len({view.tobytes() for view in views}) == len(views)
     first = read_sample(pairs[0]).scan
-    assert np.array_equal(views[0], fit(first, (32, 32), CONFIG.intensity).grey)
+    assert np.array_equal(views[0], fit(first, (32, 32), CONFIG.intensity, covers="body").grey)
     many = list(calibration_views(pairs[:1] * 200, CONFIG))
     assert 5 * 64 <= len(many) <= 5 * 128
 
