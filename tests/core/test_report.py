@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import partial
 from itertools import product
 
@@ -160,6 +160,13 @@ def test_unknown_is_none_and_everything_is_json(chest: Phantom) -> None:
     assert empty.confidence.mean_probability is None
     for answer in (measured, empty):
         json.dumps(asdict(answer), allow_nan=False)
+
+
+def test_a_volume_is_no_slice(chest: Phantom) -> None:
+    scan = scan_of(chest.hu)
+    found = replace(segmentation(scan, chest.lungs), components=None)
+    with pytest.raises(ValueError, match="expected one slice, received 1"):
+        measure(scan, found)
 
 
 def test_confidence_counts_the_ends_of_the_uncertain_range() -> None:

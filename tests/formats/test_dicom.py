@@ -188,6 +188,9 @@ def test_a_lost_preamble_does_no_harm(small: Phantom, plain: bytes) -> None:
     implicit = uncompressed(plain, uid.ImplicitVRLittleEndian)
     meta = 132 + 12 + int.from_bytes(implicit[140:144], "little")
     assert np.array_equal(read(implicit[meta:]).values[0], small.hu)
+    big = uncompressed(plain, uid.ExplicitVRBigEndian)
+    meta = 132 + 12 + int.from_bytes(big[140:144], "little")
+    assert np.array_equal(read(big[meta:]).values[0], small.hu)
 
 
 # --- from stored values to HU -------------------------------------------------------------------

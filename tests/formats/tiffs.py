@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import lzma
 import struct
 import zlib
 from typing import Any
 
 import numpy as np
 
-COMPRESSIONS = {"none": 1, "lzw": 5, "deflate": 8, "packbits": 32773}
+COMPRESSIONS = {"none": 1, "lzw": 5, "deflate": 8, "packbits": 32773, "lzma": 34925}
 FORMATS = {"u": 1, "i": 2, "f": 3}
 _LITERALS = 250
 """LZW codes before the table is cleared again, while codes still have 9 bits."""
@@ -132,6 +133,8 @@ def _bytes(part: np.ndarray, order: str, bits: int, predictor: int) -> bytes:
 def _compressed(packed: bytes, compression: str) -> bytes:
     if compression == "deflate":
         return zlib.compress(packed)
+    if compression == "lzma":
+        return lzma.compress(packed, preset=0)
     if compression == "packbits":
         pieces = (packed[start : start + 128] for start in range(0, len(packed), 128))
         return b"".join(bytes([len(piece) - 1]) + piece for piece in pieces)

@@ -155,6 +155,8 @@ def test_names_keep_folders_and_letters_and_lead_nowhere_else(
         "a?b.png": "a_b_mask.png",
         "con/Aux.2/contrast.png": "con_/Aux_.2/contrast_mask.png",
         "...": "0008_mask.png",
+        "/".join(map(str, range(20))) + ".png": "/".join(map(str, range(4, 20))) + "_mask.png",
+        "a" * 250 + ".png": "a" * 200 + "_mask.png",
     }
     files = form(*((name, grey_png) for name in sent))
     answer = client.post("/segment/batch?format=zip", files=files)
