@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from lungseg.core.postprocess import restore
@@ -13,7 +14,7 @@ from lungseg.inference.errors import BundleError
 from lungseg.inference.golden import GoldenScan
 from lungseg.inference.model import Model
 from lungseg.inference.session import Engine
-from tests.standin import write_bundle
+from tests.standin import make_graph, write_bundle
 from training.__main__ import main
 
 WRONG: dict[str, tuple[dict[str, object], str]] = {
@@ -51,6 +52,15 @@ def test_a_contract_that_was_changed_alone_is_refused(bundle: Path, name: str) -
     before = (bundle / "golden.npz").read_bytes()
     assert main(["golden", str(bundle)]) == 2
     assert (bundle / "golden.npz").read_bytes() == before
+
+
+def test_a_graph_that_fails_on_the_golden_input_is_refused(tmp_path: Path) -> None:
+    """Here one that folds its input into planes of another size."""
+    graph = onnx.load_from_string(make_graph())
+    planes = next(one for one in graph.graph.initializer if one.name == "planes")
+    planes.CopyFrom(onnx.numpy_helper.from_array(np.array([-1, 1, 7, 11]), "planes"))
+    with pytest.raises(BundleError, match="the graph fails on the golden input"):
+        load(write_bundle(tmp_path, graph=graph.SerializeToString()))
 
 
 @pytest.mark.parametrize(

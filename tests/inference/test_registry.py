@@ -350,6 +350,18 @@ def test_why_no_version_serves_is_told_of_the_newest_three(tmp_path: Path) -> No
         registry(tmp_path, keep=4, pin=7).get()
 
 
+def test_a_version_that_a_client_loads_in_vain_is_listed_with_its_reason(tmp_path: Path) -> None:
+    """It was beyond those that are kept; what serves goes on."""
+    for number in ("1", "2"):
+        write_bundle(tmp_path, version=number)
+    made = registry(tmp_path, keep=1)
+    (tmp_path / "standin" / "1" / "golden.npz").unlink()
+    with pytest.raises(BundleError, match="golden"):
+        made.load("standin", "1")
+    assert "golden" in version(made, 1).reason
+    assert made.get("standin").contract.version == "2"
+
+
 def test_a_roll_back_holds_until_the_newest_is_loaded_again(tmp_path: Path) -> None:
     for number in ("1", "2", "3"):
         write_bundle(tmp_path, version=number)

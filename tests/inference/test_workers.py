@@ -95,7 +95,7 @@ def test_large_bodies_begin_behind_4_mib_and_have_half_of_the_places(
             jobs.append(asyncio.create_task(job))
             await asyncio.sleep(0)
         with pytest.raises(Overloaded):
-            workers.admit()
+            workers.admit(0)
         gate.set()
         await asyncio.gather(*jobs)
         wait_until(lambda: workers.waiting + workers.running == 0)
@@ -172,7 +172,7 @@ def test_a_job_whose_caller_left_hears_of_it_at_its_next_check(
             await workers.run(job, deadline=deadline, gone=gone)
         assert deadline.remaining_s == -math.inf
         with pytest.raises(Overloaded):
-            workers.admit()
+            workers.admit(0)
         gate.set()
         wait_until(lambda: workers.running == 0)
         workers.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -29,8 +29,8 @@ class Model:
     """
 
     contract: Contract
-    session: Session = field(repr=False)
-    card: str = field(repr=False)
+    session: Session
+    card: str
 
     @property
     def grid_size(self) -> tuple[int, int]:

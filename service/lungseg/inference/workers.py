@@ -62,7 +62,7 @@ class Workers:
         ahead = self._admitted - self.threads + 1
         return max(0, ahead) * self._job_s / self.threads
 
-    def admit(self, size_bytes: int = 0) -> None:
+    def admit(self, size_bytes: int) -> None:
         """Checks that one more job, with a body of that size, may come.
 
         Raises:
