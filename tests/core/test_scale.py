@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lungseg.core.histogram import Histogram
 from lungseg.core.measured import Scale, padding_within, scale_of
 from lungseg.core.report import measure
 from lungseg.core.types import Reach, Scan
@@ -189,8 +190,8 @@ def test_a_mean_is_shown_while_clipping_can_have_moved_it_by_1_hu(
     """Of 2000 values: from -924 to -1024 HU, and from 200 to 300 HU, each may be off by 100."""
     values = np.full(2000, -500.0, np.float32)
     values[:low], values[2000 - high :] = -924, 200
-    assert Scale(low=-924, high=200).shows_mean(np.sort(values)) is shown
-    assert Scale(low=-1025, high=301).shows_mean(np.sort(values))
+    assert Scale(low=-924, high=200).shows_mean(Histogram.of(values)) is shown
+    assert Scale(low=-1025, high=301).shows_mean(Histogram.of(values))
 
 
 @pytest.mark.parametrize(("count", "known"), [(21, True), (20, False)])

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lungseg.core.histogram import Histogram
 from lungseg.core.types import Unit
 
 Planes = NDArray[np.float32 | np.int16]
@@ -86,14 +87,20 @@ def cell_step(size: tuple[int, ...]) -> int:
 
 def _border(cells: NDArray[np.float32]) -> float:
     """Half-way between the means of what lies below and above it (Ridler & Calvard 1978)."""
-    low, high = (float(edge) for edge in np.percentile(cells, GREY_PERCENTILES))
+    values = Histogram.of(cells)
+    low, high = (found.value for found in values.percentiles(GREY_PERCENTILES))
     border = (low + high) / 2
     if low == high:
         return border
-    # float64: between any two float32 lies a border that leaves some on each side.
-    clipped = np.clip(cells.astype(np.float64), low, high)
+    levels = np.clip(values.levels, low, high)
+    summed = np.cumsum(levels * values.counts)
     for _ in range(ROUNDS):
-        border = float(clipped[clipped <= border].mean() + clipped[clipped > border].mean()) / 2
+        last = int(np.searchsorted(levels, border, "right")) - 1
+        below, above = int(values.up_to[last]), values.size - int(values.up_to[last])
+        means = summed[last] / below, (summed[-1] - summed[last]) / above
+        if (moved := float(sum(means)) / 2) == border:
+            break
+        border = moved
     return border
 
 

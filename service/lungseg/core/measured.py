@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from lungseg.core.histogram import Histogram
 from lungseg.core.regions import rim
-from lungseg.core.types import AIR_HU, LOSSY, BoolArray, FloatArray, IntensityArray, Scan
+from lungseg.core.types import AIR_HU, LOSSY, BoolArray, IntensityArray, Scan
 
 FILL_HU = -1500.0
 """No noise reaches so far below air: scanners write this and less outside their field of view."""
@@ -73,15 +74,13 @@ class Scale:
         """Whether a value that was read is the one that was measured."""
         return not self.coarse and self.low < value < self.high
 
-    def shows_mean(self, ordered: FloatArray) -> bool:
-        """Whether clipped ones among sorted values can have moved their mean only a little."""
-        ends = np.float32(self.low), np.float32(self.high)  # of another type, all would be copied
-        below = int(np.searchsorted(ordered, ends[0], "right"))
-        above = ordered.size - int(np.searchsorted(ordered, ends[1], "left"))
+    def shows_mean(self, values: Histogram) -> bool:
+        """Whether clipped ones among the values can have moved their mean only a little."""
+        below, above = values.size - values.above(self.low), values.size - values.below(self.high)
         least, most = LUNG_REACH_HU
         error = below * max(0.0, self.low - least) if below else 0.0
         error += above * max(0.0, most - self.high) if above else 0.0
-        return error <= MEAN_ERROR_HU * ordered.size
+        return error <= MEAN_ERROR_HU * values.size
 
 
 def padding_within(scan: Scan, box: tuple[slice, slice]) -> BoolArray | None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lungseg.core.body import Span, body_extent
-from lungseg.core.types import Element, IntensityArray, Unit
+from lungseg.core.types import IntensityArray, Unit
 
 MIDLINE_BAND = 0.15
 """How far from the middle between the body's walls the gap between the lungs may lie, as a part
@@ -45,22 +45,6 @@ class Frame:
         """Columns of the whole slice."""
         return self.border[1] - self.border[0]
 
-    def shear(self, plane: NDArray[Element]) -> NDArray[Element]:
-        """A plane of the part with its rows moved, wider by the greatest shift."""
-        reach = int(self.shifts.max())
-        if not reach:
-            return plane
-        moved = np.zeros((plane.shape[0], plane.shape[1] + reach), plane.dtype)
-        np.put_along_axis(moved, self._columns(plane.shape[1]), plane, axis=1)
-        return moved
-
-    def unshear(self, moved: NDArray[Element]) -> NDArray[Element]:
-        """Undoes ``shear``."""
-        reach = int(self.shifts.max())
-        if not reach:
-            return moved
-        return np.take_along_axis(moved, self._columns(moved.shape[1] - reach), axis=1)
-
     def middle(self, profile: NDArray[np.int64]) -> int:
         """The column with the least lung about the midline: the first one of the left.
 
@@ -78,9 +62,6 @@ class Frame:
         lung[inside] = profile[columns[inside]]
         chosen = columns[np.lexsort((np.abs(columns - centre), lung))[0]]
         return int(np.clip(chosen, 0, profile.size))
-
-    def _columns(self, width: int) -> NDArray[np.int64]:
-        return self.shifts[:, None] + np.arange(width)
 
 
 def frame_of(

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from lungseg.core.midline import Frame, frame_of
 from lungseg.core.orientation import slant, usual_view, view_spacing
-from lungseg.core.regions import bounding_box, column_sums, label_regions
+from lungseg.core.regions import bounding_box
+from lungseg.core.runs import Regions, Runs
 from lungseg.core.types import LEFT, RIGHT, UNSIDED, BoolArray, LabelArray, Scan, View
 
 ONE_SIDED_FRACTION = 0.1
@@ -63,70 +64,77 @@ def label_lungs(mask: BoolArray, scan: Scan, view: View | None = None) -> Labell
     sided: list[bool] = []
     for plane, shown, labelled in zip(planes, values, labels, strict=True):
         box = bounding_box(plane)
-        inside = plane[box]
-        found = None
-        if view.laterality is not None and inside.size:
+        inside = labelled[box]
+        runs = Runs.of(plane[box])
+        regions = runs.regions()
+        halves = None
+        if view.laterality is not None and regions.count:
             upright = view.laterality == "dicom_orientation"
             frame = frame_of(shown, scan.unit, box, leaning, spacing, upright=upright)
-            found = _split(inside, frame)
-        if found is None:
-            labelled[box] = np.where(inside, UNSIDED, 0)
-            components.append((label_regions(inside).count, 0, 0))
+            halves = _split(runs, regions, frame, inside.shape[1])
+        if halves is None:
+            inside[...] = runs.paint(UNSIDED, inside.shape)
+            components.append((regions.count, 0, 0))
         else:
-            labelled[box] = np.where(inside, np.where(found[0], LEFT, RIGHT), 0)
-            components.append(found[1])
-        sided.append(found is not None or (view.laterality is not None and not inside.size))
+            inside[...] = halves.right.paint(RIGHT, inside.shape)
+            inside += halves.left.paint(LEFT, inside.shape)
+            components.append((regions.count, *halves.components))
+        sided.append(halves is not None or (view.laterality is not None and not regions.count))
     return Labelling(labels=view.undo(labels), components=components, sided=sided)
 
 
-def _split(mask: BoolArray, frame: Frame) -> tuple[BoolArray, tuple[int, int, int]] | None:
-    """Divides the lung of a plane, which it fills to the edges; None where nothing tells sides.
+class _Halves(NamedTuple):
+    """The runs of the right and of the left lung, and how many regions each has."""
+
+    right: Runs
+    left: Runs
+    components: tuple[int, int]
+
+
+def _split(runs: Runs, regions: Regions, frame: Frame, width: int) -> _Halves | None:
+    """Divides the lung of a plane so wide, which it fills to the edges; None without sides.
 
     Whole regions go to the side of the midline on which their centroid lies. A region that lies
     on both is cut where it narrows there, along the path with the fewest lung pixels.
-
-    Returns:
-        The left lung, of the plane's shape, and the regions in all, right and left.
     """
-    found = label_regions(mask)
-    # Sheared, where the patient's left is not exactly along the rows: (Y, wider X).
-    regions = frame.shear(found.labels)
-    lung = regions > 0
-    profile = column_sums(lung)
+    # Sheared, where the patient's left is not exactly along the rows, and wider by that.
+    moved, width = runs.moved(frame.shifts), width + int(frame.shifts.max())
+    profile = moved.profile(width)
     middle = frame.middle(profile)
-    region_of = regions[lung]  # (lung pixels,)
-    areas = np.bincount(region_of, minlength=found.count + 1)
-    columns = np.broadcast_to(np.arange(lung.shape[1], dtype=np.float64), lung.shape)[lung]
-    moments = np.bincount(region_of, weights=columns, minlength=found.count + 1)
-    is_left = moments >= middle * areas  # (regions + 1,)
-    left, total = lung & is_left.take(regions), int(areas.sum())
-    counts = (found.count, int(found.count - is_left[1:].sum()), int(is_left[1:].sum()))
-    if _stacked(regions, areas, is_left, middle, frame):
+    areas = np.bincount(regions.of_run, moved.lengths)  # (regions,)
+    is_left = np.bincount(regions.of_run, moved.column_sums) >= middle * areas
+    if _stacked(moved, regions, areas, is_left, middle, frame):
         return None
-    biggest = regions == int(areas.argmax())
-    crossing = column_sums(biggest)
-    if min(crossing[:middle].sum(), crossing[middle:].sum()) >= CROSSING_FRACTION * areas.max():
-        if areas.max() < MOST_OF_LUNG * total or not _narrows(crossing, middle, frame):
-            return None
-        seam = _seam(biggest, middle, max(1, round(SEAM_REACH * frame.extent)))
-        left = np.where(biggest, np.arange(lung.shape[1]) >= seam[:, None], left)
-        counts = (found.count, label_regions(lung & ~left).count, label_regions(left).count)
-    share = np.count_nonzero(left) / total
+    first_left = np.where(is_left, 0, width)[regions.of_run]  # (runs,): the left's first column
+    counts = int(np.count_nonzero(~is_left)), int(np.count_nonzero(is_left))
+    largest = regions.of_run == areas.argmax()
+    crossing = moved[largest].profile(width)
+    cut = min(crossing[:middle].sum(), crossing[middle:].sum()) >= CROSSING_FRACTION * areas.max()
+    if cut and (areas.max() < MOST_OF_LUNG * areas.sum() or not _narrows(crossing, middle, frame)):
+        return None
+    if cut:
+        plane = moved[largest].paint(1, (len(frame.shifts), width)) > 0
+        seam = _seam(plane, middle, max(1, round(SEAM_REACH * frame.extent)))
+        first_left = np.where(largest, seam[moved.rows], first_left)
+    right, left = moved.before(first_left), moved.behind(first_left)
+    if cut:
+        counts = right.regions().count, left.regions().count
+    share = left.pixels / moved.pixels
     if min(share, 1 - share) >= ONE_SIDED_FRACTION:
-        known = _beside_each_other(lung & ~left, left, middle, frame)
-        return (frame.unshear(left) & mask, counts) if known else None
-    side = _lone_side(profile, frame)
-    if side is None:
+        if not _beside_each_other(right, left, middle, frame):
+            return None
+    elif (side := _lone_side(profile, frame)) is None:
         return None
-    if (side == LEFT) != (share > 0.5):  # without both walls the midline was but a guess
-        left = lung if side == LEFT else np.zeros_like(lung)
-        counts = (found.count, *((0, found.count) if side == LEFT else (found.count, 0)))
-    return frame.unshear(left) & mask, counts
+    elif (side == LEFT) != (share > 0.5):  # without both walls the midline was but a guess
+        halves = _Halves(runs, runs[:0], (regions.count, 0))
+        return halves if side == RIGHT else _Halves(halves.left, runs, (0, regions.count))
+    return _Halves(right.moved(-frame.shifts), left.moved(-frame.shifts), counts)
 
 
 def _stacked(
-    regions: NDArray[np.int32],
-    areas: NDArray[np.int64],
+    runs: Runs,
+    regions: Regions,
+    areas: NDArray[np.float64 | np.intp],
     is_left: BoolArray,
     middle: int,
     frame: Frame,
@@ -136,30 +144,27 @@ def _stacked(
     Parts of one lung do; but so do both lungs of a picture on its side, whatever speck of lung
     the other side has. By its header a slice is known to be upright.
     """
-    first, second = np.argsort(areas)[-2:]
-    if areas[first] < SECOND_FRACTION * areas[second] or is_left[first] != is_left[second]:
+    second, first = np.argsort(areas, kind="stable")[-2:] if areas.size > 1 else (0, 0)
+    if first == second or areas[second] < SECOND_FRACTION * areas[first]:
+        return False
+    if is_left[first] != is_left[second]:
         return False
     if None in frame.walls:
         return not frame.upright
-    part = column_sums((regions == first) | (regions == second))
-    astray = (part[:middle] if is_left[first] else part[middle:]).sum()
-    return bool(astray > ASTRAY_FRACTION * part.sum())
+    both = runs[(regions.of_run == first) | (regions.of_run == second)]
+    beyond = both.before(middle) if is_left[first] else both.behind(middle)
+    return beyond.pixels > ASTRAY_FRACTION * both.pixels
 
 
-def _beside_each_other(right: BoolArray, left: BoolArray, middle: int, frame: Frame) -> bool:
+def _beside_each_other(right: Runs, left: Runs, middle: int, frame: Frame) -> bool:
     """Whether two lungs lie side by side, and not one above the other as in a turned picture."""
-    rows, columns = (
-        [_mean_index(column_sums(lung)) for lung in lungs]
-        for lungs in ((right.T, left.T), (right, left))
-    )
-    if abs(rows[1] - rows[0]) * frame.tallness <= columns[1] - columns[0]:
+    down = float(left.rows @ left.lengths) / left.pixels
+    down -= float(right.rows @ right.lengths) / right.pixels
+    across = left.column_sums.sum() / left.pixels - right.column_sums.sum() / right.pixels
+    if abs(down) * frame.tallness <= across:
         return True
-    astray = right[:, middle:].sum() / right.sum(), left[:, :middle].sum() / left.sum()
+    astray = right.behind(middle).pixels / right.pixels, left.before(middle).pixels / left.pixels
     return None not in frame.walls and max(astray) <= ASTRAY_FRACTION
-
-
-def _mean_index(counts: NDArray[np.int64]) -> float:
-    return float(counts @ np.arange(counts.size) / counts.sum())
 
 
 def _lone_side(profile: NDArray[np.int64], frame: Frame) -> int | None:

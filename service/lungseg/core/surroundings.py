@@ -8,15 +8,13 @@ values is unknown, lung and gas look alike, and nothing is said of air that is l
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
 
 from lungseg.core.body import GREY_PERCENTILES, SOLID_HU, cell_step
 from lungseg.core.preprocess import percentiles
 from lungseg.core.regions import rim
+from lungseg.core.runs import Runs
 from lungseg.core.types import BoolArray, FloatArray, IntensityArray, Scan
 
 GAS_HU = -950.0
@@ -76,12 +74,10 @@ def _means(plane: IntensityArray, step: int) -> FloatArray:
     """About the means of cells of step × step pixels: of four pixels in each, against noise."""
     rows, columns = plane.shape[0] // step * step, plane.shape[1] // step * step
     first, second = step // 4, step // 2 + step // 4
-    corners = [
-        plane[row:rows:step, column:columns:step].astype(np.float32)
-        for row in (first, second)
-        for column in (first, second)
-    ]
-    return np.asarray(np.mean(corners, axis=0), np.float32)
+    summed = plane[first:rows:step, first:columns:step].astype(np.float32)
+    for row, column in ((first, second), (second, first), (second, second)):
+        summed += plane[row:rows:step, column:columns:step]
+    return summed / np.float32(4)
 
 
 def _shrunk(cells: BoolArray) -> BoolArray:
@@ -100,20 +96,20 @@ def _grown(cells: BoolArray) -> BoolArray:
     return ~_shrunk(~cells)
 
 
-def _regions(cells: BoolArray) -> NDArray[np.int32]:
-    return cast("tuple[NDArray[np.int32], int]", ndimage.label(cells))[0]
-
-
 def _largest(cells: BoolArray) -> BoolArray:
-    regions = _regions(cells)
-    sizes = np.bincount(regions.ravel())
-    sizes[0] = 0
-    return regions == (int(sizes.argmax()) or -1)
+    runs = Runs.of(cells)
+    if not runs.rows.size:
+        return cells
+    of_run = runs.regions(corners=False).of_run
+    largest = np.bincount(of_run, runs.lengths).argmax()
+    return runs[of_run == largest].paint(1, cells.shape).view(bool)
 
 
 def _reaching_the_edge(cells: BoolArray) -> BoolArray:
-    regions = _regions(cells)
-    at_edge = np.zeros(int(regions.max()) + 1, bool)
-    at_edge[rim(regions)] = True
-    at_edge[0] = False
-    return at_edge[regions]
+    runs = Runs.of(cells)
+    regions = runs.regions(corners=False)
+    at_edge = (runs.rows == 0) | (runs.rows == cells.shape[0] - 1)
+    at_edge |= (runs.first == 0) | (runs.end == cells.shape[1])
+    reaching = np.zeros(regions.count, bool)
+    reaching[regions.of_run[at_edge]] = True
+    return runs[reaching[regions.of_run]].paint(1, cells.shape).view(bool)
