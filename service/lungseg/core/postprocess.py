@@ -25,21 +25,18 @@ def restore(output: FloatArray, placement: Placement) -> FloatArray:
     Returns:
         float32 in [0, 1], shape (slices, height, width) of the view.
     """
-    return np.stack([_restore_plane(plane[:, :, 0], placement) for plane in output])
-
-
-def _restore_plane(plane: FloatArray, placement: Placement) -> FloatArray:
-    # Padding may end between two cells of a coarser output grid, so such a grid is first
-    # brought to the input grid's resolution. A full-grid slice (the usual case) needs no crop.
-    if placement.inner_size != placement.grid_size:
-        top, left = placement.offset
-        height, width = placement.inner_size
-        plane = resample(plane, placement.grid_size)[top : top + height, left : left + width]
-    if placement.part is None:
-        return resample(plane, placement.source_size)
-    whole = np.zeros(placement.source_size, np.float32)
-    row, column, height, width = placement.part
-    whole[row : row + height, column : column + width] = resample(plane, (height, width))
+    top, left = placement.offset
+    height, width = placement.inner_size
+    row, column, *size = placement.part or (0, 0, *placement.source_size)
+    whole = np.zeros((len(output), *placement.source_size), np.float32)
+    for index, plane in enumerate(output[..., 0]):
+        inner = plane
+        # Padding may end between two cells of a coarser output grid, so such a grid is first
+        # brought to the input grid's resolution. A full-grid slice (the usual case) needs no crop.
+        if placement.inner_size != placement.grid_size:
+            inner = resample(plane, placement.grid_size)[top : top + height, left : left + width]
+        part = whole[index, row : row + size[0], column : column + size[1]]
+        part[...] = resample(inner, (size[0], size[1]))
     return whole
 
 
@@ -77,7 +74,8 @@ class Certainty:
         return cls(
             lung=int(np.count_nonzero(mask)),
             summed=float(probability[mask].sum(dtype=np.float64)),
-            uncertain=int(np.count_nonzero((probability >= low) & (probability <= high))),
+            uncertain=int(np.count_nonzero(probability >= low))
+            - int(np.count_nonzero(probability > high)),
             greatest=float(probability.max(initial=0.0)),
         )
 

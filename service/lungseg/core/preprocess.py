@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from lungseg.core.body import Box, Covers, body_box
@@ -19,6 +20,7 @@ ALL = slice(None)
 GREY_MAX = 255.0
 """White on the network's grey scale; the division by 255 is inside the ONNX graph."""
 HISTOGRAM_BINS = 256
+LAST_BIN = HISTOGRAM_BINS - 1
 PADDING_PERCENTILE = 99.5
 PADDING_GAP = 0.15
 """Width of the empty range above padding, as a share of the whole range."""
@@ -28,6 +30,8 @@ ROUNDING = 256 * float(np.finfo(np.float32).eps)
 """Of an intensity, the share that float32 sums may be off by: 3e-5, a tenth of 12 bits' step."""
 SMALLEST = 1e-30
 """Intensities below are none: float32 holds too few steps between them to count."""
+GUESSED_FROM, GUESSED_WITHIN = 1024, 24
+"""So many values say where a percentile is to be looked for, give or take so many of theirs."""
 SAMPLED = 4
 """Every such pixel is counted to find padding: thousands suffice, and all take a millisecond."""
 
@@ -145,8 +149,10 @@ def to_grey(
             low, high = float(whole.min()), float(whole.max())
         if is_flat(low, high):
             return np.zeros(plane.shape, np.float32)
-    scaled = (plane.astype(np.float64) - low) * (GREY_MAX / (high - low))
-    return np.clip(scaled, 0.0, GREY_MAX).astype(np.float32)
+    scaled = plane.astype(np.float64)
+    scaled -= low
+    scaled *= GREY_MAX / (high - low)
+    return np.clip(scaled, 0.0, GREY_MAX, out=scaled).astype(np.float32)
 
 
 def without_padding(values: FloatArray) -> FloatArray:
@@ -165,7 +171,9 @@ def without_padding(values: FloatArray) -> FloatArray:
     bottom, top = percentiles(sample, (0.0, PADDING_PERCENTILE))
     if is_flat(bottom, top):
         return values
-    counts, edges = np.histogram(sample, bins=HISTOGRAM_BINS, range=(bottom, top))
+    step = (top - bottom) / HISTOGRAM_BINS
+    bins = np.minimum((sample[sample <= top] - np.float32(bottom)) / np.float32(step), LAST_BIN)
+    counts = np.bincount(bins.astype(np.int64), minlength=HISTOGRAM_BINS)
     below = np.concatenate(([0], np.cumsum(counts))) / sample.size  # (bins + 1,): per edge
     width = int(PADDING_GAP * HISTOGRAM_BINS)
     empty = below[width:] - below[:-width] < EMPTY_FRACTION  # (bins + 1 - width,)
@@ -174,7 +182,7 @@ def without_padding(values: FloatArray) -> FloatArray:
     starts = starts[starts < HISTOGRAM_BINS // 2]
     if not starts.size:
         return values
-    kept = values[values > edges[starts[0] + width]]
+    kept = values[values > np.float32(bottom + (starts[0] + width) * step)]
     return kept if kept.size else values
 
 
@@ -184,20 +192,29 @@ def is_flat(low: float, high: float) -> bool:
 
 
 def percentiles(plane: FloatArray, percents: tuple[float, float]) -> tuple[float, float]:
-    """Two of ``numpy.percentile`` at half its time: only the ranks that are read are sorted."""
-    last = plane.size - 1
-    ranks = [int(last * percent / 100) for percent in percents]
-    read = sorted({*ranks, *(min(rank + 1, last) for rank in ranks)})
-    ordered = np.partition(plane.ravel(), read)
-    return percentile(ordered, percents[0]), percentile(ordered, percents[1])
+    """Two of ``numpy.percentile`` at a quarter of its time."""
+    values = plane.ravel()
+    ordered = np.sort(values[:: max(1, values.size // GUESSED_FROM)])
+    low, high = (_percentile(values, percent, ordered) for percent in percents)
+    return low, high
 
 
-def percentile(ordered: FloatArray, percent: float) -> float:
-    """As ``numpy.percentile`` of sorted values: linear between the two nearest ranks."""
-    position = (ordered.size - 1) * percent / 100
+def _percentile(values: FloatArray, percent: float, sample: FloatArray) -> float:
+    """One percentile: of the values about where a sorted sample has it, not of all of them."""
+    position = (values.size - 1) * percent / 100
     rank = int(position)
-    low, high = float(ordered[rank]), float(ordered[min(rank + 1, ordered.size - 1)])
-    return low + (high - low) * (position - rank)
+    next_rank = min(rank + 1, values.size - 1)
+    place = percent / 100 * sample.size
+    first, last = int(place - GUESSED_WITHIN), int(place + GUESSED_WITHIN)
+    low = sample[first] if first > 0 else -np.inf
+    high = sample[last] if last < sample.size else np.inf
+    near = values[(values >= low) & (values <= high)]
+    before = int(np.count_nonzero(values < low)) if first > 0 else 0
+    if not before <= rank <= next_rank < before + near.size:  # the sample was like few others
+        near, before = values, 0
+    near = np.partition(near, sorted({rank - before, next_rank - before}))
+    lower, upper = float(near[rank - before]), float(near[next_rank - before])
+    return lower + (upper - lower) * (position - rank)
 
 
 def resample(plane: IntensityArray, size: tuple[int, int]) -> FloatArray:
@@ -215,28 +232,50 @@ def resample(plane: IntensityArray, size: tuple[int, int]) -> FloatArray:
     plane = plane.astype(np.float32, copy=False)
     if plane.shape == size:
         return plane
-    rows = _triangle_weights(plane.shape[0], size[0])  # (height, Y)
-    columns = _triangle_weights(plane.shape[1], size[1])  # (width, X)
+    rows, columns = _triangle(plane.shape[0], size[0]), _triangle(plane.shape[1], size[1])
     if size[0] > plane.shape[0]:  # the smaller intermediate first: (Y, width), else (height, X)
-        resized = rows @ np.ascontiguousarray((columns @ plane.T).T)
-    else:
-        resized = (columns @ (rows @ plane).T).T
-    return np.ascontiguousarray(resized, dtype=np.float32)
+        return rows.matrix @ columns.gather(plane)
+    return columns.gather(rows.matrix @ plane)
+
+
+@dataclass(frozen=True, slots=True)
+class _Triangle:
+    """A triangle filter from so many pixels of a line to so many others; its weights sum to 1."""
+
+    matrix: sparse.csr_array
+    """Shape (target, source): multiplied with a plane it combines whole rows, fast as they lie."""
+    taps: NDArray[np.intp]
+    """Shape (taps, target): the source pixels that a target pixel is made of."""
+    weights: FloatArray
+    """Shape (taps, target): of each of them; 0 beyond the line's ends."""
+
+    def gather(self, plane: FloatArray) -> FloatArray:
+        """Combines columns where they lie: a product would need two transposed copies."""
+        result = plane.take(self.taps[0], axis=1)
+        result *= self.weights[0]
+        for tap, weight in zip(self.taps[1:], self.weights[1:], strict=True):
+            piece = plane.take(tap, axis=1)
+            piece *= weight
+            result += piece
+        return result
 
 
 @lru_cache(maxsize=64)
-def _triangle_weights(source: int, target: int) -> sparse.csr_array:
-    """Sparse (target, source) matrix of the triangle filter; rows sum to 1."""
+def _triangle(source: int, target: int) -> _Triangle:
     scale = source / target
     support = max(scale, 1.0)
     centre = (np.arange(target) + 0.5) * scale - 0.5  # (target,), in source pixels
-    reach = np.arange(int(2 * support) + 3)
-    index = np.floor(centre - support).astype(np.int64)[:, None] + reach  # (target, reach)
-    weight = np.clip(1.0 - np.abs(index - centre[:, None]) / support, 0.0, None)
+    reach = np.arange(int(2 * support) + 3)[:, None]
+    index = np.floor(centre - support).astype(np.intp) + reach  # (reach, target)
+    weight = np.clip(1.0 - np.abs(index - centre) / support, 0.0, None)
     weight[(index < 0) | (index >= source)] = 0.0
-    weight /= weight.sum(axis=1, keepdims=True)
-    row, column = np.nonzero(weight)
-    return sparse.csr_array(
-        (weight[row, column].astype(np.float32), (row, index[row, column])),
-        shape=(target, source),
+    weight = (weight / weight.sum(axis=0)).astype(np.float32)
+    tap, column = np.nonzero(weight)
+    matrix = sparse.csr_array(
+        (weight[tap, column], (column, index[tap, column])), shape=(target, source)
     )
+    # Taps without weight for any pixel go, and each pixel's first one with weight comes first.
+    order = np.argsort(weight == 0, axis=0, kind="stable")
+    taps = int((weight > 0).sum(axis=0).max())
+    index = np.take_along_axis(index.clip(0, source - 1), order, 0)[:taps]
+    return _Triangle(matrix, index, np.take_along_axis(weight, order, 0)[:taps])

@@ -9,6 +9,7 @@ coordinates are DICOM's: x to the patient's left, y to the back, z to the head, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -43,8 +44,9 @@ class Orientation:
     @property
     def normal(self) -> NDArray[np.float64]:
         """Unit vector across the slice, row direction × column direction."""
-        across = np.cross(self.row_direction, self.column_direction)
-        return across / np.linalg.norm(across)
+        (a, b, c), (d, e, f) = self.row_direction, self.column_direction
+        across = b * f - c * e, c * d - a * f, a * e - b * d
+        return np.array(across) / math.hypot(*across)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
