@@ -20,13 +20,18 @@ _BRUSH_CODE_BITS = 1 + 2 + _BRUSH_SIZES[-1] + _BRUSH_WORD_BITS
 _RGBA = 4
 
 
-def runs(flat: BoolArray) -> NDArray[np.int64]:
-    """Lengths of alternating runs of a flat mask, beginning with False (perhaps 0 long)."""
-    if not flat.size:
-        return np.zeros(0, np.int64)
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1  # (runs - 1,): where runs begin
-    first = [0, 0] if flat[0] else [0]
-    return np.diff(np.concatenate([first, changes, [flat.size]]))
+def runs(flat: BoolArray, before: int = 0, behind: int = 0) -> NDArray[np.int64]:
+    """Lengths of alternating runs of a flat mask, beginning with False (perhaps 0 long).
+
+    Args:
+        flat: shape (pixels,).
+        before: how many False pixels lie before it.
+        behind: how many lie behind it.
+    """
+    edged = np.concatenate([[False], flat, [False]])
+    changes = np.flatnonzero(edged[1:] != edged[:-1]) + before  # where lung begins and ends
+    lengths = np.diff(changes, prepend=0, append=before + flat.size + behind)
+    return lengths if lengths[-1] else lengths[:-1]
 
 
 def from_runs(lengths: NDArray[np.int64]) -> BoolArray:
@@ -34,9 +39,17 @@ def from_runs(lengths: NDArray[np.int64]) -> BoolArray:
     return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
 
 
+def _column_runs(plane: BoolArray) -> NDArray[np.int64]:
+    """Column-major runs; only the columns from the first to the last with lung are read."""
+    height, width = plane.shape
+    columns = np.flatnonzero(plane.any(axis=0))
+    first, end = (int(columns[0]), int(columns[-1]) + 1) if columns.size else (0, 0)
+    return runs(plane[:, first:end].ravel(order="F"), first * height, (width - end) * height)
+
+
 def coco_counts(plane: BoolArray) -> list[int]:
     """COCO's uncompressed counts: column-major runs, for ``pycocotools.mask.frPyObjects``."""
-    return runs(plane.ravel(order="F")).tolist()
+    return _column_runs(plane).tolist()
 
 
 def coco_string(plane: BoolArray) -> str:
@@ -46,7 +59,7 @@ def coco_string(plane: BoolArray) -> str:
     number in groups of five bits, the lowest first, with a continuation bit (cocoapi
     ``maskApi.c``, ``rleToString``).
     """
-    numbers = runs(plane.ravel(order="F"))  # (runs,)
+    numbers = _column_runs(plane)  # (runs,)
     if numbers.size > 3:  # from the fourth on; the third has nothing sensible before the last
         numbers[3:] -= numbers[1:-2].copy()
     groups: list[NDArray[np.uint8]] = []  # the next character of each number, (runs,)
@@ -66,7 +79,7 @@ def coco_string(plane: BoolArray) -> str:
 
 def kaggle_string(plane: BoolArray) -> str:
     """Kaggle's ``start length …``: column-major, 1-indexed, runs of lung only."""
-    lengths = runs(plane.ravel(order="F"))
+    lengths = _column_runs(plane)
     starts = np.cumsum(lengths) - lengths + 1
     lung = slice(1, None, 2)
     return " ".join(map(str, np.stack([starts[lung], lengths[lung]], axis=1).ravel().tolist()))

@@ -55,7 +55,8 @@ def read_picture(content: bytes, format_name: str, max_pixels: int) -> Scan:
             check_pixels(picture.height, picture.width, max_pixels)
             if getattr(picture, "is_animated", False):
                 raise MultiFrame("expected one picture in the file, received several")
-            grey, white = picture_levels(ImageOps.exif_transpose(picture))
+            ImageOps.exif_transpose(picture, in_place=True)
+            grey, white = picture_levels(picture)
     except LungsegError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -124,7 +125,7 @@ def picture_levels(picture: Image.Image) -> tuple[NDArray[np.generic], float | N
     """Grey levels of a decoded picture and the level of white, where its mode fixes it."""
     mode = picture.mode
     if mode in ("1", "L"):
-        return np.asarray(picture.convert("L")), 255.0
+        return np.asarray(picture if mode == "L" else picture.convert("L")), 255.0
     if mode in ("I;16", "I;16B", "I;16L", "I;16N"):
         return np.asarray(picture).astype(np.uint16), 65535.0
     if mode in ("I", "F"):

