@@ -55,3 +55,15 @@ class NotGrey(LungsegError, code="not_grey"):
 
 class InvalidParameter(LungsegError, code="invalid_parameter"):
     """A query parameter has a value outside its range."""
+
+
+class VolumeTooLarge(LungsegError, code="volume_too_large"):
+    """A volume has more slices or voxels than the service accepts (found before decoding)."""
+
+
+class SeveralVolumes(LungsegError, code="several_volumes"):
+    """What was sent holds several volumes, and nothing says which is meant."""
+
+
+class InconsistentGeometry(LungsegError, code="inconsistent_geometry"):
+    """Slices whose places in the patient are unknown, or fit no stack."""
