@@ -25,9 +25,14 @@ MAX_TILT_DEGREES = 0.5
 
 
 def distances_mm(scan: Scan) -> NDArray[np.float64] | None:
-    """Position of each slice along the normal, shape (Z,): its order is the scan's."""
-    if scan.positions_mm is None or scan.orientation is None:
+    """Position of each slice along the normal, shape (Z,): its order is the scan's.
+
+    Where directions are unknown but distances are, slices lie one behind the other along z.
+    """
+    if scan.positions_mm is None:
         return None
+    if scan.orientation is None:
+        return scan.positions_mm[:, 2]
     return scan.positions_mm @ scan.orientation.normal
 
 
