@@ -127,10 +127,9 @@ def even_affine(scan: Scan) -> NDArray[np.float64] | None:
 
 def geometry_notes(scan: Scan) -> tuple[str, ...]:
     """Codes of what is odd about where the slices lie, as the answer's flags have them."""
-    if scan.orientation is None:
-        return ("orientation_unknown",)
     several = len(scan.values) > 1
     found = {
+        "orientation_unknown": scan.orientation is None,
         "single_slice": not several,
         "non_uniform_spacing": several and not is_uniform(scan),
         "missing_slices": missing(scan) > 0,

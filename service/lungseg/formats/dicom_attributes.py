@@ -25,8 +25,8 @@ def parse(
     Checks would warn with the offending text, which may name a patient.
     """
     config.settings.reading_validation_mode = config.IGNORE
-    stream, wanted = CountedStream(content, max_reads), attributes and [*attributes]
-    return pydicom.dcmread(stream, force=True, specific_tags=wanted)
+    wanted = None if attributes is None else [*attributes]
+    return pydicom.dcmread(CountedStream(content, max_reads), force=True, specific_tags=wanted)
 
 
 def parse_header(

@@ -28,7 +28,7 @@ from lungseg.formats.quiet import silence_decoders
 from lungseg.formats.series import Stack, choose, stacks_of
 from lungseg.formats.slices import Block, SliceReader, check_size
 
-_NO_CONTENT = ("hidden_file", "not_dicom", "archive")
+_NO_CONTENT = {"hidden_file", "not_dicom", "archive", "other_compression"}
 """Reasons that leave nothing of DICOM."""
 
 
@@ -101,11 +101,11 @@ class SeriesReader:
 
 def _nothing_of(dropped: Counter[str]) -> LungsegError:
     """Why files without any CT slice are refused."""
-    if not set(dropped) - set(_NO_CONTENT):
+    if not set(dropped) - _NO_CONTENT:
         return UnsupportedMediaType("expected DICOM files, received none")
     if "damaged" in dropped:
         return UndecodableImage("expected CT slices, received DICOM files that are damaged")
-    if set(dropped) - set(_NO_CONTENT) == {"colour"}:
+    if set(dropped) - _NO_CONTENT == {"colour"}:
         return NotGrey("expected one sample per pixel, received colour images")
     counts = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
     return NotCT(f"expected CT slices, received other objects only: {counts}")

@@ -7,12 +7,13 @@ own that says at the top level what functional groups say.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset
 
-from lungseg.core.errors import VolumeTooLarge
+from lungseg.core.errors import UnsupportedMediaType, VolumeTooLarge
 from lungseg.core.types import Orientation
 from lungseg.core.volume import VolumeLimits
 from lungseg.formats.archive import Member, is_hidden
@@ -120,6 +121,8 @@ def planes_of(member: Member, limits: VolumeLimits) -> list[Plane]:
         return _planes(member, _header(member, head, limits), limits)
     except (LeftOut, VolumeTooLarge):
         raise
+    except UnsupportedMediaType:
+        raise LeftOut("other_compression") from None
     except Exception:  # noqa: BLE001 - pydicom raises anything on broken bytes and quotes them
         raise LeftOut("damaged") from None
 
@@ -128,15 +131,11 @@ def _header(member: Member, head: bytes, limits: VolumeLimits) -> FileDataset:
     """What stands before the pixels: from the head if that has it all."""
     reads = FRAME_READS * max(SINGLE_FRAMES, limits.max_slices)
     whole = len(head) >= member.size_bytes
-    if not is_deflated(head):
-        try:
+    if not whole and not is_deflated(head):
+        with suppress(Exception):  # the head may end anywhere
             dataset, reached = parse_header(head, PARSED, reads)
-        except Exception:  # the head may end anywhere
-            if whole:
-                raise
-            reached = False
-        if reached:
-            return dataset
+            if reached:
+                return dataset
     content = head if whole else member.read()
     dataset, reached = parse_header(inflate(content, limits.max_pixels), PARSED, reads)
     if not reached:

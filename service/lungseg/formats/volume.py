@@ -5,25 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from lungseg.core.errors import InvalidParameter, MalformedRequest, TooManyItems, VolumeTooLarge
+from lungseg.core.calibration import has_offset
+from lungseg.core.errors import (
+    InvalidParameter,
+    LungsegError,
+    MalformedRequest,
+    SeveralVolumes,
+    TooManyItems,
+    UnsupportedMediaType,
+    VolumeTooLarge,
+)
 from lungseg.core.geometry import geometry_notes
 from lungseg.core.types import Scan, Unit
 from lungseg.core.volume import Progress, Volume, VolumeLimits
-from lungseg.formats.archive import ArchiveLimits, Member, in_memory, open_archive
+from lungseg.formats.archive import ArchiveLimits, Member, in_memory, is_hidden, open_archive
 from lungseg.formats.decoders import DecodeFrame
 from lungseg.formats.dicom_series import SeriesReader
-from lungseg.formats.sniff import is_zip
+from lungseg.formats.grid import GridOptions
+from lungseg.formats.grids import is_grid, read_grid
+from lungseg.formats.sniff import DICOM, is_zip, sniff
 
 HEAD_BYTES = 4096
 """Tells what a file is."""
 THREADS = 2
 """Slices decoded at a time, unless somebody says otherwise."""
 SAMPLE = 100_000
-"""About as many voxels show where a volume's intensities begin."""
-LOWEST_HU = -300.0
-"""A volume whose first percentile lies above shows no air: its values may lack their offset."""
+"""About as many voxels show whether a volume's intensities have their offset."""
 
 
 def _silent(_stage: str, _done: int, _total: int) -> None:
@@ -68,23 +75,61 @@ def read_volume(  # noqa: PLR0913 - what callers may say of a volume, and how it
             or one of the chosen series cannot be decoded.
         SeveralVolumes, InconsistentGeometry: the files do not say which volume is meant, or where
             their slices lie.
-        InvalidParameter: there is no such series or phase.
+        InvalidParameter: there is no such series or phase, or values that no header calibrates
+            do not look like HU and nobody says what they are.
         DecoderUnavailable: there is no process for a compressed DICOM frame.
     """
     limits = limits or VolumeLimits()
     if volume is not None and volume < 0:
         raise InvalidParameter("expected a volume of 0 or more, received less")
     members = _members(files, limits)
-    reader = SeriesReader(
-        limits=limits,
-        series=series,
-        volume=volume,
-        decode=decode,
-        threads=threads,
-        progress=progress,
-    )
-    found = reader.read(members)
+    grid = _only_grid(members)
+    if grid is not None:
+        options = GridOptions(
+            limits=limits, volume=volume, unit=unit, spacing_mm=spacing_mm, progress=progress
+        )
+        found = read_grid(grid.read(), options)
+    else:
+        reader = SeriesReader(
+            limits=limits,
+            series=series,
+            volume=volume,
+            decode=decode,
+            threads=threads,
+            progress=progress,
+        )
+        found = reader.read(members)
     return replace(found, scan=_with_notes(found.scan))
+
+
+def _only_grid(members: Sequence[Member]) -> Member | None:
+    """The one file of a regular grid (NIfTI and its like); None where there is DICOM.
+
+    Raises:
+        UnsupportedMediaType: the only file is of no accepted format.
+        SeveralVolumes: there are several.
+        UndecodableImage: the only file is packed and damaged.
+    """
+    grids: list[Member] = []
+    for member in members:
+        if is_hidden(member.filename):
+            continue
+        try:
+            head = member.head(HEAD_BYTES)
+            if sniff(head) == DICOM:
+                return None
+            if is_grid(head):
+                grids.append(member)
+        except LungsegError:  # one of many may be damaged
+            if len(members) == 1:
+                raise
+    if len(members) == 1 and not grids:
+        raise UnsupportedMediaType(
+            "expected DICOM, NIfTI-1, NRRD, MHA or NPY content, or a zip archive, received none"
+        )
+    if len(grids) > 1:
+        raise SeveralVolumes(f"expected one volume, received {len(grids)} files of volumes")
+    return grids[0] if grids else None
 
 
 def _members(files: Sequence[Member | bytes], limits: VolumeLimits) -> list[Member]:
@@ -111,12 +156,7 @@ def _members(files: Sequence[Member | bytes], limits: VolumeLimits) -> list[Memb
 def _with_notes(scan: Scan) -> Scan:
     """The scan with codes of what its places and values show."""
     notes = (*scan.notes, *geometry_notes(scan))
-    if scan.unit == "HU" and _lowest_percent(scan) > LOWEST_HU:
+    every = max(1, scan.values.size // SAMPLE)
+    if scan.unit == "HU" and has_offset(scan.values.reshape(-1)[::every]):
         notes = (*notes, "intensity_offset_suspect")
     return replace(scan, notes=tuple(dict.fromkeys(notes)))
-
-
-def _lowest_percent(scan: Scan) -> float:
-    """About the first percentile of a volume's values."""
-    flat = scan.values.reshape(-1)
-    return float(np.percentile(flat[:: max(1, flat.size // SAMPLE)], 1))
