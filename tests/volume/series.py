@@ -282,6 +282,15 @@ def _odd_size() -> Sent:
     )
 
 
+def _frames_of_reference() -> Sent:
+    """As a de-identified archive has them: a frame of reference for each slice."""
+    given = stack()
+    files = [
+        saved(instance(given, k, FrameOfReferenceUID=f"1.2.3.5.{k + 1}")) for k in range(SLICES)
+    ]
+    return Sent(files=shuffled(files), bead_mm=given.bead_mm)
+
+
 def _slopes() -> Sent:
     given = stack()
     files = [saved(instance(given, k, 0.5 if k % 3 else 1.0)) for k in range(SLICES)]
@@ -367,6 +376,7 @@ SERIES: dict[str, Callable[[], Sent]] = {
     "slopes that differ": _slopes,
     "jitter of positions": lambda: _jitter(0.04, 0.0),
     "jitter of cosines": lambda: _jitter(0.0, 1e-5),
+    "a frame of reference for each slice": _frames_of_reference,
     "one slice": _one_slice,
     "one slice of another size": _odd_size,
     "enhanced, a slope per frame": _enhanced,

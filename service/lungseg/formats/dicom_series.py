@@ -28,6 +28,8 @@ from lungseg.formats.quiet import silence_decoders
 from lungseg.formats.series import Stack, choose, stacks_of
 from lungseg.formats.slices import Block, SliceReader, check_size
 
+STEP_DIGITS = 4
+"""Of a candidate's step in mm: positions are written no finer."""
 _NO_CONTENT = {"hidden_file", "not_dicom", "archive", "other_compression"}
 """Reasons that leave nothing of DICOM."""
 
@@ -148,7 +150,7 @@ def _candidate(stack: Stack, *, chosen: bool) -> Series:
         slices=len(stack.planes),
         height=first.size[0],
         width=first.size[1],
-        step_mm=stack.step_mm,
+        step_mm=None if stack.step_mm is None else round(stack.step_mm, STEP_DIGITS),
         kernel=kernel_of(first.header),
         chosen=chosen,
     )

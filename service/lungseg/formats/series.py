@@ -24,6 +24,8 @@ SAME_DIRECTION = 5e-4
 """Direction cosines and pixel spacings (mm) closer than this are the same."""
 SAME_COVERAGE_MM = 10.0
 """Series whose lengths along the body differ by less reach equally far: a step may be as large."""
+LEAST_IN_FRAME = 3
+"""Slices that a frame of reference has on average, or it is no volume's."""
 ASIDE_MM = 1.0
 """As far as this, or a pixel, half of it either way, slices may be moved within their planes."""
 MIN_LINE = 3
@@ -142,8 +144,19 @@ def _groups(planes: Iterable[Plane]) -> list[list[Plane]]:
     groups: dict[object, list[Plane]] = defaultdict(list)
     for plane, level in zip(given, _levels([_measure(plane) for plane in given]), strict=True):
         known = plane.position_mm is not None and plane.orientation is not None
-        groups[plane.series, plane.frame_of_reference, plane.size, known, level].append(plane)
-    return [*groups.values()]
+        groups[plane.series, plane.size, known, level].append(plane)
+    return [part for group in groups.values() for part in _by_frame_of_reference(group)]
+
+
+def _by_frame_of_reference(group: list[Plane]) -> list[list[Plane]]:
+    """Parts whose places can be compared.
+
+    De-identification may give every slice a frame of its own; such frames mean nothing.
+    """
+    parts: dict[str, list[Plane]] = defaultdict(list)
+    for plane in group:
+        parts[plane.frame_of_reference].append(plane)
+    return [group] if len(group) < LEAST_IN_FRAME * len(parts) else [*parts.values()]
 
 
 def _measure(plane: Plane) -> tuple[float, ...]:
