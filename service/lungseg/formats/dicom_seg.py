@@ -172,7 +172,11 @@ def _settle(result: Any, derived: Derived) -> None:
 
 def _number_frames(result: Any, frames: tuple[int, ...]) -> None:
     """Refers to frames by their numbers in the source, of which not all may be slices."""
-    for group in result.PerFrameFunctionalGroupsSequence:
-        for derivation in group.DerivationImageSequence:
-            for image in derivation.SourceImageSequence:
-                image.ReferencedFrameNumber = frames[int(image.ReferencedFrameNumber) - 1]
+    images = {  # each once, though frames of several segments share it
+        id(image): image
+        for group in result.PerFrameFunctionalGroupsSequence
+        for derivation in group.DerivationImageSequence
+        for image in derivation.SourceImageSequence
+    }
+    for image in images.values():
+        image.ReferencedFrameNumber = frames[int(image.ReferencedFrameNumber) - 1]

@@ -35,8 +35,8 @@ _PLANE = {
     "PixelSpacing": (_MEASURES, 2),
 }
 """With the functional group that holds it in enhanced objects, and how many numbers it has."""
-_ALIKE = ("ImageOrientationPatient", "PixelSpacing", "SliceThickness")
-"""What slices of one series have in common."""
+_ALIKE = ("ImageOrientationPatient", "PixelSpacing", "SliceThickness", "FrameOfReferenceUID")
+"""What slices of one series have in common; removing identities gives each a frame of its own."""
 _IDENTITY = ("PatientID", "PatientName", "AccessionNumber", "StudyID", "ReferringPhysicianName")
 """Taken as they are, however long, or viewers would find another patient; else empty."""
 _TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
