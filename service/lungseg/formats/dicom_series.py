@@ -81,7 +81,7 @@ class SeriesReader:
             series=tuple(_candidate(stack, chosen=stack is chosen) for stack in stacks),
             dropped=tuple(Dropped(reason=name, count=dropped[name]) for name in sorted(dropped)),
             headers=headers,
-            frames=tuple(plane.frame + 1 for plane in chosen.planes if plane.frames > 1),
+            frames=_frames(chosen.planes),
         )
 
     def _planes(self, members: Sequence[Member]) -> tuple[list[Plane], Counter[str]]:
@@ -132,6 +132,12 @@ def _scan(stack: Stack, block: Block) -> Scan:
         padding=block.padding,
         notes=tuple(code for code, holds in notes.items() if holds),
     )
+
+
+def _frames(planes: Sequence[Plane]) -> tuple[int, ...]:
+    """Numbers of the slices' frames, from 1 on, where any file has several."""
+    several = any(plane.frames > 1 for plane in planes)
+    return tuple(plane.frame + 1 for plane in planes) if several else ()
 
 
 def _spacing(planes: Sequence[Plane]) -> tuple[float, float] | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,8 @@ from lungseg.formats.image import check_pixels, checked
 from lungseg.formats.opened import OpenFiles
 from lungseg.formats.planes import Plane
 
+WAITING = 4
+"""Slices that are decoded before they are asked for, so that no thread waits."""
 VALUE_BYTES = 2
 """Of a voxel in HU, where they are whole numbers."""
 
@@ -86,8 +89,10 @@ class SliceReader:
         units: set[Unit] = set()
         reaches: list[Reach | None] = []
         for index, one in enumerate(self._slices(planes)):
-            if one.values.dtype != values.dtype and values.dtype == np.int16:
-                values = values.astype(np.float32)
+            if one.values.dtype == np.float32 and values.dtype == np.int16:
+                wider = np.empty(values.shape, np.float32)
+                wider[:index] = values[:index]
+                values = wider
             values[index] = one.values
             if one.padding is not None:
                 padding = np.zeros(values.shape, bool) if padding is None else padding
@@ -107,8 +112,14 @@ class SliceReader:
         for plane in planes:
             self.files.open(plane)
         pool = ThreadPoolExecutor(self.threads)
+        ahead: deque[Future[Slice]] = deque()
         try:
-            yield from pool.map(self._slice, planes)
+            for plane in planes:
+                ahead.append(pool.submit(self._slice, plane))
+                if len(ahead) > self.threads + WAITING:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
 
