@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lungseg.core.errors import LungsegError, UndecodableImage, VolumeTooLarge
+from lungseg.core.errors import VolumeTooLarge
 from lungseg.core.types import BoolArray, IntensityArray, Reach, Unit
 from lungseg.core.volume import Progress, VolumeLimits
 from lungseg.formats.decoders import DecodeFrame
@@ -17,6 +17,7 @@ from lungseg.formats.dicom_values import intensities, padding_of, reach_of
 from lungseg.formats.image import check_pixels, checked
 from lungseg.formats.opened import OpenFiles
 from lungseg.formats.planes import Plane
+from lungseg.formats.quiet import refusing_damage
 
 WAITING = 4
 """Slices that are decoded before they are asked for, so that no thread waits."""
@@ -109,8 +110,9 @@ class SliceReader:
 
     def _slices(self, planes: Sequence[Plane]) -> Iterator[Slice]:
         """One after the other, and a few ahead."""
-        for plane in planes:
-            self.files.open(plane)
+        with refusing_damage():
+            for plane in planes:
+                self.files.open(plane)
         pool = ThreadPoolExecutor(self.threads)
         ahead: deque[Future[Slice]] = deque()
         try:
@@ -124,7 +126,7 @@ class SliceReader:
             pool.shutdown(cancel_futures=True)
 
     def _slice(self, plane: Plane) -> Slice:
-        try:
+        with refusing_damage():
             stored, layout = self.files.stored(plane, self.decode)
             padding = padding_of(plane.header, stored, layout)
             values, unit = intensities(plane.header, stored, layout, padding, whole=True)
@@ -134,12 +136,6 @@ class SliceReader:
                 padding=padding if padding is not None and padding.any() else None,
                 reach=reach_of(plane.header, layout) if unit == "HU" else None,
             )
-        except LungsegError:
-            raise
-        except Exception:  # noqa: BLE001 - pydicom raises anything on broken bytes and quotes them
-            raise UndecodableImage(
-                "a slice of the series is damaged, incomplete or of an unknown encoding"
-            ) from None
 
 
 def _common_reach(reaches: Sequence[Reach | None]) -> Reach | None:
