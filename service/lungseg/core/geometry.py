@@ -25,9 +25,14 @@ MAX_TILT_DEGREES = 0.5
 
 
 def distances_mm(scan: Scan) -> NDArray[np.float64] | None:
-    """Position of each slice along the normal, shape (Z,): its order is the scan's."""
-    if scan.positions_mm is None or scan.orientation is None:
+    """Position of each slice along the normal, shape (Z,): its order is the scan's.
+
+    Where directions are unknown but distances are, slices lie one behind the other along z.
+    """
+    if scan.positions_mm is None:
         return None
+    if scan.orientation is None:
+        return scan.positions_mm[:, 2]
     return scan.positions_mm @ scan.orientation.normal
 
 
@@ -118,3 +123,16 @@ def even_affine(scan: Scan) -> NDArray[np.float64] | None:
     """
     even = step_mm(scan) is not None and is_uniform(scan) and missing(scan) == 0
     return scan.affine if even else None
+
+
+def geometry_notes(scan: Scan) -> tuple[str, ...]:
+    """Codes of what is odd about where the slices lie, as the answer's flags have them."""
+    several = len(scan.values) > 1
+    found = {
+        "orientation_unknown": scan.orientation is None,
+        "single_slice": not several,
+        "non_uniform_spacing": several and not is_uniform(scan),
+        "missing_slices": missing(scan) > 0,
+        "gantry_tilt": tilt_degrees(scan) > MAX_TILT_DEGREES,
+    }
+    return tuple(code for code, holds in found.items() if holds)

@@ -43,6 +43,12 @@ class Member:
     """How many bytes its content has at most."""
     read: Callable[[], bytes]
     """Gives the content; raises a ``LungsegError`` where this one can't be had."""
+    read_head: Callable[[int], bytes] | None = None
+    """Gives so many bytes of it, where that costs less than all."""
+
+    def head(self, size: int) -> bytes:
+        """The beginning of the content, ``size`` bytes at most."""
+        return self.read_head(size) if self.read_head else self.read()[:size]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +60,20 @@ class ArchiveLimits:
     max_total_bytes: int
 
 
-def open_archive(content: bytes, limits: ArchiveLimits) -> list[Member]:
+def in_memory(content: bytes | memoryview, filename: str = "") -> Member:
+    """A file whose content is here already; a part of something larger is copied when read."""
+    return Member(
+        filename=filename,
+        size_bytes=len(content),
+        read=lambda: bytes(content),
+        read_head=lambda size: bytes(content[:size]),
+    )
+
+
+def open_archive(content: bytes, limits: ArchiveLimits, *, hidden: bool = False) -> list[Member]:
     """Lists the files of a zip archive, having checked what its directory announces.
 
-    Folders, hidden files and the extra folders of macOS are passed over.
+    Folders are passed over, and hidden files and the extra folders of macOS unless ``hidden``.
 
     Raises:
         MalformedRequest: it is damaged, encrypted, or has names that point elsewhere.
@@ -72,7 +88,11 @@ def open_archive(content: bytes, limits: ArchiveLimits) -> list[Member]:
     entries = archive.infolist()
     for entry in entries:
         _check_name(entry.filename)
-    files = [entry for entry in entries if not _is_passed_over(entry.filename)]
+    files = [
+        entry
+        for entry in entries
+        if not _is_folder(entry.filename) and (hidden or not is_hidden(entry.filename))
+    ]
     if len(files) > limits.max_items:
         raise TooManyItems(f"expected at most {limits.max_items} files, received {len(files)}")
     _check_sizes(files, limits)
@@ -81,6 +101,7 @@ def open_archive(content: bytes, limits: ArchiveLimits) -> list[Member]:
             filename=_name_of(entry),
             size_bytes=entry.file_size,
             read=partial(_read, archive, entry),
+            read_head=partial(_read_head, archive, entry),
         )
         for entry in files
     ]
@@ -113,12 +134,15 @@ def _check_name(name: str) -> None:
         raise MalformedRequest("expected plain relative file names in the zip archive")
 
 
-def _is_passed_over(name: str) -> bool:
-    """Folders, among them the one called ``.``, and what systems hide."""
+def _is_folder(name: str) -> bool:
+    """Among them the one called ``.``."""
+    return not PureWindowsPath(name).parts or name.endswith(("/", "\\"))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file is one that systems hide, or a companion that macOS adds."""
     parts = PureWindowsPath(name).parts
-    if not parts or name.endswith(("/", "\\")):
-        return True
-    return parts[0] in _FOLDERS_OF_OTHERS or parts[-1].startswith(".")
+    return bool(parts) and (parts[0] in _FOLDERS_OF_OTHERS or parts[-1].startswith("."))
 
 
 def _check_sizes(files: Sequence[zipfile.ZipInfo], limits: ArchiveLimits) -> None:
@@ -135,14 +159,18 @@ def _check_sizes(files: Sequence[zipfile.ZipInfo], limits: ArchiveLimits) -> Non
 
 
 def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    if entry.compress_type not in _METHODS:
-        raise UnsupportedMediaType("expected stored or deflated files in the zip archive")
-    try:
-        # reads no more than the directory announced, whatever the packed data holds
-        with archive.open(entry) as stream:
-            content = stream.read(entry.file_size)
-    except Exception:  # noqa: BLE001 - zlib, zipfile and their like, on broken members
-        raise UndecodableImage("this file of the zip archive is damaged") from None
+    # reads no more than the directory announced, whatever the packed data holds
+    content = _read_head(archive, entry, entry.file_size)
     if is_zip(content):
         raise UnsupportedMediaType("expected a slice, received an archive within the archive")
     return content
+
+
+def _read_head(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, size: int) -> bytes:
+    if entry.compress_type not in _METHODS:
+        raise UnsupportedMediaType("expected stored or deflated files in the zip archive")
+    try:
+        with archive.open(entry) as stream:
+            return stream.read(min(size, entry.file_size))
+    except Exception:  # noqa: BLE001 - zlib, zipfile and their like, on broken members
+        raise UndecodableImage("this file of the zip archive is damaged") from None

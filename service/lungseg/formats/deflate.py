@@ -53,10 +53,10 @@ def unpack_into(
     Raises:
         zlib.error: it is damaged.
     """
-    pieces = _pieces(packed, window_bits)
+    coming = pieces(packed, window_bits)
     while unpacked.tell() <= limit:
         try:
-            piece = next(pieces)
+            piece = next(coming)
         except StopIteration as ended:
             return ended.value
         on_piece(len(piece))
@@ -64,8 +64,12 @@ def unpack_into(
     return None
 
 
-def _pieces(packed: memoryview, window_bits: int) -> Generator[bytes, None, int | None]:
-    """Gives what comes out, and returns where the stream ends, None where it is cut."""
+def pieces(packed: memoryview, window_bits: int) -> Generator[bytes, None, int | None]:
+    """Gives what comes out of one stream, and returns where it ends, None where it is cut.
+
+    Raises:
+        zlib.error: it is damaged.
+    """
     stream, place, waiting = zlib.decompressobj(window_bits), 0, b""
     while not stream.eof:
         given = waiting or packed[place : place + _FEED_BYTES]

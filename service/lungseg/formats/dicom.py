@@ -6,27 +6,21 @@ ever held, so nothing can leak into a log or an error.
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 
 from lungseg.core.errors import LungsegError, UndecodableImage
-from lungseg.core.types import LOSSY, Orientation, Scan
+from lungseg.core.types import LOSSY, Scan
 from lungseg.formats.decoders import DecodeFrame
-from lungseg.formats.dicom_attributes import floats, parse
+from lungseg.formats.dicom_attributes import longest_value, parse
+from lungseg.formats.dicom_geometry import orientation_of, position_of, spacing_of
 from lungseg.formats.dicom_kind import check_frames, check_kind, is_lossy
 from lungseg.formats.dicom_pixels import decode_plane, inflate, read_layout
 from lungseg.formats.dicom_values import intensities, padding_of, reach_of
 from lungseg.formats.image import check_pixels, checked
 from lungseg.formats.quiet import silence_decoders
 
-UNIT_TOLERANCE = 1e-2
-"""How far direction cosines may be from unit length and from a right angle."""
-PLAUSIBLE_SPACING_MM = (0.01, 20.0)
-"""Pixel spacings beyond are mistakes of the header."""
 MAX_VALUE_BYTES = 1 << 20
 """Of an attribute beside the pixels: a table of 16 bits has an eighth of it."""
-PIXEL_DATA = 0x7FE00010
 _ATTRIBUTES = [
     *("SOPClassUID", "Modality", "ImageType", "NumberOfFrames", "SpecificCharacterSet"),
     *("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing"),
@@ -80,9 +74,9 @@ def _read(
         values=checked(values)[None],
         unit=unit,
         media_type="application/dicom",
-        spacing_mm=_spacing(dataset),
-        orientation=_orientation(dataset),
-        positions_mm=_position(dataset),
+        spacing_mm=spacing_of(dataset),
+        orientation=orientation_of(dataset),
+        positions_mm=position_of(dataset),
         reach=reach_of(dataset, layout) if unit == "HU" else None,
         padding=padding[None] if padding is not None and padding.any() else None,
         notes=notes,
@@ -91,39 +85,8 @@ def _read(
 
 def _check_lengths(dataset: FileDataset) -> None:
     """Refuses attributes whose values would be millions, before one is made of their bytes."""
-    for tag in {*dataset.keys()} - {PIXEL_DATA}:
-        value = dataset.get_item(tag).value
-        if isinstance(value, bytes) and len(value) > MAX_VALUE_BYTES:
-            check_frames(int(dataset.get("NumberOfFrames") or 1))
-            raise UndecodableImage(
-                f"expected at most {MAX_VALUE_BYTES} bytes of an attribute, received more"
-            )
-
-
-def _spacing(dataset: FileDataset) -> tuple[float, float] | None:
-    values = floats(dataset, "PixelMeasuresSequence", "PixelSpacing", 2)
-    low, high = PLAUSIBLE_SPACING_MM
-    if values is None or not low <= min(values) <= max(values) <= high:
-        return None
-    return values[0], values[1]
-
-
-def _orientation(dataset: FileDataset) -> Orientation | None:
-    """Direction cosines, None when they are missing or not two orthogonal unit vectors."""
-    values = floats(dataset, "PlaneOrientationSequence", "ImageOrientationPatient", 6)
-    if values is None:
-        return None
-    row, column = np.array(values[:3]), np.array(values[3:])
-    lengths = abs(np.linalg.norm(row) - 1), abs(np.linalg.norm(column) - 1)
-    if max(*lengths, abs(float(row @ column))) > UNIT_TOLERANCE:
-        return None
-    return Orientation(
-        row_direction=(values[0], values[1], values[2]),
-        column_direction=(values[3], values[4], values[5]),
-    )
-
-
-def _position(dataset: FileDataset) -> NDArray[np.float64] | None:
-    """Patient position of the slice's first pixel, shape (1, 3); None when it is missing."""
-    values = floats(dataset, "PlanePositionSequence", "ImagePositionPatient", 3)
-    return None if values is None else np.array([values])
+    if longest_value(dataset) > MAX_VALUE_BYTES:
+        check_frames(int(dataset.get("NumberOfFrames") or 1))
+        raise UndecodableImage(
+            f"expected at most {MAX_VALUE_BYTES} bytes of an attribute, received more"
+        )

@@ -4,22 +4,66 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import pydicom
 from pydicom import config
 from pydicom.dataset import Dataset, FileDataset
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag, Tag
 
-from lungseg.formats.pieces import CountedStream
+from lungseg.formats.pieces import MAX_READS, CountedStream
+
+PIXEL_DATA = 0x7FE00010
 
 
-def parse(content: bytes, attributes: list[str] | None = None) -> FileDataset:
+def parse(
+    content: bytes, attributes: Sequence[str] | None = None, max_reads: int = MAX_READS
+) -> FileDataset:
     """Parses a file, all of it or some attributes only, without checking values.
 
     Checks would warn with the offending text, which may name a patient.
     """
     config.settings.reading_validation_mode = config.IGNORE
-    return pydicom.dcmread(CountedStream(content), force=True, specific_tags=attributes)
+    wanted = None if attributes is None else [*attributes]
+    return pydicom.dcmread(CountedStream(content, max_reads), force=True, specific_tags=wanted)
+
+
+def parse_header(
+    content: bytes, attributes: tuple[str, ...], max_reads: int = MAX_READS
+) -> tuple[FileDataset, bool]:
+    """Some attributes of what stands before the pixels, and whether there are any pixels.
+
+    Args:
+        content: a file, or its beginning.
+        attributes: keywords, the same for all files of a series.
+        max_reads: see ``CountedStream``.
+    """
+    config.settings.reading_validation_mode = config.IGNORE
+    reached = False
+
+    def at_pixels(tag: BaseTag, _kind: str | None, _length: int) -> bool:
+        nonlocal reached
+        number = int(tag)  # a tag compares ten times as slowly
+        reached = number == PIXEL_DATA
+        return number >= PIXEL_DATA
+
+    stream, tags = CountedStream(content, max_reads), [*_tags(attributes)]
+    dataset = read_partial(stream, at_pixels, force=True, specific_tags=tags)
+    dataset.buffer = None  # else it would keep the content
+    return dataset, reached
+
+
+@cache
+def _tags(keywords: tuple[str, ...]) -> tuple[BaseTag | int, ...]:
+    return tuple(map(Tag, keywords))
+
+
+def longest_value(dataset: Dataset) -> int:
+    """Bytes of the longest attribute beside the pixels, before a value is made of them."""
+    values = (dataset.get_item(tag).value for tag in {*dataset.keys()} - {PIXEL_DATA})
+    return max((len(value) for value in values if isinstance(value, bytes)), default=0)
 
 
 def functional(dataset: FileDataset, macro: str, keyword: str) -> Any:

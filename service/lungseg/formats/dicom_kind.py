@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from pydicom import uid
 from pydicom.dataset import FileDataset
 from pydicom.uid import UID
@@ -24,17 +26,30 @@ LOSSY_SYNTAXES = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLos
 """Transfer syntaxes that cannot keep every value."""
 
 
+class OtherKind(NamedTuple):
+    """Why an image is no CT slice."""
+
+    code: str
+    """Of those that a volume leaves out."""
+    sentence: str
+    """What was received instead."""
+
+
 def check_kind(dataset: FileDataset, *, allow_non_ct: bool) -> tuple[str, ...]:
     """Refuses what is no single CT slice; returns the notes for what is let through."""
     _check_complete(dataset)
-    modality = str(dataset.get("Modality") or "").strip().upper()
-    reason = _not_ct_because(dataset, modality)
+    other = other_kind(dataset)
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or ()
     frames = max(int(dataset.get("NumberOfFrames") or 1), len(groups))
     check_frames(frames)
-    if reason and not allow_non_ct:
-        raise NotCT(f"expected a CT slice, received {reason}")
-    return ("not_ct",) if reason or not modality else ()
+    if other and not allow_non_ct:
+        raise NotCT(f"expected a CT slice, received {other.sentence}")
+    return ("not_ct",) if other or lacks_modality(dataset) else ()
+
+
+def lacks_modality(dataset: FileDataset) -> bool:
+    """Whether nothing but the storage class says that this is CT."""
+    return not _modality(dataset)
 
 
 def check_frames(frames: int) -> None:
@@ -59,27 +74,33 @@ def _check_complete(dataset: FileDataset) -> None:
     raise NotCT("expected a CT image, received a DICOM object without pixels")
 
 
-def _not_ct_because(dataset: FileDataset, modality: str) -> str | None:
-    sop_class = _sop_class(dataset)
+def other_kind(dataset: FileDataset) -> OtherKind | None:
+    """What an image is if it is no CT slice, by its header."""
+    modality, sop_class = _modality(dataset), _sop_class(dataset)
     frame_type = functional(dataset, "CTImageFrameTypeSequence", "FrameType")
     image_type = (*sequence_of(dataset.get("ImageType")), *sequence_of(frame_type))
     image_type = {str(value).strip().upper() for value in image_type}
     if "LOCALIZER" in image_type:
-        return "a localizer"
+        return OtherKind("localizer", "a localizer")
     if sop_class.startswith(SECONDARY_CAPTURE_CLASS) or "SCREEN SAVE" in image_type:
-        return "a secondary capture"
+        return OtherKind("secondary_capture", "a secondary capture")
     if modality and modality != "CT":
-        return f"Modality {modality if modality in OTHER_MODALITIES else 'of another kind'}"
+        named = modality if modality in OTHER_MODALITIES else "of another kind"
+        return OtherKind("other_modality", f"Modality {named}")
     if not modality and sop_class not in CT_STORAGE_CLASSES:
-        return "no Modality and no CT image storage class"
+        return OtherKind("other_modality", "no Modality and no CT image storage class")
     if sop_class.startswith(STANDARD_CLASSES) and sop_class not in CT_STORAGE_CLASSES:
-        return "Modality CT in a storage class of another kind"
+        return OtherKind("other_modality", "Modality CT in a storage class of another kind")
     return None
+
+
+def _modality(dataset: FileDataset) -> str:
+    return str(dataset.get("Modality") or "").strip().upper()
 
 
 def is_of_ct(dataset: FileDataset) -> bool:
     """Whether neither Modality nor storage class speaks against HU, and one speaks for them."""
-    modality, sop_class = str(dataset.get("Modality") or "").strip().upper(), _sop_class(dataset)
+    modality, sop_class = _modality(dataset), _sop_class(dataset)
     if sop_class in CT_STORAGE_CLASSES:
         return modality in ("CT", "")
     captured = sop_class.startswith(SECONDARY_CAPTURE_CLASS)

@@ -77,14 +77,21 @@ def read_layout(dataset: FileDataset) -> Layout:
 
 
 def decode_plane(
-    dataset: FileDataset, layout: Layout, decode: DecodeFrame | None = None
+    dataset: FileDataset,
+    layout: Layout,
+    decode: DecodeFrame | None = None,
+    *,
+    index: int = 0,
+    frame: bytes | None = None,
 ) -> NDArray[np.integer]:
-    """Stored values of the only frame as they lie in memory, unused bits included.
+    """Stored values of a frame as they lie in memory, unused bits included.
 
     Args:
         dataset: the file.
         layout: of its pixels.
         decode: decodes compressed frames; by default the decoders that all share.
+        index: of the frame, where there are several.
+        frame: that of a compressed file, where it was found already; by default the only one.
 
     Returns:
         Signed or unsigned integers, shape (rows, columns).
@@ -93,13 +100,14 @@ def decode_plane(
         UndecodableImage: the frame is not of the announced size or syntax.
         Exception: whatever becomes of broken data.
     """
-    syntax = _transfer_syntax(dataset)
+    syntax = transfer_syntax(dataset)
     if not syntax.is_encapsulated:
         options: dict[str, Any] = {"correct_unused_bits": False}
-        decoded, _ = get_decoder(syntax).as_array(dataset, index=0, raw=True, **options)
+        decoded, _ = get_decoder(syntax).as_array(dataset, index=index, raw=True, **options)
         return decoded
-    check_fragments(dataset.PixelData)
-    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    if frame is None:
+        check_fragments(dataset.PixelData)
+        frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
     if syntax == uid.RLELossless:
         return _rle_plane(frame, layout)
     if syntax not in (*codecs.JPEG, *codecs.JPEG_LS, *codecs.JPEG_2000):
@@ -171,17 +179,28 @@ def inflate(content: bytes, max_pixels: int) -> bytes:
         ImageTooLarge: more would come out than the largest accepted image needs.
         UndecodableImage: the compressed part is damaged.
     """
+    meta_end, value = _syntax_of_file(content)
+    if not is_deflated(content):
+        return content
+    body = _unpacked(content[meta_end:], MAX_HEADER_BYTES + 4 * max_pixels)
+    explicit = uid.ExplicitVRLittleEndian.encode().ljust(value.stop - value.start, b"\0")
+    return content[: value.start] + explicit + content[value.stop : meta_end] + body
+
+
+def is_deflated(content: bytes) -> bool:
+    """Whether all of a file but its meta header is deflated; its beginning tells."""
+    _, value = _syntax_of_file(content)
+    return content[value].rstrip(b"\0 ") == uid.DeflatedExplicitVRLittleEndian.encode()
+
+
+def _syntax_of_file(content: bytes) -> tuple[int, slice]:
+    """Where the meta header ends, and where in it the transfer syntax stands; nowhere if not."""
     meta_end = 144 + int.from_bytes(content[140:144], "little")
     place = content.find(_TRANSFER_SYNTAX, 132, meta_end)
     if content[128:136] != b"DICM\x02\x00\x00\x00" or place < 0:
-        return content
+        return meta_end, slice(0)
     length = int.from_bytes(content[place + 6 : place + 8], "little")
-    value = slice(place + 8, place + 8 + length)
-    if content[value].rstrip(b"\0 ") != uid.DeflatedExplicitVRLittleEndian.encode():
-        return content
-    body = _unpacked(content[meta_end:], MAX_HEADER_BYTES + 4 * max_pixels)
-    explicit = uid.ExplicitVRLittleEndian.encode().ljust(length, b"\0")
-    return content[: value.start] + explicit + content[value.stop : meta_end] + body
+    return meta_end, slice(place + 8, place + 8 + length)
 
 
 def _unpacked(deflated: bytes, limit: int) -> bytes:
@@ -196,7 +215,7 @@ def _unpacked(deflated: bytes, limit: int) -> bytes:
     return unpacked
 
 
-def _transfer_syntax(dataset: FileDataset) -> uid.UID:
+def transfer_syntax(dataset: FileDataset) -> uid.UID:
     """Of the file; a file that lost its meta header says it by how it could be read."""
     given = dataset.file_meta.get("TransferSyntaxUID") if dataset.file_meta else None
     if given:

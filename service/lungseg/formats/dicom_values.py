@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 from pydicom.pixels.processing import apply_modality_lut
 
-from lungseg.core.types import AIR_HU, FloatArray, Reach, Unit
+from lungseg.core.types import AIR_HU, IntensityArray, Reach, Unit
 from lungseg.formats.dicom_attributes import floats, functional
 from lungseg.formats.dicom_kind import is_of_ct
 from lungseg.formats.dicom_pixels import Layout, used_bits
@@ -21,6 +21,7 @@ LEAST_SHARE_OF_BODY = 0.3
 """With less of it in ``BODY_HU`` a slice is in no HU at all."""
 HU_RESCALE_TYPES = ("HU", "HU_MOD", "US")
 """Rescale Types of Hounsfield units; US, unspecified, is what many scanners write for them."""
+INT16 = np.iinfo(np.int16)
 
 
 def intensities(
@@ -28,16 +29,21 @@ def intensities(
     plane: NDArray[np.integer],
     layout: Layout,
     padding: NDArray[np.bool_] | None,
-) -> tuple[FloatArray, Unit]:
-    """HU where the header calibrates the stored values, else grey levels."""
+    *,
+    whole: bool = False,
+) -> tuple[IntensityArray, Unit]:
+    """HU where the header calibrates the stored values, else grey levels.
+
+    They are float32, or int16 where ``whole`` asks for it and all of them fit.
+    """
     stored = used_bits(plane, layout)
-    values, calibrated = _rescaled(dataset, stored)
+    values, calibrated = _rescaled(dataset, stored, whole=whole)
     inverted = str(dataset.get("PhotometricInterpretation")).strip() == "MONOCHROME1"
     if inverted:
         # By the standard HU are HU however they are shown; but files exist whose stored
         # values were inverted with the display. What the body is made of tells them apart.
         extremes = -1 if layout.signed else (1 << layout.bits_stored) - 1
-        turned, _ = _rescaled(dataset, extremes - stored.astype(np.int64))
+        turned, _ = _rescaled(dataset, extremes - stored.astype(np.int64), whole=whole)
         inside = _inside(stored, padding)
         share = _share_of_body(values[inside]) if calibrated else 0.0
         gain = _share_of_body(turned[inside]) - share
@@ -76,7 +82,9 @@ def reach_of(dataset: FileDataset, layout: Layout) -> Reach | None:
     return Reach(low=low, high=high, step=(high - low) / ((1 << layout.bits_stored) - 1))
 
 
-def _rescaled(dataset: FileDataset, stored: NDArray[np.integer]) -> tuple[FloatArray, bool]:
+def _rescaled(
+    dataset: FileDataset, stored: NDArray[np.integer], *, whole: bool = False
+) -> tuple[IntensityArray, bool]:
     """Values after the modality transformation, and whether the header says they are HU."""
     table = dataset.get("ModalityLUTSequence")
     if table:
@@ -86,13 +94,32 @@ def _rescaled(dataset: FileDataset, stored: NDArray[np.integer]) -> tuple[FloatA
     macro = "PixelValueTransformationSequence"
     slope = floats(dataset, macro, "RescaleSlope", 1)
     intercept = floats(dataset, macro, "RescaleIntercept", 1)
-    values = stored.astype(np.float32)
     if slope is None or slope[0] == 0 or intercept is None:
-        return values, False
-    values *= np.float32(slope[0])
-    values += np.float32(intercept[0])
+        return _linear(stored, 1.0, 0.0, whole=whole), False
     kind = functional(dataset, macro, "RescaleType")
-    return values, is_of_ct(dataset) and str(kind or "HU").strip().upper() in HU_RESCALE_TYPES
+    calibrated = is_of_ct(dataset) and str(kind or "HU").strip().upper() in HU_RESCALE_TYPES
+    return _linear(stored, slope[0], intercept[0], whole=whole), calibrated
+
+
+def _linear(
+    stored: NDArray[np.integer], slope: float, intercept: float, *, whole: bool
+) -> IntensityArray:
+    """Values by slope and intercept: float32, or int16 where that is asked for and exact."""
+    if whole and slope.is_integer() and intercept.is_integer():
+        ends = [int(end) * int(slope) + int(intercept) for end in (stored.min(), stored.max())]
+        if INT16.min <= min(ends) <= max(ends) <= INT16.max:
+            factor, summand = (
+                np.array(int(n) % 65536).astype(np.int16) for n in (slope, intercept)
+            )
+            small = stored.astype(np.int16)  # modulo 2 to the 16th, as all that follows
+            if slope != 1:
+                small *= factor
+            small += summand
+            return small
+    values = stored.astype(np.float32)
+    values *= np.float32(slope)
+    values += np.float32(intercept)
+    return values
 
 
 def _inside(stored: NDArray[np.integer], padding: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
@@ -102,7 +129,7 @@ def _inside(stored: NDArray[np.integer], padding: NDArray[np.bool_] | None) -> N
     return inside if padding is None else inside & ~padding
 
 
-def _share_of_body(values: FloatArray) -> float:
+def _share_of_body(values: IntensityArray) -> float:
     """How many of some values are HU of air and soft tissue; 0 of none."""
     low, high = BODY_HU
     return np.count_nonzero((values >= low) & (values <= high)) / max(1, values.size)

@@ -1,4 +1,4 @@
-"""Pictures and NPY arrays: bytes to grey levels."""
+"""Pictures: bytes to grey levels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -73,36 +72,6 @@ def read_picture(content: bytes, format_name: str, max_pixels: int) -> Scan:
         media_type=Image.MIME[format_name],
         white=white,
         notes=(LOSSY,) if format_name == "JPEG" else (),
-    )
-
-
-def read_npy(content: bytes, max_pixels: int) -> Scan:
-    """Decodes a two-dimensional numeric array in NumPy's ``.npy`` format, never a pickle.
-
-    Raises:
-        ImageTooLarge, MultiFrame, UndecodableImage: as their names say.
-    """
-    stream = io.BytesIO(content)
-    try:
-        version = npy.read_magic(stream)
-        header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, _, dtype = header(stream)
-    except Exception:  # noqa: BLE001 - the header is a Python literal, and may fail as any can
-        raise UndecodableImage("the content is NPY, but its header is damaged") from None
-    if dtype.kind not in "biuf":
-        raise UndecodableImage("expected an NPY array of numbers, received another type")
-    if len(shape) == 3 and 1 not in shape:
-        raise MultiFrame(f"expected a 2-D NPY array, received {len(shape)} dimensions")
-    if len(shape) != 2:
-        raise UndecodableImage(f"expected a 2-D NPY array, received {len(shape)} dimensions")
-    check_pixels(shape[0], shape[1], max_pixels)
-    if len(content) - stream.tell() < shape[0] * shape[1] * dtype.itemsize:
-        raise UndecodableImage("the content is NPY, but it is truncated")
-    stream.seek(0)
-    array = npy.read_array(stream, allow_pickle=False)
-    white = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}.get(array.dtype)
-    return Scan(
-        values=checked(array)[None], unit="grey level", media_type="application/x-npy", white=white
     )
 
 

@@ -64,21 +64,21 @@ def _count(content: bytes, place: int, length: str, beside: int, bound: tuple[in
 
 
 class CountedStream(io.BytesIO):
-    """A file in memory for a parser that reads it element by element."""
+    """A file in memory for a parser that reads it element by element, so many times at most."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, max_reads: int = MAX_READS) -> None:
         super().__init__(content)
-        self._left = MAX_READS
+        self._most = self._left = max_reads
 
     def read(self, size: int | None = -1, /) -> bytes:
         """As of any file.
 
         Raises:
-            UndecodableImage: there were more than ``MAX_READS``.
+            UndecodableImage: there were more than allowed.
         """
         self._left -= 1
         if self._left < 0:
             raise UndecodableImage(
-                f"expected a DICOM file of at most {MAX_READS // 2} elements, received more"
+                f"expected a DICOM file of at most {self._most // 2} elements, received more"
             )
         return super().read(size)

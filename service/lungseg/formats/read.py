@@ -8,7 +8,8 @@ from lungseg.core.errors import InvalidParameter, MalformedRequest, UnsupportedM
 from lungseg.core.types import Reach, Scan, Unit
 from lungseg.formats.decoders import DecodeFrame
 from lungseg.formats.dicom import read_dicom
-from lungseg.formats.image import PICTURE_FORMATS, read_npy, read_picture
+from lungseg.formats.image import PICTURE_FORMATS, read_picture
+from lungseg.formats.npy import read_npy
 from lungseg.formats.sniff import DICOM, NPY, TIFF, sniff
 from lungseg.formats.tiff import read_tiff
 

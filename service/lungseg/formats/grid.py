@@ -1,0 +1,266 @@
+"""Volumes on one regular grid, as NIfTI, NRRD, MHA and NPY hold them: header and bytes to values.
+
+Values stay as they lie in the file, x fastest, and are read plane by plane, so that neither a
+packed file nor one of wide numbers is ever held whole beside its volume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lungseg.core.calibration import has_offset, why_not_hu
+from lungseg.core.errors import (
+    InvalidParameter,
+    SeveralVolumes,
+    UndecodableImage,
+    VolumeTooLarge,
+)
+from lungseg.core.types import AIR_HU, BoolArray, IntensityArray, Orientation, Reach, Scan, Unit
+from lungseg.core.volume import Progress, Volume, VolumeLimits
+from lungseg.formats.image import MAX_INTENSITY, MAX_SIDE
+from lungseg.formats.source import Source
+
+Size = tuple[int, int, int]
+SPACING_MM = (0.01, 100.0)
+"""Distances of voxels that a CT of a body can have; others say nothing."""
+FAR_MM = 1e6
+"""No scanner puts a patient a kilometre away from its own centre."""
+INDEPENDENT = 0.01
+"""Least volume that unit vectors along the axes span; less, and they lie in one plane."""
+SAMPLE = 1 << 20
+"""About as many values tell whether they are HU."""
+_WHITE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
+_INT16 = np.iinfo(np.int16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridOptions:
+    """What callers may say of a grid, and how large it may be."""
+
+    limits: VolumeLimits = field(default_factory=VolumeLimits)
+    volume: int | None = None
+    """Which volume of a file that holds several, from 0 on."""
+    unit: Unit | None = None
+    """Of the values; None to look at them."""
+    spacing_mm: tuple[float, float, float] | None = None
+    """(slice, row, column) spacing of a file that carries none; ignored where it does."""
+    progress: Progress = lambda _stage, _done, _total: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """What a header says of its values."""
+
+    media_type: str
+    size: Size
+    """(slices, rows, columns), slowest first, as they are stored."""
+    dtype: np.dtype[Any]
+    """Of stored numbers, with their byte order."""
+    volumes: int = 1
+    """How many lie one behind the other."""
+    interleaved: int = 1
+    """How many volumes have their values side by side, voxel for voxel."""
+    slope: float = 1.0
+    intercept: float = 0.0
+    """Of the line from stored numbers to values."""
+    affine: NDArray[np.float64] | None = None
+    """(4, 4) from (slice, row, column, 1) to LPS mm; None or unsound where it is unknown."""
+    spacing_mm: tuple[float, float, float] | None = None
+    """(slice, row, column) spacing of a grid without an affine."""
+    notes: tuple[str, ...] = ()
+    """Codes of what its reader found."""
+
+
+def read_values(source: Source, grid: Grid, options: GridOptions) -> Volume:
+    """Reads the values that follow a header, within the limits that it is checked against.
+
+    Raises:
+        VolumeTooLarge: it announces more than is accepted.
+        SeveralVolumes: it holds several, and none was chosen.
+        InvalidParameter: there is no such volume, or nobody says that values are HU or grey
+            levels, and they do not look like HU.
+        UndecodableImage: it is truncated or damaged.
+    """
+    check_size(grid, options.limits)
+    chosen = _chosen(grid.volumes * grid.interleaved, options.volume)
+    outer, inner = divmod(chosen, grid.interleaved)
+    depth, height, width = grid.size
+    plane_bytes = height * width * grid.interleaved * grid.dtype.itemsize
+    source.check_room(grid.volumes * depth * plane_bytes)
+    source.skip(outer * depth * plane_bytes)
+
+    def planes() -> Iterator[NDArray[np.generic]]:
+        for _ in range(depth):
+            stored = np.frombuffer(source.take(plane_bytes), grid.dtype)
+            yield stored.reshape(height, width, grid.interleaved)[..., inner]
+        source.check_end()
+
+    return volume_of(planes(), grid, options)
+
+
+def volume_of(planes: Iterable[NDArray[np.generic]], grid: Grid, options: GridOptions) -> Volume:
+    """A volume of stored planes, each of shape (rows, columns), and of what a header says."""
+    values, unmeasured = _filled(planes, grid, options.progress)
+    unit, notes = _judged(values, unmeasured, options.unit)
+    if unmeasured is not None:
+        values[unmeasured] = AIR_HU if unit == "HU" else values.min()
+        notes += ("values_limited",)
+    spacing, orientation, positions = _placed(grid, options.spacing_mm)
+    white = _WHITE.get(grid.dtype.newbyteorder("=")) if grid.slope == 1 else None
+    scan = Scan(
+        values=values,
+        unit=unit,
+        media_type=grid.media_type,
+        spacing_mm=spacing,
+        orientation=orientation,
+        positions_mm=positions,
+        white=white if unit != "HU" and grid.intercept == 0 else None,
+        reach=_reach(grid) if unit == "HU" else None,
+        padding=unmeasured,
+        notes=(*grid.notes, *(() if orientation else ("orientation_unknown",)), *notes),
+    )
+    return Volume(scan=scan, affine=grid.affine if orientation else None)
+
+
+def check_size(grid: Grid, limits: VolumeLimits) -> None:
+    """Refuses a size beyond the limits, or without voxels, before anything is read.
+
+    Raises:
+        VolumeTooLarge, UndecodableImage: as their names say.
+    """
+    depth, height, width = grid.size
+    if min(grid.size) < 1:
+        raise UndecodableImage("expected at least one voxel, received none")
+    if depth > limits.max_slices:
+        raise VolumeTooLarge(f"expected at most {limits.max_slices} slices, received {depth}")
+    if height * width > limits.max_pixels or max(height, width) > MAX_SIDE:
+        raise VolumeTooLarge(
+            f"expected slices of at most {limits.max_pixels} pixels, received {height} x {width}"
+        )
+    voxels = depth * height * width
+    if voxels * max(2, grid.dtype.itemsize * grid.volumes * grid.interleaved) > limits.max_bytes:
+        raise VolumeTooLarge(f"expected at most {limits.max_bytes} bytes of values, received more")
+
+
+def _chosen(count: int, asked: int | None) -> int:
+    if asked is None and count > 1:
+        raise SeveralVolumes(
+            f"expected one volume, received {count}: choose one by volume=0 to {count - 1}"
+        )
+    if asked is not None and not 0 <= asked < count:
+        raise InvalidParameter(f"expected volume below {count}, the number of them in the file")
+    return asked or 0
+
+
+def _filled(
+    planes: Iterable[NDArray[np.generic]], grid: Grid, progress: Progress
+) -> tuple[IntensityArray, BoolArray | None]:
+    """Values, int16 as long as all are whole and else float32, and where none was measured."""
+    values: IntensityArray = np.empty(grid.size, np.int16)
+    unmeasured: BoolArray | None = None
+    for index, stored in enumerate(planes):
+        plane, missing = _plane(stored, grid)
+        if plane.dtype == np.float32 and values.dtype == np.int16:
+            wider = np.empty(grid.size, np.float32)
+            wider[:index] = values[:index]
+            values = wider
+        values[index] = plane
+        if missing is not None:
+            unmeasured = np.zeros(grid.size, bool) if unmeasured is None else unmeasured
+            unmeasured[index] = missing
+        progress("decode", index + 1, grid.size[0])
+    return values, unmeasured
+
+
+def _plane(stored: NDArray[np.generic], grid: Grid) -> tuple[NDArray[np.generic], BoolArray | None]:
+    """One plane's values, int16 where all are whole, and where it has none: 0 stands there."""
+    if stored.dtype.kind == "i" and stored.itemsize <= 2 and (grid.slope, grid.intercept) == (1, 0):
+        return stored, None
+    values = stored.astype(np.float64)
+    values *= grid.slope
+    values += grid.intercept
+    missing = None
+    if not (values.min() >= -MAX_INTENSITY and values.max() <= MAX_INTENSITY):  # NaN, too
+        missing = ~(np.abs(values) <= MAX_INTENSITY)
+        values[missing] = 0.0
+    whole = stored.dtype.kind in "iub" and grid.slope == 1 and grid.intercept % 1 == 0
+    fits = values.min() >= _INT16.min and values.max() <= _INT16.max
+    is_int16 = fits and (whole or bool((np.rint(values) == values).all()))
+    return values.astype(np.int16 if is_int16 else np.float32), missing
+
+
+def _judged(
+    values: IntensityArray, unmeasured: BoolArray | None, unit: Unit | None
+) -> tuple[Unit, tuple[str, ...]]:
+    """The unit, said or seen, and codes of doubts about it."""
+    if unit == "grey level":
+        return unit, ()
+    every = max(1, round((values.size / SAMPLE / len(values) * min(len(values), 64)) ** 0.5))
+    step = max(1, len(values) // 64)
+    sample = values[::step, ::every, ::every]
+    if unmeasured is not None:
+        sample = sample[~unmeasured[::step, ::every, ::every]]
+    if unit == "HU":
+        return unit, ("intensity_offset_suspect",) if has_offset(sample) else ()
+    if reason := why_not_hu(sample):
+        raise InvalidParameter(
+            f"expected unit=hu or unit=grey for values of which {reason}, received neither"
+        )
+    return "HU", ()
+
+
+def _reach(grid: Grid) -> Reach | None:
+    """What stored integers of at most 16 bits can say; others can say whatever matters."""
+    if grid.dtype.kind not in "iu" or grid.dtype.itemsize > 2 or grid.slope == 0:
+        return None
+    limits = np.iinfo(grid.dtype.newbyteorder("="))
+    ends = sorted(grid.intercept + grid.slope * end for end in (limits.min, limits.max))
+    return Reach(low=float(ends[0]), high=float(ends[1]), step=abs(grid.slope))
+
+
+_Placed = tuple[tuple[float, float] | None, Orientation | None, NDArray[np.float64] | None]
+
+
+def _placed(grid: Grid, asked_mm: tuple[float, float, float] | None) -> _Placed:
+    """Spacing, orientation and positions, as far as the header or the caller tells them.
+
+    Without directions slices lie one behind the other along z: distances are known all the same.
+    """
+    steps = np.arange(float(grid.size[0]))[:, None]  # (slices, 1)
+    if grid.affine is not None and is_sound(grid.affine):
+        slice_step, down, along, origin = grid.affine[:3].T
+        row, column = (float(np.linalg.norm(axis)) for axis in (down, along))
+        orientation = Orientation(
+            row_direction=_direction(along / column), column_direction=_direction(down / row)
+        )
+        return (row, column), orientation, origin + steps * slice_step
+    spacing = grid.spacing_mm if _are_spacings(grid.spacing_mm) else asked_mm
+    if spacing is None:
+        return None, None, None
+    return spacing[1:], None, steps * np.array([0.0, 0.0, spacing[0]])
+
+
+def is_sound(affine: NDArray[np.float64]) -> bool:
+    """Whether a matrix (4, 4) can say where voxels of a CT lie."""
+    columns = affine[:3, :3]
+    if not (np.isfinite(affine).all() and np.abs(affine[:3, 3]).max() <= FAR_MM):
+        return False
+    lengths = np.linalg.norm(columns, axis=0)
+    if not _are_spacings((*map(float, lengths),)):
+        return False
+    return bool(abs(np.linalg.det(columns / lengths)) >= INDEPENDENT)
+
+
+def _are_spacings(lengths: tuple[float, ...] | None) -> bool:
+    low, high = SPACING_MM
+    return lengths is not None and all(low <= length <= high for length in lengths)
+
+
+def _direction(vector: NDArray[np.float64]) -> tuple[float, float, float]:
+    x, y, z = map(float, vector)
+    return x, y, z
