@@ -60,13 +60,13 @@ class ArchiveLimits:
     max_total_bytes: int
 
 
-def in_memory(content: bytes, filename: str = "") -> Member:
-    """A file whose content is here already."""
+def in_memory(content: bytes | memoryview, filename: str = "") -> Member:
+    """A file whose content is here already; a part of something larger is copied when read."""
     return Member(
         filename=filename,
         size_bytes=len(content),
-        read=lambda: content,
-        read_head=lambda size: content[:size],
+        read=lambda: bytes(content),
+        read_head=lambda size: bytes(content[:size]),
     )
 
 

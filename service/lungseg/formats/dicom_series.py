@@ -24,7 +24,7 @@ from lungseg.formats.decoders import DecodeFrame
 from lungseg.formats.dicom_kind import is_lossy, lacks_modality
 from lungseg.formats.opened import OpenFiles
 from lungseg.formats.planes import LeftOut, Plane, planes_of
-from lungseg.formats.quiet import silence_decoders
+from lungseg.formats.quiet import refusing_damage, silence_decoders
 from lungseg.formats.series import Stack, choose, stacks_of
 from lungseg.formats.slices import Block, SliceReader, check_size
 
@@ -65,8 +65,9 @@ class SeriesReader:
         if not planes:
             raise _nothing_of(dropped)
         files = OpenFiles(self.limits)
-        stacks = stacks_of(planes, files.digest)
-        chosen = choose(stacks, self.series, self.volume)
+        with refusing_damage():
+            stacks = stacks_of(planes, files.digest)
+            chosen = choose(stacks, self.series, self.volume)
         check_size(chosen.planes, self.limits)
         reader = SliceReader(
             files=files, decode=self.decode, threads=self.threads, progress=self.progress
@@ -74,15 +75,8 @@ class SeriesReader:
         block = reader.read(chosen.planes)
         if chosen.twice:
             dropped["duplicate"] += chosen.twice
-        headers = tuple(plane.header for plane in chosen.planes)
-        return Volume(
-            scan=_scan(chosen, block),
-            acquisition=acquisition_of(headers[len(headers) // 2]),
-            series=tuple(_candidate(stack, chosen=stack is chosen) for stack in stacks),
-            dropped=tuple(Dropped(reason=name, count=dropped[name]) for name in sorted(dropped)),
-            headers=headers,
-            frames=tuple(plane.frame + 1 for plane in chosen.planes if plane.frames > 1),
-        )
+        with refusing_damage():
+            return _volume(chosen, block, stacks, dropped)
 
     def _planes(self, members: Sequence[Member]) -> tuple[list[Plane], Counter[str]]:
         """What is CT of the files, and how many are what else."""
@@ -113,6 +107,18 @@ def _nothing_of(dropped: Counter[str]) -> LungsegError:
     return NotCT(f"expected CT slices, received other objects only: {counts}")
 
 
+def _volume(chosen: Stack, block: Block, stacks: Sequence[Stack], dropped: Counter[str]) -> Volume:
+    headers = tuple(plane.header for plane in chosen.planes)
+    return Volume(
+        scan=_scan(chosen, block),
+        acquisition=acquisition_of(headers[len(headers) // 2]),
+        series=tuple(_candidate(stack, chosen=stack is chosen) for stack in stacks),
+        dropped=tuple(Dropped(reason=name, count=dropped[name]) for name in sorted(dropped)),
+        headers=headers,
+        frames=_frames(chosen.planes),
+    )
+
+
 def _scan(stack: Stack, block: Block) -> Scan:
     headers = [plane.header for plane in stack.planes]
     positions = [plane.position_mm for plane in stack.planes if plane.position_mm is not None]
@@ -132,6 +138,12 @@ def _scan(stack: Stack, block: Block) -> Scan:
         padding=block.padding,
         notes=tuple(code for code, holds in notes.items() if holds),
     )
+
+
+def _frames(planes: Sequence[Plane]) -> tuple[int, ...]:
+    """Numbers of the slices' frames, from 1 on, where any file has several."""
+    several = any(plane.frames > 1 for plane in planes)
+    return tuple(plane.frame + 1 for plane in planes) if several else ()
 
 
 def _spacing(planes: Sequence[Plane]) -> tuple[float, float] | None:

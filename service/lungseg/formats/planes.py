@@ -176,12 +176,12 @@ def _frame_headers(dataset: FileDataset, frames: int) -> Sequence[FileDataset]:
             delattr(dataset, keyword)
     if frames == 1 and not shared and not own:
         return [dataset]
-    if frames > 1 and len(own) != frames:
+    if own and len(own) != frames:
         raise LeftOut("damaged")
     common = [element for element in dataset if element.keyword in ATTRIBUTES]
     common += _elements(shared[0]) if shared else []
     headers: list[FileDataset] = []
-    for group in own or [Dataset()]:
+    for group in own or [Dataset()] * frames:
         header = FileDataset("", {}, None, dataset.file_meta)
         for element in (*common, *_elements(group)):
             header[element.tag] = element

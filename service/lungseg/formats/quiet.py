@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from lungseg.core.errors import LungsegError, UndecodableImage
 
 _LIBRARIES = ("pydicom", "highdicom", "PIL")
 _MODULES = "|".join(_LIBRARIES)
@@ -21,3 +25,20 @@ def silence_decoders() -> None:
         if action == "ignore" and getattr(module, "pattern", None) == _MODULES:
             return
     warnings.filterwarnings("ignore", module=_MODULES)
+
+
+@contextmanager
+def refusing_damage() -> Generator[None]:
+    """Whatever pydicom raises on broken bytes, and quotes of them, as one sentence without them.
+
+    Raises:
+        UndecodableImage: instead of any error that is not of the domain.
+    """
+    try:
+        yield
+    except LungsegError:
+        raise
+    except Exception:  # noqa: BLE001 - pydicom raises anything
+        raise UndecodableImage(
+            "a slice of the series is damaged, incomplete or of an unknown encoding"
+        ) from None

@@ -50,6 +50,8 @@ class Stack:
     """How many planes were left out, because they were there already."""
     mingled: bool = False
     """Different planes lie at one place, and nothing says which belong together."""
+    group_mm: float = 0.0
+    """How far all phases of the group reach together; 0 where there are no phases."""
 
     @property
     def step_mm(self) -> float | None:
@@ -104,12 +106,12 @@ def choose(stacks: Sequence[Stack], series: str | None, volume: int | None) -> S
     equal = [one for one in named if one.coverage_mm >= furthest]
     chosen = min(equal, key=_rank)
     phases = [one for one in stacks if one.group == chosen.group]
-    if volume is not None:
-        if volume >= len(phases):
-            raise InvalidParameter(f"expected volume below {len(phases)}, received {volume}")
+    if volume is None:
+        _check_only(chosen, phases)
+    elif volume >= len(phases):
+        raise InvalidParameter(f"expected volume below {len(phases)}, received {volume}")
+    else:
         chosen = phases[volume]
-    elif sum(one.group == chosen.group for one in equal) > 1:
-        raise SeveralVolumes(_list_of(phases))
     if chosen.mingled:
         raise SeveralVolumes(
             f"expected slices of one volume, received {len(chosen.planes)} of which some lie at "
@@ -121,6 +123,17 @@ def choose(stacks: Sequence[Stack], series: str | None, volume: int | None) -> S
         )
     _check_line(chosen)
     return chosen
+
+
+def _check_only(chosen: Stack, phases: Sequence[Stack]) -> None:
+    """Refuses to choose among phases, unless only one reaches as far as they do together."""
+    enough = chosen.group_mm - SAME_COVERAGE_MM
+    if len(phases) > 1 and [one for one in phases if one.coverage_mm >= enough] != [chosen]:
+        slices = ", ".join(str(len(one.planes)) for one in phases)
+        raise SeveralVolumes(
+            f"expected one volume, received {len(phases)} at one place, of {slices} slices: "
+            f"volume=0 to volume={len(phases) - 1} says which is meant"
+        )
 
 
 def _check_line(stack: Stack) -> None:
@@ -250,7 +263,8 @@ def _phases(stack: Stack) -> list[Stack]:
             parts[_phase(plane, keywords)].append(index)
         apart = all(len(_places(stack.distances_mm[part])) == len(part) for part in parts.values())
         if apart and len(parts) <= MOST_PARTS * most:
-            return [_part(stack, parts[value]) for value in sorted(parts, key=_in_order)]
+            whole = replace(stack, mingled=False, group_mm=stack.coverage_mm)
+            return [_part(whole, parts[value]) for value in sorted(parts, key=_in_order)]
     return [stack]
 
 
@@ -271,17 +285,8 @@ def _part(stack: Stack, indices: Sequence[int]) -> Stack:
         stack,
         planes=tuple(stack.planes[index] for index in indices),
         distances_mm=stack.distances_mm[[*indices]],
-        mingled=False,
     )
 
 
 def _rank(stack: Stack) -> tuple[int, float, str]:
     return -len(stack.planes), stack.step_mm or np.inf, stack.planes[0].series
-
-
-def _list_of(phases: Sequence[Stack]) -> str:
-    slices = ", ".join(str(len(one.planes)) for one in phases)
-    return (
-        f"expected one volume, received {len(phases)} at one place, of {slices} slices: "
-        f"volume=0 to volume={len(phases) - 1} says which is meant"
-    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from lungseg.core.errors import LungsegError, UndecodableImage, VolumeTooLarge
+from lungseg.core.errors import VolumeTooLarge
 from lungseg.core.types import BoolArray, IntensityArray, Reach, Unit
 from lungseg.core.volume import Progress, VolumeLimits
 from lungseg.formats.decoders import DecodeFrame
@@ -16,7 +17,10 @@ from lungseg.formats.dicom_values import intensities, padding_of, reach_of
 from lungseg.formats.image import check_pixels, checked
 from lungseg.formats.opened import OpenFiles
 from lungseg.formats.planes import Plane
+from lungseg.formats.quiet import refusing_damage
 
+WAITING = 4
+"""Slices that are decoded before they are asked for, so that no thread waits."""
 VALUE_BYTES = 2
 """Of a voxel in HU, where they are whole numbers."""
 
@@ -86,8 +90,10 @@ class SliceReader:
         units: set[Unit] = set()
         reaches: list[Reach | None] = []
         for index, one in enumerate(self._slices(planes)):
-            if one.values.dtype != values.dtype and values.dtype == np.int16:
-                values = values.astype(np.float32)
+            if one.values.dtype == np.float32 and values.dtype == np.int16:
+                wider = np.empty(values.shape, np.float32)
+                wider[:index] = values[:index]
+                values = wider
             values[index] = one.values
             if one.padding is not None:
                 padding = np.zeros(values.shape, bool) if padding is None else padding
@@ -104,16 +110,23 @@ class SliceReader:
 
     def _slices(self, planes: Sequence[Plane]) -> Iterator[Slice]:
         """One after the other, and a few ahead."""
-        for plane in planes:
-            self.files.open(plane)
+        with refusing_damage():
+            for plane in planes:
+                self.files.open(plane)
         pool = ThreadPoolExecutor(self.threads)
+        ahead: deque[Future[Slice]] = deque()
         try:
-            yield from pool.map(self._slice, planes)
+            for plane in planes:
+                ahead.append(pool.submit(self._slice, plane))
+                if len(ahead) > self.threads + WAITING:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
 
     def _slice(self, plane: Plane) -> Slice:
-        try:
+        with refusing_damage():
             stored, layout = self.files.stored(plane, self.decode)
             padding = padding_of(plane.header, stored, layout)
             values, unit = intensities(plane.header, stored, layout, padding, whole=True)
@@ -123,12 +136,6 @@ class SliceReader:
                 padding=padding if padding is not None and padding.any() else None,
                 reach=reach_of(plane.header, layout) if unit == "HU" else None,
             )
-        except LungsegError:
-            raise
-        except Exception:  # noqa: BLE001 - pydicom raises anything on broken bytes and quotes them
-            raise UndecodableImage(
-                "a slice of the series is damaged, incomplete or of an unknown encoding"
-            ) from None
 
 
 def _common_reach(reaches: Sequence[Reach | None]) -> Reach | None:

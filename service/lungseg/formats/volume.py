@@ -38,7 +38,7 @@ def _silent(_stage: str, _done: int, _total: int) -> None:
 
 
 def read_volume(  # noqa: PLR0913 - what callers may say of a volume, and how it is read
-    files: Sequence[Member | bytes],
+    files: Sequence[Member | bytes | memoryview],
     *,
     limits: VolumeLimits | None = None,
     series: str | None = None,
@@ -132,9 +132,9 @@ def _only_grid(members: Sequence[Member]) -> Member | None:
     return grids[0] if grids else None
 
 
-def _members(files: Sequence[Member | bytes], limits: VolumeLimits) -> list[Member]:
+def _members(files: Sequence[Member | bytes | memoryview], limits: VolumeLimits) -> list[Member]:
     """The files themselves, or those of the only one, which is an archive."""
-    members = [in_memory(one) if isinstance(one, bytes) else one for one in files]
+    members = [one if isinstance(one, Member) else in_memory(one) for one in files]
     if not members or not any(one.size_bytes for one in members):
         raise MalformedRequest("expected the bytes of a CT volume, received none")
     if len(members) == 1 and is_zip(members[0].head(HEAD_BYTES)):
