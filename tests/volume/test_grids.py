@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -24,6 +23,7 @@ from lungseg.core.errors import (
 from lungseg.core.volume import Volume, VolumeLimits
 from lungseg.formats.grid import GridOptions
 from lungseg.formats.grids import is_grid, read_grid
+from lungseg.formats.volume import read_volume
 from tests.properties.mutations import mutate
 from tests.volume.grids import (
     DIRECTIONS,
@@ -38,12 +38,11 @@ from tests.volume.grids import (
     nrrd,
 )
 
-PLAIN = GridOptions()
 VALUES = chest()
 
 
 def read(content: bytes, **options: object) -> Volume:
-    return read_grid(content, replace(PLAIN, **options))
+    return read_volume([content], **options)
 
 
 ITK_FILES = {
@@ -312,13 +311,14 @@ def test_headers_that_announce_too_much_are_refused_at_once() -> None:
     for content in (huge, gzip.compress(huge), many, gzip.compress(many)):
         with pytest.raises(UndecodableImage, match="truncated"):
             read(content, limits=wide)
+    packed = gzip.compress(npy(VALUES))
     with pytest.raises(VolumeTooLarge):
         read(nrrd(VALUES), limits=VolumeLimits(max_slices=5))
     with pytest.raises(VolumeTooLarge):
         read(mha(VALUES), limits=VolumeLimits(max_pixels=571))
     with pytest.raises(VolumeTooLarge):
-        read(npy(VALUES), limits=VolumeLimits(max_bytes=VALUES.nbytes - 1))
-    read(npy(VALUES), limits=VolumeLimits(max_bytes=VALUES.nbytes, max_pixels=572, max_slices=6))
+        read(packed, limits=VolumeLimits(max_bytes=VALUES.nbytes - 1))
+    read(packed, limits=VolumeLimits(max_bytes=VALUES.nbytes, max_pixels=572, max_slices=6))
 
 
 def seeds() -> dict[str, bytes]:
@@ -340,7 +340,7 @@ def test_truncated_files_are_refused_wherever_they_end(name: str) -> None:
     content = seeds()[name]
     for end in (len(content) - 1, len(content) - 5, len(content) // 2, 400, 90):
         with pytest.raises(UndecodableImage):
-            read(content[:end])
+            read_grid(content[:end], GridOptions())
 
 
 @pytest.mark.parametrize("name", seeds())
@@ -391,7 +391,7 @@ def test_packed_files_of_many_streams_and_damaged_ones() -> None:
 def test_what_cannot_be_read_is_undecodable(content: bytes) -> None:
     """With a sentence, and no part of the header in it."""
     with pytest.raises(UndecodableImage, match="expected"):
-        read(content)
+        read_grid(content, GridOptions())
 
 
 def test_slices_are_told_as_they_are_read() -> None:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from lungseg.core.errors import NotGrey, UndecodableImage
 from lungseg.core.volume import Volume
-from lungseg.formats.grid import Grid, GridOptions, is_sound, read_values
+from lungseg.formats.grid import Grid, GridOptions, read_values
+from lungseg.formats.grid_places import is_sound
 from lungseg.formats.nifti_header import (
     CODES,
     COLOUR_CODES,
