@@ -21,6 +21,7 @@ from lungseg.core.errors import (
     VolumeTooLarge,
 )
 from lungseg.core.volume import Volume, VolumeLimits
+from lungseg.core.volume_quality import NOTED
 from lungseg.formats.grid import GridOptions
 from lungseg.formats.grids import is_grid, read_grid
 from lungseg.formats.volume import read_volume
@@ -153,6 +154,7 @@ def test_transforms_that_differ_are_noted_and_the_sform_is_taken() -> None:
     shifted = {"qoffset_x": 95.0, "qform_code": 1}
     volume = read(nifti(VALUES, affine_of(), **shifted))
     assert volume.scan.notes == ("transforms_differ",)
+    assert "transforms_differ" in NOTED
     assert np.allclose(volume.affine, affine_of(), atol=1e-4)
     volume = read(nifti(VALUES, affine_of(), **shifted, srow_x=0))  # an sform that is none
     assert volume.affine[0, 3] == pytest.approx(-95.0)
@@ -177,7 +179,8 @@ def test_what_is_no_number_was_not_measured(value: float) -> None:
     volume = read(nifti(values, affine_of()))
     assert np.array_equal(volume.scan.padding, values != VALUES)
     assert (volume.scan.values[volume.scan.padding] == -1000).all()
-    assert volume.scan.notes == ("values_limited",)
+    assert volume.scan.notes == ("values_missing",)
+    assert "values_missing" in NOTED
 
 
 def test_several_volumes_are_refused_unless_one_is_chosen() -> None:

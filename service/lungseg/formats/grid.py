@@ -118,7 +118,7 @@ def volume_of(planes: Iterable[NDArray[np.generic]], grid: Grid, options: GridOp
         white=white if unit != "HU" and grid.intercept == 0 else None,
         reach=_reach(grid) if unit == "HU" else None,
         padding=unmeasured,
-        notes=(*grid.notes, *(() if unmeasured is None else ("values_limited",))),
+        notes=(*grid.notes, *(() if unmeasured is None else ("values_missing",))),
     )
     return Volume(scan=scan, affine=None if orientation is None else grid.affine)
 
