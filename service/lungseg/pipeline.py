@@ -46,7 +46,7 @@ class Outcome:
     def describe(self) -> dict[str, Any]:
         """The JSON answer without mask, request id and timings."""
         height, width = self.scan.size
-        report: dict[str, Any] = _members(self.report)
+        report: dict[str, Any] = members(self.report)
         return {
             "model": self.model.contract.model_dump(include={"name", "version", "sha256"}),
             "image": {
@@ -60,11 +60,11 @@ class Outcome:
         }
 
 
-def _members(value: Any) -> Any:
+def members(value: Any) -> Any:
     """As ``dataclasses.asdict`` at a quarter of its time: frozen values need no deep copies."""
     if is_dataclass(value):
-        return {name: _members(getattr(value, name)) for name in _names(type(value))}
-    return [_members(item) for item in value] if isinstance(value, tuple) else value
+        return {name: members(getattr(value, name)) for name in _names(type(value))}
+    return [members(item) for item in value] if isinstance(value, tuple) else value
 
 
 @cache

@@ -118,10 +118,15 @@ class AxialPlanes:
 
     @property
     def positions_mm(self) -> Lengths | None:
-        """Patient z of the middle of each plane, shape (planes,); None where it is unknown."""
+        """Patient z of the middle of each plane, shape (planes,); None where it is unknown.
+
+        Where directions are unknown it is the distance along the stack.
+        """
         scan, axis = self.scan, self.view.order[0]
-        if scan.orientation is None or scan.positions_mm is None or scan.spacing_mm is None:
+        if scan.positions_mm is None or scan.spacing_mm is None:
             return None
+        if scan.orientation is None:
+            return scan.positions_mm[:, 2]
         column, row = scan.orientation.column_direction, scan.orientation.row_direction
         steps = np.multiply(scan.spacing_mm, [column[2], row[2]])
         middle = (np.array(scan.size) - 1) / 2
