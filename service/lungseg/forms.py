@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lungseg.formats import write
-from lungseg.formats.dicom_seg import Algorithm, dicom_seg
+from lungseg.formats.dicom_derived import Algorithm
+from lungseg.formats.dicom_seg import dicom_seg
 
 if TYPE_CHECKING:
     from lungseg.pipeline import Outcome  # brings ONNX Runtime, which the names do not need

@@ -16,7 +16,7 @@ from httpx import TransportError
 
 import lungseg
 from lungseg.cli.errors import EXITS
-from lungseg.core import measured, report
+from lungseg.core import figures, measured
 from lungseg.core.measures import Region, Statistics
 from lungseg.core.postprocess import UNCERTAIN_PROBABILITY
 from lungseg.core.types import AIR_HU, Confidence
@@ -62,10 +62,10 @@ def test_every_figure_of_confidence_is_defined() -> None:
 def test_the_figures_of_the_statistics_are_the_codes() -> None:
     """Levels and tolerances that the page names, each in the sentence that says what it does."""
     said = text_of(USING).replace("−", "-")
-    (first, second, last), (low, high) = report.LAA_HU, UNCERTAIN_PROBABILITY
+    (first, second, last), (low, high) = figures.LAA_HU, UNCERTAIN_PROBABILITY
     for sentence in (
         f"strictly below -{first}, -{second} or -{last} HU",
-        "strictly above -{}, -{} or -{} HU".format(*report.HAA_HU),
+        "strictly above -{}, -{} or -{} HU".format(*figures.HAA_HU),
         f"values below {measured.FILL_HU:g} HU",
         f"a darkest value, at most {AIR_HU:g} HU, that fills the slice",
         f"levels more than {measured.COARSE_HU:g} HU apart",

@@ -14,7 +14,8 @@ import pydicom
 import pytest
 
 from lungseg.core.errors import InvalidParameter
-from lungseg.formats.dicom_seg import Algorithm, dicom_seg
+from lungseg.formats.dicom_derived import Algorithm
+from lungseg.formats.dicom_seg import dicom_seg
 from lungseg.formats.read import read_scan
 from tests.formats.dicoms import enhanced, parse, save
 from tests.masks import segmentation

@@ -19,7 +19,7 @@ from lungseg.cli.configured import NO_KEYS, configured
 from lungseg.cli.errors import UsageError
 from lungseg.client import Client, ServiceError, check_url
 from lungseg.core.errors import InvalidParameter, LungsegError
-from lungseg.formats.dicom_seg import NOT_INSTALLED, check_installed
+from lungseg.formats.dicom_derived import NOT_INSTALLED, check_installed
 
 if TYPE_CHECKING:
     from lungseg.inference.model import Model

@@ -100,7 +100,9 @@ def padding_within(scan: Scan, box: tuple[slice, slice]) -> BoolArray | None:
     corners = values[[0, 0, -1, -1], [0, -1, 0, -1]]
     dark = corner <= AIR_HU if scan.unit == "HU" else corner == values.min()
     told = scan.padding is not None and bool(scan.padding[0, 0, 0])
-    if dark and not told and (corners == corner).all() and (values[box] == corner).any():
+    # What reaches into the box from a corner of the slice crosses the rim of the box.
+    enters = (corners == corner).all() and (rim(values[box]) == corner).any()
+    if dark and not told and enters:
         labelled = cast("tuple[NDArray[np.int32], int]", ndimage.label(values == corner))
         regions = labelled[0]
         outer = np.isin(regions[box], regions[[0, 0, -1, -1], [0, -1, 0, -1]])

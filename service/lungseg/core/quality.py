@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from lungseg.core.measured import padding_within
-from lungseg.core.measures import Region, Statistics
+from lungseg.core.measures import Density, Intensity, Region, Statistics
 from lungseg.core.regions import rim
 from lungseg.core.surroundings import look_around
 from lungseg.core.types import LOSSY, BoolArray, Confidence, Orientation, Scan
@@ -72,7 +72,7 @@ def find_flags(
         "non_axial": scan.orientation is not None
         and tilt_degrees(scan.orientation) > MAX_TILT_DEGREES,
         "empty_mask": statistics.pixels == 0,
-        "low_confidence": _is_unsure(confidence),
+        "low_confidence": is_unsure(confidence),
         "air_unlabelled": around.unlabelled * field > MAX_UNLABELLED_MM2,
     }
     if statistics.pixels:
@@ -85,7 +85,7 @@ def find_flags(
             "values_limited": scan.unit == "HU" and _is_limited(statistics),
         }
     raised["intensity_out_of_range"] = scan.unit == "HU" and (
-        _is_outside(statistics.intensity.median, MEDIAN_RANGE_HU) or _is_miscalibrated(scan)
+        is_outside(statistics.intensity.median, MEDIAN_RANGE_HU) or is_miscalibrated(scan)
     )
     details = {
         "air_unlabelled": _amount(around.unlabelled, scan)
@@ -125,11 +125,12 @@ def _is_single(statistics: Statistics) -> bool:
 
 def _area_is_odd(statistics: Statistics) -> bool:
     if statistics.area_mm2 is None:
-        return _is_outside(statistics.fraction, FRACTION_RANGE)
-    return _is_outside(statistics.area_mm2, AREA_RANGE_MM2)
+        return is_outside(statistics.fraction, FRACTION_RANGE)
+    return is_outside(statistics.area_mm2, AREA_RANGE_MM2)
 
 
-def _is_unsure(confidence: Confidence) -> bool:
+def is_unsure(confidence: Confidence) -> bool:
+    """Whether the network was unsure, of lung that it found or of having found none."""
     if confidence.uncertain_fraction is None:
         return confidence.max_probability > MAX_EMPTY_PROBABILITY
     return confidence.uncertain_fraction > MAX_UNCERTAIN_FRACTION
@@ -142,17 +143,22 @@ def _is_limited(statistics: Statistics) -> bool:
         statistics.lungs.right,
         statistics.lungs.left,
     )
-    return any(_lacks_figures(region) for region in regions if region and region.pixels)
+    return any(
+        lacks_figures(region.intensity, region.density)
+        for region in regions
+        if region and region.pixels
+    )
 
 
-def _lacks_figures(region: Region) -> bool:
-    if region.density is None:
+def lacks_figures(intensity: Intensity, density: Density | None) -> bool:
+    """Whether a figure of lung is missing that values in HU have."""
+    if density is None:
         return True
-    parts = (region.density, region.intensity)
+    parts = (density, intensity)
     return any(getattr(part, item.name) is None for part in parts for item in fields(part))
 
 
-def _is_miscalibrated(scan: Scan) -> bool:
+def is_miscalibrated(scan: Scan) -> bool:
     """Whether a slice in HU lacks air, or body.
 
     Of a header's HU more is needed to doubt them than of those that a caller declared: a DICOM
@@ -169,7 +175,7 @@ def _is_miscalibrated(scan: Scan) -> bool:
         return not (of_header and has_fat)
     if not has_fat and air - _padding(scan) < LEAST_SHARE * shown.size:
         return True
-    return _is_outside(float(np.median(solid)), BODY_RANGE_HU)
+    return is_outside(float(np.median(solid)), BODY_RANGE_HU)
 
 
 def _padding(scan: Scan) -> int:
@@ -178,7 +184,8 @@ def _padding(scan: Scan) -> int:
     return 0 if padding is None else int(np.count_nonzero(padding[::2, ::2]))
 
 
-def _is_outside(value: float | None, limits: tuple[float, float]) -> bool:
+def is_outside(value: float | None, limits: tuple[float, float]) -> bool:
+    """Whether a value is known, and below or above its limits."""
     return value is not None and not limits[0] <= value <= limits[1]
 
 

@@ -1,9 +1,8 @@
 """What a mask says about the slice: statistics, confidence, and flags on doubtful answers.
 
-Definitions follow the Chest Imaging Platform (``parenchyma_phenotypes.py``): low attenuation
-areas lie strictly below, high attenuation areas strictly above their threshold, and every
-fraction is one of the lung's pixels. Where nothing was measured (``measured``), pixels count to
-sizes and places and to nothing else. A value that can't be known is None, never 0.
+Every fraction of an attenuation is one of the lung's pixels (``figures``). Where nothing was
+measured (``measured``), pixels count to sizes and places and to nothing else. A value that can't
+be known is None, never 0.
 """
 
 from __future__ import annotations
@@ -13,18 +12,13 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.core.histogram import Histogram, Percentile, counted
+from lungseg.core.figures import density_of, intensity_of, rounded, share
+from lungseg.core.histogram import Histogram, counted
 from lungseg.core.measured import Scale, padding_within, scale_of
-from lungseg.core.measures import Box, Density, Intensity, Lungs, Point, Region, Statistics
+from lungseg.core.measures import Box, Lungs, Point, Region, Statistics
 from lungseg.core.quality import Flag, find_flags
 from lungseg.core.regions import bounding_box, sums
-from lungseg.core.types import LEFT, RIGHT, UNSIDED, Confidence, Scan, Segmentation, Unit
-
-PERCENTILES = {"min": 0, "p5": 5, "p15": 15, "median": 50, "p95": 95, "max": 100}
-LAA_HU = (950, 910, 856)
-"""Low attenuation areas lie strictly below minus these HU."""
-HAA_HU = (700, 600, 250)
-"""High attenuation areas lie strictly above minus these HU."""
+from lungseg.core.types import LEFT, RIGHT, UNSIDED, Confidence, Scan, Segmentation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,18 +71,18 @@ class _Window:
         values = Histogram.of_counts(self.levels, part.counts)
         area_mm2 = None
         if scan.spacing_mm is not None:
-            area_mm2 = _rounded(pixels * scan.spacing_mm[0] * scan.spacing_mm[1])
+            area_mm2 = rounded(pixels * scan.spacing_mm[0] * scan.spacing_mm[1])
         box, centroid = self._place(part, pixels) if pixels else (None, None)
-        intensity = _intensity(values, scan.unit, self.scale)
+        intensity = intensity_of(values, scan.unit, self.scale)
         return Region(
             pixels=pixels,
-            fraction=_share(pixels, scan.size[0] * scan.size[1]),
+            fraction=share(pixels, scan.size[0] * scan.size[1]),
             area_mm2=area_mm2,
             bounding_box=box,
             centroid=centroid,
             components=components,
             intensity=intensity,
-            density=_density(values, intensity.p15, self.scale)
+            density=density_of(values, intensity.p15, self.scale)
             if scan.unit == "HU" and values.size
             else None,
         )
@@ -102,8 +96,8 @@ class _Window:
             height=int(rows[-1] - rows[0]) + 1,
         )
         centroid = Point(
-            x=_rounded(self.left + int(part.by_column @ np.arange(part.by_column.size)) / pixels),
-            y=_rounded(self.top + int(part.by_row @ np.arange(part.by_row.size)) / pixels),
+            x=rounded(self.left + int(part.by_column @ np.arange(part.by_column.size)) / pixels),
+            y=rounded(self.top + int(part.by_row @ np.arange(part.by_row.size)) / pixels),
         )
         return box, centroid
 
@@ -154,44 +148,3 @@ def _statistics(
         lungs=Lungs(right=right, left=left),
         laterality=segmentation.laterality,
     )
-
-
-def _intensity(values: Histogram, unit: Unit, scale: Scale) -> Intensity:
-    if not values.size:
-        return Intensity(unit=unit)
-    averaged = scale.shows_mean(values)
-    found = values.percentiles(tuple(PERCENTILES.values()))
-    shown = zip(PERCENTILES, (_shown(percentile, scale) for percentile in found), strict=True)
-    return Intensity(
-        unit=unit,
-        mean=_rounded(values.mean) if averaged else None,
-        std=_rounded(values.std) if averaged else None,
-        **dict(shown),
-    )
-
-
-def _density(values: Histogram, perc15: float | None, scale: Scale) -> Density:
-    shares: dict[str, float | None] = {}
-    for level in LAA_HU:
-        shown = scale.shows_below(-level)
-        shares[f"laa_{level}"] = _share(values.below(-level), values.size) if shown else None
-    for level in HAA_HU:
-        shown = scale.shows_above(-level)
-        shares[f"haa_{level}"] = _share(values.above(-level), values.size) if shown else None
-    return Density(**shares, perc15=perc15)
-
-
-def _shown(percentile: Percentile, scale: Scale) -> float | None:
-    """A percentile, None where one of the values that it lies between is unknown."""
-    if not (scale.shows(percentile.lower) and scale.shows(percentile.upper)):
-        return None
-    return _rounded(percentile.value)
-
-
-def _share(part: int, whole: int) -> float:
-    return round(part / whole, 6)
-
-
-def _rounded(value: float | np.floating) -> float:
-    """Four decimals: finer than any CT measures, and short in the answer."""
-    return round(float(value), 4)

@@ -99,7 +99,7 @@ class Runs:
         touching = np.maximum(np.searchsorted(first, end + reach, "right") - begin, 0)
         above = np.repeat(np.arange(first.size), touching)
         below = np.arange(above.size) + np.repeat(begin - np.cumsum(touching) + touching, touching)
-        lowest = _lowest_connected(first.size, above, below)
+        lowest = lowest_connected(first.size, above, below)
         opens = lowest == np.arange(first.size)
         return Regions(int(np.count_nonzero(opens)), (np.cumsum(opens) - 1)[lowest])
 
@@ -113,7 +113,7 @@ class Runs:
         return np.repeat(values, lengths).reshape(size)
 
 
-def _lowest_connected(count: int, one: Integers, other: Integers) -> Integers:
+def lowest_connected(count: int, one: Integers, other: Integers) -> Integers:
     """Of each of so many runs the first that it hangs together with, by pairs that touch.
 
     In turns, each tree of runs is hung under a neighbour with a lower root, and flattened

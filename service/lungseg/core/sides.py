@@ -57,7 +57,13 @@ def label_lungs(mask: BoolArray, scan: Scan, view: View | None = None) -> Labell
     order of the view's slices.
     """
     view = view or usual_view(scan)
-    planes, values = view.apply(mask), view.apply(scan.values)
+    found = label_planes(view.apply(mask), scan, view)
+    return found._replace(labels=view.undo(found.labels))
+
+
+def label_planes(planes: BoolArray, scan: Scan, view: View, part: slice = slice(None)) -> Labelling:
+    """As ``label_lungs`` for a part of the view's slices, whose mask and labels come as seen."""
+    values = view.apply(scan.values)[part]
     spacing, leaning = view_spacing(scan, view), slant(scan, view)
     labels = np.zeros(planes.shape, np.uint8)
     components: list[tuple[int, int, int]] = []
@@ -80,7 +86,7 @@ def label_lungs(mask: BoolArray, scan: Scan, view: View | None = None) -> Labell
             inside += halves.left.paint(LEFT, inside.shape)
             components.append((regions.count, *halves.components))
         sided.append(halves is not None or (view.laterality is not None and not regions.count))
-    return Labelling(labels=view.undo(labels), components=components, sided=sided)
+    return Labelling(labels=labels, components=components, sided=sided)
 
 
 class _Halves(NamedTuple):

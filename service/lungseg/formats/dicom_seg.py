@@ -1,72 +1,47 @@
-"""DICOM Segmentation objects (PS3.3 A.51) of one slice, by highdicom: the extra ``dicom-seg``.
+"""DICOM Segmentation objects (PS3.3 A.51), by highdicom: the extra ``dicom-seg``.
 
-The mask refers to its source by UID and frame of reference and lies on the same pixels, so
-that viewers draw it where it belongs whatever the slice's orientation. UIDs and dates follow
-from the input: the same slice and model give the same bytes, and the slices of a series one.
+The mask refers to its sources by UID and frame of reference and lies on the same pixels, so
+that viewers draw it where it belongs, whatever the slices' orientation and distances.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
-from dataclasses import dataclass
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from pydicom import uid
-from pydicom.dataset import Dataset, FileDataset
 
 from lungseg.core.errors import InvalidParameter, LungsegError
-from lungseg.core.types import LEFT, RIGHT, BoolArray, Scan, Segmentation
-from lungseg.formats.dicom_attributes import parse
-from lungseg.formats.dicom_pixels import inflate
-from lungseg.formats.dicom_source import derivation_source, instance_number, moment
+from lungseg.core.types import LEFT, RIGHT, Scan, Segmentation
+from lungseg.core.volume import Volume
+from lungseg.formats.dicom_derived import (
+    MANUFACTURER,
+    NAMES,
+    Algorithm,
+    Derived,
+    derived_of_slice,
+    derived_of_volume,
+)
 from lungseg.formats.quiet import silence_decoders
+from lungseg.formats.write import COLOURS_RGB
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
 
-MANUFACTURER = "lungseg"
 SERIES_NUMBER = 300
 """Beyond the numbers that scanners give."""
-_LATERALITY = {
-    "Right lung": ("24028007", "SCT", "Right"),
-    "Left lung": ("7771000", "SCT", "Left"),
+LATERALITY = {
+    NAMES[RIGHT]: ("24028007", "SCT", "Right"),
+    NAMES[LEFT]: ("7771000", "SCT", "Left"),
 }
-
-
-NOT_INSTALLED = "dicom-seg is not installed here: it is the extra of that name"
-
-
-def check_installed() -> None:
-    """Makes sure that the extra ``dicom-seg`` is there.
-
-    Raises:
-        InvalidParameter: it is not; the sentence is ``NOT_INSTALLED``.
-    """
-    if find_spec("highdicom") is None:
-        raise InvalidParameter(NOT_INSTALLED)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Algorithm:
-    """What found the mask: the model's name, version and digest, and what it was told."""
-
-    name: str
-    version: str
-    sha256: str
-    largest_components: int
-
-    def settings(self, threshold: float) -> dict[str, str]:
-        """What changes masks besides the model."""
-        return {"threshold": f"{threshold:g}", "largest_components": str(self.largest_components)}
+SegKind = Literal["BINARY", "LABELMAP"]
 
 
 def dicom_seg(
     content: bytes, scan: Scan, segmentation: Segmentation, algorithm: Algorithm
 ) -> bytes:
-    """Writes a mask as a BINARY segmentation: right and left lung, or one lung segment.
+    """Writes a slice's mask as a BINARY segmentation: right and left lung, or one lung segment.
 
     Args:
         content: the DICOM file that was read and segmented.
@@ -78,13 +53,37 @@ def dicom_seg(
         InvalidParameter: the input was no DICOM file, it lacks attributes that a segmentation
             needs (they are named), or highdicom is not installed.
     """
-    if scan.media_type != "application/dicom":
-        raise InvalidParameter("dicom-seg needs a DICOM slice, received another format")
-    check_installed()
+    return in_dicom(
+        lambda: _write(derived_of_slice(content, scan, segmentation, algorithm), "BINARY")
+    )
+
+
+def volume_seg(
+    volume: Volume, segmentation: Segmentation, algorithm: Algorithm, kind: SegKind = "BINARY"
+) -> bytes:
+    """Writes a volume's mask as a segmentation: a frame for each slice that shows a segment.
+
+    Args:
+        volume: of DICOM slices, or of the frames of one object.
+        segmentation: its lungs.
+        algorithm: recorded with every segment.
+        kind: BINARY, which all viewers know, or LABELMAP, a tenth of its size.
+
+    Raises:
+        InvalidParameter: see ``dicom_seg``.
+    """
+    return in_dicom(lambda: _write(derived_of_volume(volume, segmentation, algorithm), kind))
+
+
+def in_dicom(write: Callable[[], bytes]) -> bytes:
+    """Calls what writes a DICOM object, and keeps the patient's attributes out of its errors.
+
+    Raises:
+        InvalidParameter: the sources have values that it may not have.
+    """
     silence_decoders()
     try:
-        given = parse(inflate(content, segmentation.labels.size))
-        return _write(given, derivation_source(given), segmentation, algorithm)
+        return write()
     except LungsegError:
         raise
     except Exception:  # noqa: BLE001 - pydicom and highdicom quote the patient's attributes
@@ -93,101 +92,91 @@ def dicom_seg(
         ) from None
 
 
-def _segments(segmentation: Segmentation) -> tuple[list[BoolArray], list[str]]:
-    labels = segmentation.labels[0]
-    if segmentation.laterality is None:
-        return [labels > 0], ["Lung"]
-    return [labels == RIGHT, labels == LEFT], ["Right lung", "Left lung"]
+def seg_identity(derived: Derived, kind: SegKind) -> tuple[str, str]:
+    """UIDs of a segmentation's series and of itself."""
+    what = "" if kind == "BINARY" else " label map"
+    return derived.series_uid(f"series{what}"), derived.uid(f"instance{what}")
 
 
-def _write(
-    given: FileDataset, source: Dataset, segmentation: Segmentation, algorithm: Algorithm
-) -> bytes:
+def _write(derived: Derived, kind: SegKind) -> bytes:
     import highdicom  # half a second that only callers of this format pay
 
-    planes, names = _segments(segmentation)
-    pixels = np.stack(planes, axis=-1)[None]  # (frame, row, column, segment)
-    settings = algorithm.settings(segmentation.threshold)
-    # One series for all slices of a series, by one model with the same settings.
-    series = [source.SeriesInstanceUID, algorithm.sha256, algorithm.name, algorithm.version]
-    series += [*settings.values()]
-    entropy = [*series, source.SOPInstanceUID, hashlib.sha256(pixels.tobytes()).hexdigest()]
-    date, time = moment(given)
-    coordinates = highdicom.CoordinateSystemNames.PATIENT
+    source, count = derived.sources[0], len(derived.labels)
+    series_uid, instance_uid = seg_identity(derived, kind)
+    date, time = derived.moment
     result = highdicom.seg.Segmentation(
-        source_images=[source],
-        pixel_array=pixels,
-        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[
-            _description(number, name, algorithm, settings, _uid(series, name))
-            for number, name in enumerate(names, start=1)
-        ],
-        series_instance_uid=_uid(series, "series"),
+        source_images=derived.sources,
+        pixel_array=derived.labels,
+        segmentation_type=highdicom.seg.SegmentationTypeValues(kind),
+        segment_descriptions=[_description(number, derived) for number in derived.names],
+        series_instance_uid=series_uid,
         series_number=SERIES_NUMBER,
-        sop_instance_uid=_uid(entropy, "instance"),
-        instance_number=instance_number(given),
+        sop_instance_uid=instance_uid,
+        instance_number=derived.instance_number,
         manufacturer=MANUFACTURER,
-        manufacturer_model_name=algorithm.name,
-        software_versions=algorithm.version,
-        device_serial_number=algorithm.sha256[:16],
+        manufacturer_model_name=derived.algorithm.name,
+        software_versions=derived.algorithm.version,
+        device_serial_number=derived.algorithm.sha256[:16],
         content_label="LUNGS",
         content_description="Lungs, research use only",
+        transfer_syntax_uid=uid.ExplicitVRLittleEndian if kind == "BINARY" else uid.RLELossless,
         pixel_measures=highdicom.PixelMeasuresSequence(source.PixelSpacing, source.SliceThickness),
-        plane_orientation=highdicom.PlaneOrientationSequence(
-            coordinates, source.ImageOrientationPatient
-        ),
-        plane_positions=[highdicom.PlanePositionSequence(coordinates, source.ImagePositionPatient)],
-        omit_empty_frames=False,  # an empty lung is an answer, too
+        omit_empty_frames=count > 1,  # of a slice an empty lung is an answer, too
         content_date=date,
         content_time=time,
     )
-    _settle(result, entropy, date, time)
+    _settle(result, derived)
     stream = io.BytesIO()
     result.save_as(stream, enforce_file_format=True)
     return stream.getvalue()
 
 
-def _description(
-    number: int, name: str, algorithm: Algorithm, settings: dict[str, str], tracking_uid: str
-) -> SegmentDescription:
+def _description(number: int, derived: Derived) -> SegmentDescription:
     """One segment, coded by SNOMED CT as lung with its laterality."""
     import highdicom
     from highdicom.sr import CodedConcept
-    from pydicom.sr.codedict import codes
 
+    name = derived.names[number]
+    label = next(label for label, of in NAMES.items() if of == name)
     description = highdicom.seg.SegmentDescription(
         segment_number=number,
         segment_label=name,
         segmented_property_category=CodedConcept("123037004", "SCT", "Anatomical Structure"),
         segmented_property_type=CodedConcept("39607008", "SCT", "Lung"),
         algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
-            name=algorithm.name,
-            family=codes.DCM.ArtificialIntelligence,
-            version=algorithm.version,
-            parameters=settings,
-        ),
-        tracking_id=f"{MANUFACTURER} {name}",
-        tracking_uid=tracking_uid,
+        algorithm_identification=derived.identification(),
+        tracking_id=derived.tracking_id(number),
+        tracking_uid=derived.tracking_uid(number),
+        display_color=highdicom.color.CIELabColor.from_rgb(*COLOURS_RGB[label]),
     )
-    if name in _LATERALITY:
+    if name in LATERALITY:
         kind = description.SegmentedPropertyTypeCodeSequence[0]
-        kind.SegmentedPropertyTypeModifierCodeSequence = [CodedConcept(*_LATERALITY[name])]
+        kind.SegmentedPropertyTypeModifierCodeSequence = [CodedConcept(*LATERALITY[name])]
     return description
 
 
-def _settle(result: Any, entropy: list[str], date: str, time: str) -> None:
+def _settle(result: Any, derived: Derived) -> None:
     """Replaces what highdicom took from the clock and from chance, and what it made up."""
-    result.InstanceCreationDate, result.InstanceCreationTime = date, time
-    for equipment in result.get("ContributingEquipmentSequence", ()):
-        if "ContributionDateTime" in equipment:
-            equipment.ContributionDateTime = date + time
-    measures = result.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
-    measures.pop("SpacingBetweenSlices", None)  # one slice has none
-    dimension = _uid(entropy, "dimension")
+    derived.settle(result)
+    if len(derived.labels) > 1:  # so that readers see of what it is, should slices come late
+        result.SeriesDescription = f"Lungs, of {len(derived.labels)} slices"
+    else:  # one slice has no distance to another
+        measures = result.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        measures.pop("SpacingBetweenSlices", None)
+    dimension = derived.uid("dimension")
     for item in (*result.DimensionOrganizationSequence, *result.DimensionIndexSequence):
         item.DimensionOrganizationUID = dimension
+    if derived.frames:
+        _number_frames(result, derived.frames)
 
 
-def _uid(entropy: list[str], what: str) -> str:
-    return uid.generate_uid(entropy_srcs=[*entropy, what])
+def _number_frames(result: Any, frames: tuple[int, ...]) -> None:
+    """Refers to frames by their numbers in the source, of which not all may be slices."""
+    images = {  # each once, though frames of several segments share it
+        id(image): image
+        for group in result.PerFrameFunctionalGroupsSequence
+        for derivation in group.DerivationImageSequence
+        for image in derivation.SourceImageSequence
+    }
+    for image in images.values():
+        image.ReferencedFrameNumber = frames[int(image.ReferencedFrameNumber) - 1]

@@ -7,6 +7,7 @@ dozen character sets. What is taken over is a short list, each value checked, te
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -27,13 +28,15 @@ _UIDS = {
     "SOPClassUID": _IMAGE_CLASS,
     "FrameOfReferenceUID": _UID,
 }
+_POSITION, _MEASURES = "PlanePositionSequence", "PixelMeasuresSequence"
 _PLANE = {
-    "ImagePositionPatient": ("PlanePositionSequence", 3),
+    "ImagePositionPatient": (_POSITION, 3),
     "ImageOrientationPatient": ("PlaneOrientationSequence", 6),
-    "PixelSpacing": ("PixelMeasuresSequence", 2),
+    "PixelSpacing": (_MEASURES, 2),
 }
 """With the functional group that holds it in enhanced objects, and how many numbers it has."""
-_MEASURES = "PixelMeasuresSequence"
+_ALIKE = ("ImageOrientationPatient", "PixelSpacing", "SliceThickness", "FrameOfReferenceUID")
+"""What slices of one series have in common; removing identities gives each a frame of its own."""
 _IDENTITY = ("PatientID", "PatientName", "AccessionNumber", "StudyID", "ReferringPhysicianName")
 """Taken as they are, however long, or viewers would find another patient; else empty."""
 _TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
@@ -48,20 +51,35 @@ _ABSENT_UNLESS = {
 _IS_IDENTITY_REMOVED, _HOW_REMOVED = "PatientIdentityRemoved", "DeidentificationMethod"
 
 
-def derivation_source(given: FileDataset) -> Dataset:
-    """The source as derived objects may refer to it, without its pixels.
+def derivation_sources(
+    headers: Iterable[FileDataset], *, framed: bool, step_mm: float | None = None
+) -> list[Dataset]:
+    """The sources as derived objects may refer to them, without their pixels.
 
     Args:
-        given: the whole file, single-frame, enhanced or not.
+        headers: of each slice, or of each frame of one object, in their order.
+        framed: they are frames.
+        step_mm: distance of the slices, which are as thick where their headers say nothing else.
 
     Returns:
-        UIDs, patient, study, size and geometry, the latter at the top level and, of an enhanced
-        object, in functional groups as well; texts in Unicode.
+        UIDs, patient, study, size and geometry, the latter at the top level; texts in Unicode. Of
+        frames one source for all, with the geometry in functional groups as well.
 
     Raises:
         InvalidParameter: attributes are missing, or have values, that leave no place in the
             patient or no study; they are named.
     """
+    sources = [_source(header, step_mm) for header in headers]
+    for source in sources[1:]:  # headers round each for itself, and readers want them equal
+        for keyword in _ALIKE:
+            setattr(source, keyword, sources[0][keyword].value)
+    if framed:
+        _group(sources)
+        return sources[:1]
+    return sources
+
+
+def _source(given: FileDataset, step_mm: float | None) -> Dataset:
     source = Dataset()
     source.SpecificCharacterSet = UNICODE
     lacking = [
@@ -74,19 +92,17 @@ def derivation_source(given: FileDataset) -> Dataset:
         if not numbers:
             lacking.append(keyword)
         setattr(source, keyword, numbers)
-    thickness = _thickness(given)
+    thickness = _thickness(given, step_mm)
     if thickness is None:
         lacking.append("SliceThickness")
     source.SliceThickness = thickness
     if lacking:
         raise InvalidParameter(
-            f"dicom-seg needs attributes that this file lacks, or has no sound values of: "
+            f"a DICOM result needs attributes that this file lacks, or has no sound values of: "
             f"{', '.join(lacking)}"
         )
     source.Rows, source.Columns, source.Modality = given.Rows, given.Columns, "CT"
     _take_patient_and_study(given, source)
-    if "PerFrameFunctionalGroupsSequence" in given:
-        _group(source)
     return source
 
 
@@ -121,26 +137,37 @@ def _take_patient_and_study(given: FileDataset, source: Dataset) -> None:
         setattr(source, _HOW_REMOVED, how)
 
 
-def _group(source: Dataset) -> None:
-    """Puts the geometry into the functional groups where readers of enhanced objects look."""
-    shared, own = Dataset(), Dataset()
+def _group(sources: list[Dataset]) -> None:
+    """Puts the geometry of frames into functional groups of the first source.
+
+    There readers of enhanced objects look for it.
+    """
+    shared, source = Dataset(), sources[0]
     for keyword, (macro, _) in _PLANE.items():
-        item = Dataset()
-        setattr(item, keyword, source[keyword].value)
-        setattr(own if macro == "PlanePositionSequence" else shared, macro, Sequence([item]))
+        if macro != _POSITION:
+            setattr(shared, macro, _macro(keyword, source))
     shared[_MEASURES].value[0].SliceThickness = source.SliceThickness
+    frames = [Dataset() for _ in sources]
+    for frame, of in zip(frames, sources, strict=True):
+        setattr(frame, _POSITION, _macro("ImagePositionPatient", of))
     source.SharedFunctionalGroupsSequence = Sequence([shared])
-    source.PerFrameFunctionalGroupsSequence = Sequence([own])
-    source.NumberOfFrames = 1
+    source.PerFrameFunctionalGroupsSequence = Sequence(frames)
+    source.NumberOfFrames = len(frames)
 
 
-def _thickness(given: FileDataset) -> Any:
+def _macro(keyword: str, source: Dataset) -> Sequence:
+    item = Dataset()
+    setattr(item, keyword, source[keyword].value)
+    return Sequence([item])
+
+
+def _thickness(given: FileDataset, step_mm: float | None) -> Any:
     """That of the slice, else the distance to the next one, which may be written with a sign."""
     for keyword in ("SliceThickness", "SpacingBetweenSlices"):
         numbers = _numbers(given, keyword, _MEASURES, 1)
-        if numbers and (keyword == "SpacingBetweenSlices" or numbers[0] > 0):
-            return DS(abs(numbers[0]), auto_format=True) if numbers[0] else None
-    return None
+        if numbers and (numbers[0] > 0 or (numbers[0] and keyword == "SpacingBetweenSlices")):
+            return DS(abs(numbers[0]), auto_format=True)
+    return None if step_mm is None else DS(step_mm, auto_format=True)
 
 
 def _numbers(given: FileDataset, keyword: str, macro: str, count: int) -> list[Any]:

@@ -16,7 +16,6 @@ VALUES_AT = 352
 """Where values begin in a file without extensions, four bytes behind its header."""
 MAGIC = b"n+1\0"
 MAGIC_AT = slice(344, 348)
-UINT8, INT16, FLOAT32 = 2, 4, 16
 CODES = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8",
     1280: "u8",
@@ -26,7 +25,8 @@ COLOUR_CODES = (128, 2304)
 """RGB and RGBA."""
 SCANNER = 1
 """Code of a transform to the scanner's coordinates."""
-UNITS_MM = {1: 1000.0, 2: 1.0, 3: 0.001}
+MILLIMETRE = 2
+UNITS_MM = {1: 1000.0, MILLIMETRE: 1.0, 3: 0.001}
 """Metre, millimetre and micrometre."""
 UNIT_BITS = 0x07
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -100,18 +100,21 @@ def _of_quaternion(fields: Any) -> NDArray[np.float64]:
     return matrix
 
 
-def header_of_grid(affine_lps: NDArray[np.float64] | None, spacing_mm: tuple[float, ...]) -> Any:
+def header_of_grid(
+    affine_lps: NDArray[np.float64] | None, spacing_mm: tuple[float, float, float] | None
+) -> Any:
     """Fields of a new header that say where voxels lie, or only how far they are apart.
 
     Args:
         affine_lps: (4, 4) from (slice, row, column, 1) to LPS mm, None where it is unknown.
-        spacing_mm: (slice, row, column) spacing; 0 where it is unknown.
+        spacing_mm: (slice, row, column) spacing, where that alone is known.
     """
     fields: Any = np.zeros((), _LITTLE)
-    fields["pixdim"] = [1, *spacing_mm[::-1], 0, 0, 0, 0]
-    fields["xyzt_units"] = 2
+    fields["pixdim"] = [1, *(spacing_mm or (1, 1, 1))[::-1], 0, 0, 0, 0]
+    fields["xyzt_units"] = 0 if spacing_mm is None and affine_lps is None else MILLIMETRE
     if affine_lps is not None:
         ras = RAS_TO_LPS @ affine_lps[:, [2, 1, 0, 3]]
+        fields["pixdim"][1:4] = np.linalg.norm(ras[:3, :3], axis=0)
         fields["sform_code"] = SCANNER
         fields["srow"] = ras[:3]
         _set_quaternion(fields, ras)
