@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
 
 from lungseg.core.histogram import Histogram
 from lungseg.core.regions import rim
+from lungseg.core.runs import label_regions
 from lungseg.core.types import AIR_HU, LOSSY, BoolArray, IntensityArray, Scan
 
 FILL_HU = -1500.0
@@ -101,8 +99,7 @@ def padding_within(scan: Scan, box: tuple[slice, slice]) -> BoolArray | None:
     dark = corner <= AIR_HU if scan.unit == "HU" else corner == values.min()
     told = scan.padding is not None and bool(scan.padding[0, 0, 0])
     if dark and not told and (corners == corner).all() and (values[box] == corner).any():
-        labelled = cast("tuple[NDArray[np.int32], int]", ndimage.label(values == corner))
-        regions = labelled[0]
+        regions, _ = label_regions(np.asarray(values == corner), corners=False)
         outer = np.isin(regions[box], regions[[0, 0, -1, -1], [0, -1, 0, -1]])
         found = outer if found is None else found | outer
     return found if found is not None and found.any() else None
