@@ -6,16 +6,19 @@ Training and serving call these very functions, so nothing can differ between th
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lungseg.core.body import Box, Covers, body_box
 from lungseg.core.orientation import usual_view, view_spacing
 from lungseg.core.types import FloatArray, IntensityArray, ModelInput, Placement, Scan, Unit
 
 ALL = slice(None)
+_Values = NDArray[np.float32 | np.int16]
 GREY_MAX = 255.0
 """White on the network's grey scale; the division by 255 is inside the ONNX graph."""
 HISTOGRAM_BINS = 256
@@ -193,15 +196,14 @@ def is_flat(low: float, high: float) -> bool:
     return high - low <= ROUNDING * max(abs(low), abs(high), SMALLEST)
 
 
-def percentiles(plane: FloatArray, percents: tuple[float, float]) -> tuple[float, float]:
-    """Two of ``numpy.percentile`` at a quarter of its time."""
-    values = plane.ravel()
+def percentiles(values: _Values, percents: Sequence[float]) -> list[float]:
+    """A few of ``numpy.percentile`` at a quarter of its time."""
+    values = values.ravel()
     ordered = np.sort(values[:: max(1, values.size // GUESSED_FROM)])
-    low, high = (_percentile(values, percent, ordered) for percent in percents)
-    return low, high
+    return [_percentile(values, percent, ordered) for percent in percents]
 
 
-def _percentile(values: FloatArray, percent: float, sample: FloatArray) -> float:
+def _percentile(values: _Values, percent: float, sample: _Values) -> float:
     """One percentile: of the values about where a sorted sample has it, not of all of them."""
     position = (values.size - 1) * percent / 100
     rank = int(position)
