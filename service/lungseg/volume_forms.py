@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal
 
+from lungseg.core.errors import InvalidParameter
+from lungseg.core.mesh import lung_meshes
+from lungseg.core.types import LEFT, RIGHT, UNSIDED
 from lungseg.formats.archive import write_archive
 from lungseg.formats.dicom_derived import Algorithm
 from lungseg.formats.dicom_seg import volume_seg
 from lungseg.formats.dicom_sr import volume_sr
 from lungseg.formats.label_map import label_nifti, label_nrrd, volume_nifti
+from lungseg.formats.mesh import glb, stl
 from lungseg.formats.table import profile_csv
 from lungseg.forms import Form, compact, summary
 
@@ -61,13 +66,29 @@ def _sr(outcome: VolumeOutcome) -> bytes:
     return volume_sr(outcome.volume, outcome.segmentation, statistics, _algorithm(outcome))
 
 
+def _stl(outcome: VolumeOutcome) -> bytes:
+    meshes = lung_meshes(outcome.volume, outcome.segmentation.labels)
+    return stl(meshes, "ras" if outcome.query.space == "ras" else "lps")
+
+
+def _glb(outcome: VolumeOutcome) -> bytes:
+    statistics = outcome.report.statistics
+    lungs = {RIGHT: statistics.lungs.right, LEFT: statistics.lungs.left}
+    volumes_ml = {label: lung.volume_ml for label, lung in lungs.items() if lung}
+    if not volumes_ml:
+        volumes_ml[UNSIDED] = statistics.volume_ml
+    return glb(lung_meshes(outcome.volume, outcome.segmentation.labels), volumes_ml)
+
+
 def _zip(outcome: VolumeOutcome) -> bytes:
     """What a person wants to look at, in one file."""
-    files: dict[str, Any] = {
+    files: dict[str, bytes] = {
         "statistics.json": _json(outcome),
         "profile.csv": profile_csv(outcome.report.statistics.profile).encode(),
         "mask.nii.gz": _nifti(outcome),
     }
+    with suppress(InvalidParameter):  # without known places there is no mesh
+        files["lungs.glb"] = _glb(outcome)
     if outcome.query.include == "volume":
         files["volume.nii.gz"] = volume_nifti(outcome.volume, THREADS)
     return write_archive(files)
@@ -82,6 +103,8 @@ VOLUME_FORMS: dict[str, Form[VolumeOutcome]] = {
         "application/dicom", "_labelmap.dcm", lambda found: _seg(found, "LABELMAP")
     ),
     "dicom-sr": Form("application/dicom", "_sr.dcm", _sr),
+    "stl": Form("model/stl", "_lungs.stl", _stl),
+    "glb": Form("model/gltf-binary", "_lungs.glb", _glb),
     "zip": Form("application/zip", "_lungs.zip", _zip),
 }
 """By name; of forms with one media type, ``Accept`` means the first."""
