@@ -9,8 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from lungseg.core.measures import Statistics
 from lungseg.core.report import Quality
 from lungseg.core.types import Confidence
+from lungseg.core.volume import Dropped, Series
+from lungseg.core.volume_measures import VolumeStatistics
 from lungseg.forms import FORMS
 from lungseg.query import Encoding, OneOf, SegmentQuery
+from lungseg.volume_forms import VOLUME_FORMS
+from lungseg.volume_query import VolumeQuery
 from lungseg.web.errors import PROBLEM, PROBLEMS, problem_document
 
 EXAMPLE_ID = "6f1c0f5e9d3b4b6c8d5e2a7f90c1d2e3"
@@ -60,6 +64,59 @@ class SegmentAnswer(BaseModel):
     image: ImageInfo
     mask: Mask
     statistics: Statistics
+    confidence: Confidence
+    quality: Quality
+    timings_ms: dict[str, float]
+
+
+class SeriesQuery(VolumeQuery):
+    """Query parameters of ``/segment/volume``."""
+
+    format: Annotated[str, OneOf(tuple(VOLUME_FORMS))] | None = Field(
+        default=None,
+        description="The answer has this form; by default that which `Accept` names, else `json`.",
+    )
+
+
+class VolumeInfo(BaseModel):
+    """What the files were found to be."""
+
+    slices: int
+    height: int
+    width: int
+    media_type: str
+    intensity_unit: Literal["HU", "grey level"]
+    spacing_mm: tuple[float | None, float, float] | None = Field(
+        description="(slice, row, column) in mm; between slices the median."
+    )
+    affine_lps: list[list[float]] | None = Field(
+        description="4 x 4, from (slice, row, column, 1) to the patient's mm: left, back, head. "
+        "Null where no one matrix places all slices."
+    )
+    acquisition_plane: Literal["axial", "coronal", "sagittal"] | None
+    series: list[Series] = Field(description="All that was sent and could be a volume.")
+    dropped: list[Dropped] = Field(description="What was sent and is part of none.")
+
+
+class AcquisitionInfo(BaseModel):
+    """How the scan was made; null where the header does not say."""
+
+    kernel: str | None
+    slice_thickness_mm: float | None
+    kvp: float | None
+    contrast: bool | None
+    manufacturer: str | None
+    date: None = Field(description="Always null: it might tell who the patient is.")
+
+
+class VolumeAnswer(BaseModel):
+    """The JSON answer for one volume."""
+
+    request_id: str
+    model: ModelRef
+    volume: VolumeInfo
+    statistics: VolumeStatistics
+    acquisition: AcquisitionInfo
     confidence: Confidence
     quality: Quality
     timings_ms: dict[str, float]
