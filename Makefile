@@ -116,8 +116,8 @@ bench-train: $(DEV_READY) ## seconds per epoch, input wait and memory of trainin
 load: $(DEV_READY) ## four times the sustainable rate for a minute, then the largest slices: what became of them, and peak memory
 	$(PY) -m bench load
 
-fuzz: $(DEV_READY) ## the long fuzz run: 50,000 hostile files, and 50,000 damaged frames in DICOM
-	LUNGSEG_FUZZ_INPUTS=50000 $(PY) -m pytest tests/properties/test_fuzz.py $(ARGS)
+fuzz: $(DEV_READY) ## the long fuzz run: 50,000 hostile files, as many damaged frames in DICOM, and volumes
+	LUNGSEG_FUZZ_INPUTS=50000 $(PY) -m pytest tests/properties/test_fuzz.py tests/properties/test_fuzz_volumes.py $(ARGS)
 
 # --- what is generated ------------------------------------------------------------------------
 

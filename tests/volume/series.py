@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from pydicom import uid
@@ -55,8 +56,6 @@ class Sent:
     dropped: dict[str, int] = field(default_factory=dict)
     series: int = 1
     """Candidates that the answer lists."""
-    refusal: str | None = None
-    """The code of the documented refusal that must come instead."""
 
 
 def chest_hu(slices: int = SLICES) -> np.ndarray:
@@ -240,11 +239,8 @@ def _phases(**attributes: object) -> Sent:
         saved(instance(later, k, SOPInstanceUID=f"1.2.3.4.{k + 500}", **attributes))
         for k in range(SLICES)
     ]
-    return Sent(
-        files=shuffled([*instances(given, AcquisitionNumber="1"), *again]),
-        bead_mm=given.bead_mm,
-        refusal="several_volumes",
-    )
+    files = [*instances(given, AcquisitionNumber="1"), *again]
+    return Sent(files=shuffled(files), bead_mm=given.bead_mm)
 
 
 def _two_series() -> Sent:
@@ -382,3 +378,11 @@ SERIES: dict[str, Callable[[], Sent]] = {
     "enhanced, a slope per frame": _enhanced,
 }
 """What is sent, by name."""
+REFUSED = ("two phases", "two phases that nothing tells apart")
+"""Those that are no volume before somebody says which is meant."""
+
+
+@cache
+def sent(name: str) -> Sent:
+    """A series by its name, made once."""
+    return SERIES[name]()

@@ -20,13 +20,13 @@ from lungseg.formats.volume import read_volume
 from tests.formats.dicoms import compressed, parse, save, uncompressed
 from tests.volume.series import (
     BEAD_HU,
-    SERIES,
     SLICES,
     Stack,
     enhanced,
     instance,
     instances,
     saved,
+    sent,
     stack,
 )
 
@@ -149,7 +149,7 @@ def test_what_a_header_says_of_the_acquisition() -> None:
 
 def test_a_series_is_chosen_by_its_uid() -> None:
     """The shorter one too; one that was not sent is a mistake of the caller."""
-    files = SERIES["two series"]().files
+    files = sent("two series").files
     chosen = read_volume(files, series="1.2.3.9")
     assert len(chosen.scan.values) == 18
     assert [one.kernel for one in chosen.series if one.chosen] == ["SHARP"]
@@ -158,7 +158,7 @@ def test_a_series_is_chosen_by_its_uid() -> None:
 
 def test_a_phase_is_chosen_by_its_index() -> None:
     """In the order of what tells them apart; the refusal without an index says how many."""
-    files = SERIES["two phases"]().files
+    files = sent("two phases").files
     lungs = [(read_volume(files, volume=index).scan.values < -800).any() for index in (0, 1)]
     air = [(read_volume(files, volume=index).scan.values == -850).any() for index in (0, 1)]
     assert (lungs, air) == ([True, False], [True, False])

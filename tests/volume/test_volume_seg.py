@@ -19,7 +19,7 @@ from lungseg.formats.dicom_seg import volume_seg
 from lungseg.formats.volume import read_volume
 from tests.volume.grids import chest, npy, read_by_itk
 from tests.volume.masks import MODEL, segmented
-from tests.volume.series import SERIES, SPACING_MM, Sent, instances, stack
+from tests.volume.series import REFUSED, SERIES, SPACING_MM, Sent, instances, sent, stack
 
 DCMQI = shutil.which("segimage2itkimage")
 needs_dcmqi = pytest.mark.skipif(
@@ -28,17 +28,14 @@ needs_dcmqi = pytest.mark.skipif(
 
 
 def read(name: str) -> tuple[Sent, Volume]:
-    sent = SERIES[name]()
-    if sent.refusal is not None:
-        pytest.skip("this series is refused")
-    return sent, read_volume(sent.files)
+    return sent(name), read_volume(sent(name).files)
 
 
 @pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
-@pytest.mark.parametrize("name", [name for name in SERIES if "phases" not in name])
+@pytest.mark.parametrize("name", [name for name in SERIES if name not in REFUSED])
 def test_frames_lie_on_their_slices(name: str, kind: str) -> None:
     """Each at its slice's place, with its very pixels; the bead is where it was in the patient."""
-    sent, volume = read(name)
+    true, volume = read(name)
     found = segmented(volume)
     seg = pydicom.dcmread(io.BytesIO(volume_seg(volume, found, MODEL, kind)))
     positions = volume.scan.positions_mm
@@ -62,7 +59,7 @@ def test_frames_lie_on_their_slices(name: str, kind: str) -> None:
     assert np.array_equal(seen, found.labels)
     k, i, j = np.argwhere(seen == 2)[0]
     bead = positions[k] + i * SPACING_MM[0] * column + j * SPACING_MM[1] * row
-    assert np.abs(bead - sent.bead_mm).max() <= 0.1
+    assert np.abs(bead - true.bead_mm).max() <= 0.1
 
 
 def itk_image(content: bytes, folder: Path) -> tuple[np.ndarray, np.ndarray]:

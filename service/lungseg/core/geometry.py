@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from lungseg.core.types import Scan
 
-JITTER_MM = 0.05
-"""By how much neighbours may be nearer or farther than their step: headers round positions."""
+JITTER_MM = 0.06
+"""By how much slices may lie beside their places on an even grid: positions with one digit behind
+the point are up to 0.05 mm off."""
 JITTER_SHARE = 0.02
 """The same as a share of the step; the larger of the two counts."""
 SAME_PLACE_MM = 0.01
@@ -77,15 +78,20 @@ def steps_to_next(scan: Scan) -> NDArray[np.int64] | None:
 
 
 def irregularity_mm(scan: Scan) -> float:
-    """By how much a gap differs most from a whole number of steps; 0 where that is unknown."""
-    gaps, step, steps = gaps_mm(scan), step_mm(scan), steps_to_next(scan)
-    if gaps is None or step is None or steps is None:
+    """How far a slice is from its place on the most even grid; 0 where that is unknown.
+
+    Gaps alone would not tell: steps that grow little by little put the last slice far off.
+    """
+    distances, steps = distances_mm(scan), steps_to_next(scan)
+    if distances is None or steps is None:
         return 0.0
-    return float(np.abs(gaps - steps * step).max())
+    index = np.concatenate([[0], np.cumsum(steps)])
+    slope, start = np.polynomial.polynomial.polyfit(index, distances, 1)[::-1]
+    return float(np.abs(distances - (start + slope * index)).max())
 
 
 def is_uniform(scan: Scan) -> bool:
-    """Whether all gaps are whole numbers of steps, but for what headers round."""
+    """Whether all slices lie on an even grid, but for what headers round."""
     step = step_mm(scan)
     return step is None or irregularity_mm(scan) <= max(JITTER_MM, JITTER_SHARE * step)
 

@@ -20,7 +20,7 @@ from lungseg.core.geometry import step_mm
 from lungseg.core.types import LEFT, RIGHT, UNSIDED, LabelArray, Scan, Segmentation
 from lungseg.core.volume import Volume
 from lungseg.formats.dicom_attributes import parse
-from lungseg.formats.dicom_pixels import inflate
+from lungseg.formats.dicom_deflated import inflate
 from lungseg.formats.dicom_source import derivation_sources, instance_number, moment
 from lungseg.formats.sniff import DICOM
 

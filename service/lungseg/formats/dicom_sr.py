@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from lungseg.core.measures import Intensity
-from lungseg.core.types import LEFT, RIGHT, Segmentation
+from lungseg.core.types import LEFT, RIGHT, UNSIDED, Segmentation
 from lungseg.core.volume import Volume
 from lungseg.core.volume_measures import VolumeRegion, VolumeStatistics
 from lungseg.formats.dicom_derived import (
@@ -27,10 +27,7 @@ from lungseg.formats.dicom_derived import (
 from lungseg.formats.dicom_seg import LATERALITY, in_dicom, seg_identity
 
 if TYPE_CHECKING:
-    from highdicom.sr import (
-        MeasurementsAndQualitativeEvaluations,
-        VolumetricROIMeasurementsAndQualitativeEvaluations,
-    )
+    from highdicom.sr import ObservationContext
 
 SERIES_NUMBER = 301
 """Behind the segmentation's."""
@@ -78,7 +75,7 @@ def volume_sr(
         volume: of DICOM slices, or of the frames of one object.
         segmentation: its lungs.
         statistics: what was measured of them; what is None is left out.
-        algorithm: recorded with every measurement.
+        algorithm: recorded with each lung's measurements.
 
     Raises:
         InvalidParameter: see ``dicom_seg``.
@@ -113,22 +110,19 @@ def _attenuation(intensity: Intensity) -> Iterator[Figure]:
 
 
 def _write(derived: Derived, statistics: VolumeStatistics) -> bytes:
-    import highdicom
-    from highdicom import sr
+    from highdicom import sr  # half a second that only callers of this format pay
 
-    date, time = derived.moment
-    lungs = {RIGHT: statistics.lungs.right, LEFT: statistics.lungs.left}
-    groups = [
-        _lung(derived, number, region)
-        for number, name in derived.names.items()
-        if (region := lungs.get(_label_of(name), statistics)) is not None
-    ]
+    regions = _regions(derived, statistics)
     report = sr.MeasurementReport(
         observation_context=_observer(derived),
         procedure_reported=_CHEST,
-        imaging_measurements=[*groups, _together(derived, statistics)],
+        imaging_measurements=[
+            *(_lung(derived, number, region) for number, region in regions.items()),
+            *_together(derived, statistics),
+        ],
         title=Code("126000", "DCM", "Imaging Measurement Report"),
     )
+    date, time = derived.moment
     result = sr.Comprehensive3DSR(
         evidence=[*derived.sources, _reference(derived)],
         content=report,
@@ -149,3 +143,109 @@ def _write(derived: Derived, statistics: VolumeStatistics) -> bytes:
     stream = io.BytesIO()
     result.save_as(stream, enforce_file_format=True)
     return stream.getvalue()
+
+
+def _regions(derived: Derived, statistics: VolumeStatistics) -> dict[int, VolumeRegion]:
+    """What was measured of each segment, by its number; nothing is of lung beside the sides."""
+    lungs: dict[str, VolumeRegion | None] = {
+        NAMES[RIGHT]: statistics.lungs.right,
+        NAMES[LEFT]: statistics.lungs.left,
+        NAMES[UNSIDED]: statistics if len(derived.names) == 1 else None,
+    }
+    found = {number: lungs[name] for number, name in derived.names.items()}
+    return {number: region for number, region in found.items() if region is not None}
+
+
+def _observer(derived: Derived) -> ObservationContext:
+    from highdicom import sr
+
+    device = sr.DeviceObserverIdentifyingAttributes(
+        uid=derived.series_uid("device"),
+        name=MANUFACTURER,
+        manufacturer_name=MANUFACTURER,
+        model_name=derived.algorithm.name,
+        serial_number=derived.algorithm.sha256[:16],
+    )
+    return sr.ObservationContext(
+        observer_device_context=sr.ObserverContext(
+            observer_type=sr.CodedConcept("121007", "DCM", "Device"),
+            observer_identifying_attributes=device,
+        )
+    )
+
+
+def _lung(derived: Derived, number: int, region: VolumeRegion) -> Any:
+    """The measurements of one lung, tied to its segment (TID 1411)."""
+    from highdicom import sr
+
+    laterality = LATERALITY.get(derived.names[number])
+    reference = _reference(derived)
+    return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(
+            uid=derived.tracking_uid(number), identifier=derived.tracking_id(number)
+        ),
+        referenced_segment=sr.ReferencedSegment(
+            sop_class_uid=reference.SOPClassUID,
+            sop_instance_uid=reference.SOPInstanceUID,
+            segment_number=number,
+            source_series=sr.SourceSeriesForSegmentation(derived.sources[0].SeriesInstanceUID),
+        ),
+        finding_type=_LUNG,
+        finding_sites=[
+            sr.FindingSite(_LUNG, laterality=None if laterality is None else Code(*laterality))
+        ],
+        algorithm_id=_identification(derived),
+        measurements=_measurements(region),
+    )
+
+
+def _together(derived: Derived, statistics: VolumeStatistics) -> list[Any]:
+    """The measurements of both lungs together (TID 1501), where they are told apart."""
+    from highdicom import sr
+
+    if len(derived.names) == 1:
+        return []
+    return [
+        sr.MeasurementsAndQualitativeEvaluations(
+            tracking_identifier=sr.TrackingIdentifier(
+                uid=derived.series_uid("Both lungs"), identifier=f"{MANUFACTURER} Both lungs"
+            ),
+            finding_type=_LUNG,
+            finding_sites=[sr.FindingSite(_BOTH_LUNGS)],
+            algorithm_id=_identification(derived),
+            measurements=_measurements(statistics),
+        )
+    ]
+
+
+def _measurements(region: VolumeRegion) -> list[Any]:
+    from highdicom import sr
+
+    return [
+        sr.Measurement(
+            name=figure.name,
+            value=float(figure.value),
+            unit=figure.unit,
+            derivation=figure.derivation,
+        )
+        for figure in figures_of(region)
+    ]
+
+
+def _identification(derived: Derived) -> Any:
+    from highdicom import sr
+
+    return sr.AlgorithmIdentification(
+        name=derived.algorithm.name,
+        version=derived.algorithm.version,
+        parameters=[f"{name}={value}" for name, value in derived.settings.items()],
+    )
+
+
+def _reference(derived: Derived) -> Dataset:
+    """What is told of the segmentation by those who refer to it."""
+    reference = Dataset()
+    reference.StudyInstanceUID = derived.sources[0].StudyInstanceUID
+    reference.SeriesInstanceUID, reference.SOPInstanceUID = seg_identity(derived, "BINARY")
+    reference.SOPClassUID = SEGMENTATION_CLASS
+    return reference
