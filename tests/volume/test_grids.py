@@ -324,6 +324,15 @@ def test_headers_that_announce_too_much_are_refused_at_once() -> None:
     read(packed, limits=VolumeLimits(max_bytes=VALUES.nbytes, max_pixels=572, max_slices=6))
 
 
+def test_values_that_become_reals_count_as_reals() -> None:
+    """Before anything is read: a slope makes four bytes of two."""
+    limits = VolumeLimits(max_bytes=4 * VALUES.size - 1)
+    packed = gzip.compress(nifti(VALUES, affine_of(), scl_slope=0.5))
+    with pytest.raises(VolumeTooLarge):
+        read(packed, limits=limits, unit="HU")
+    read(gzip.compress(nifti(VALUES, affine_of())), limits=limits)
+
+
 def seeds() -> dict[str, bytes]:
     place = "space: LPS\nspace directions: (0.7,0,0) (0,0.8,0) (0,0,2.5)\n"
     return {
