@@ -243,15 +243,17 @@ def test_files_that_do_not_say_how_they_lie() -> None:
         npy(np.asfortranarray(VALUES)),
         nrrd(VALUES),
         nifti(VALUES, None, pixdim=0),
+        nifti(VALUES, None),
     ):
         volume = read(content, spacing_mm=SPACING_MM)
         assert np.array_equal(volume.scan.values, VALUES)
         assert volume.scan.notes == ("orientation_unknown",)
         assert volume.scan.spacing_mm == pytest.approx(SPACING_MM[1:])
         assert np.allclose(geometry.weights_mm(volume.scan), SPACING_MM[0])
-    volume = read(npy(VALUES))
-    assert volume.scan.spacing_mm is None
-    assert geometry.weights_mm(volume.scan) is None
+    for content in (npy(VALUES), nifti(VALUES, None)):
+        volume = read(content)
+        assert volume.scan.spacing_mm is None
+        assert geometry.weights_mm(volume.scan) is None
 
 
 @pytest.mark.parametrize("space", ["right-anterior-superior", "RAS", "LAS", "LPS"])
