@@ -180,6 +180,10 @@ def test_what_is_no_number_was_not_measured(value: float) -> None:
     assert np.array_equal(volume.scan.padding, values != VALUES)
     assert (volume.scan.values[volume.scan.padding] == -1000).all()
     assert volume.scan.notes == ("values_missing",)
+    grey = read(
+        nifti(np.where(values == VALUES, values + 5000, values), affine_of()), unit="grey level"
+    )
+    assert grey.scan.values.min() == VALUES.min() + 5000
     assert "values_missing" in NOTED
 
 

@@ -103,7 +103,8 @@ def volume_of(planes: Iterable[NDArray[np.generic]], grid: Grid, options: GridOp
     values, unmeasured = _filled(planes, grid, options.progress)
     unit = options.unit or _seen_unit(values, unmeasured)
     if unmeasured is not None:
-        values[unmeasured] = AIR_HU if unit == "HU" else values.min()
+        darkest = values.min(where=~unmeasured, initial=values.max())
+        values[unmeasured] = AIR_HU if unit == "HU" else darkest
     spacing, orientation, positions = placed(
         grid.size[0], grid.affine, grid.spacing_mm, options.spacing_mm
     )
@@ -133,11 +134,9 @@ def check_size(grid: Grid, limits: VolumeLimits) -> None:
     if min(grid.size) < 1:
         raise UndecodableImage("expected at least one voxel, received none")
     if depth > limits.max_slices:
-        raise VolumeTooLarge(f"expected at most {limits.max_slices} slices, received {depth}")
+        raise VolumeTooLarge(f"expected at most {limits.max_slices} slices, received more")
     if height * width > limits.max_pixels or max(height, width) > MAX_SIDE:
-        raise VolumeTooLarge(
-            f"expected slices of at most {limits.max_pixels} pixels, received {height} x {width}"
-        )
+        raise VolumeTooLarge(f"expected at most {limits.max_pixels} pixels a slice, received more")
     stored = grid.dtype.itemsize * grid.volumes * grid.interleaved
     if depth * height * width * max(stored, 2 if _stays_int16(grid) else 4) > limits.max_bytes:
         raise VolumeTooLarge(f"expected at most {limits.max_bytes} bytes of values, received more")

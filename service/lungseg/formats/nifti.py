@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -72,7 +73,7 @@ def _grid(fields: Any) -> Grid:
         media_type=MEDIA_TYPE,
         size=size,
         dtype=np.dtype(CODES[code]).newbyteorder(fields.dtype["dim"].base.byteorder),
-        volumes=int(np.prod(np.array(more, object))),
+        volumes=math.prod(max(1, length) for length in more),
         slope=slope if scaled else 1.0,
         intercept=intercept if scaled and np.isfinite(intercept) else 0.0,
         affine=found[0] if found else None,
