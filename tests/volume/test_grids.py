@@ -381,6 +381,8 @@ def test_packed_files_of_many_streams_and_damaged_ones() -> None:
     damaged[-6] ^= 1  # in its checksum
     with pytest.raises(UndecodableImage, match="damaged"):
         read(bytes(damaged))
+    followed = gzip.compress(content + bytes(1 << 27))  # which is not unpacked
+    assert np.array_equal(read(followed).scan.values, VALUES)
     twice = nrrd(VALUES, encoding="gzip")
     with pytest.raises(UndecodableImage, match="twice"):
         read(gzip.compress(twice))
