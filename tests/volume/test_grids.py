@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -22,8 +21,10 @@ from lungseg.core.errors import (
     VolumeTooLarge,
 )
 from lungseg.core.volume import Volume, VolumeLimits
+from lungseg.core.volume_quality import NOTED
 from lungseg.formats.grid import GridOptions
 from lungseg.formats.grids import is_grid, read_grid
+from lungseg.formats.volume import read_volume
 from tests.properties.mutations import mutate
 from tests.volume.grids import (
     DIRECTIONS,
@@ -38,12 +39,11 @@ from tests.volume.grids import (
     nrrd,
 )
 
-PLAIN = GridOptions()
 VALUES = chest()
 
 
 def read(content: bytes, **options: object) -> Volume:
-    return read_grid(content, replace(PLAIN, **options))
+    return read_volume([content], **options)
 
 
 ITK_FILES = {
@@ -154,6 +154,7 @@ def test_transforms_that_differ_are_noted_and_the_sform_is_taken() -> None:
     shifted = {"qoffset_x": 95.0, "qform_code": 1}
     volume = read(nifti(VALUES, affine_of(), **shifted))
     assert volume.scan.notes == ("transforms_differ",)
+    assert "transforms_differ" in NOTED
     assert np.allclose(volume.affine, affine_of(), atol=1e-4)
     volume = read(nifti(VALUES, affine_of(), **shifted, srow_x=0))  # an sform that is none
     assert volume.affine[0, 3] == pytest.approx(-95.0)
@@ -178,7 +179,12 @@ def test_what_is_no_number_was_not_measured(value: float) -> None:
     volume = read(nifti(values, affine_of()))
     assert np.array_equal(volume.scan.padding, values != VALUES)
     assert (volume.scan.values[volume.scan.padding] == -1000).all()
-    assert volume.scan.notes == ("values_limited",)
+    assert volume.scan.notes == ("values_missing",)
+    grey = read(
+        nifti(np.where(values == VALUES, values + 5000, values), affine_of()), unit="grey level"
+    )
+    assert grey.scan.values.min() == VALUES.min() + 5000
+    assert "values_missing" in NOTED
 
 
 def test_several_volumes_are_refused_unless_one_is_chosen() -> None:
@@ -241,15 +247,17 @@ def test_files_that_do_not_say_how_they_lie() -> None:
         npy(np.asfortranarray(VALUES)),
         nrrd(VALUES),
         nifti(VALUES, None, pixdim=0),
+        nifti(VALUES, None),
     ):
         volume = read(content, spacing_mm=SPACING_MM)
         assert np.array_equal(volume.scan.values, VALUES)
         assert volume.scan.notes == ("orientation_unknown",)
         assert volume.scan.spacing_mm == pytest.approx(SPACING_MM[1:])
         assert np.allclose(geometry.weights_mm(volume.scan), SPACING_MM[0])
-    volume = read(npy(VALUES))
-    assert volume.scan.spacing_mm is None
-    assert geometry.weights_mm(volume.scan) is None
+    for content in (npy(VALUES), nifti(VALUES, None)):
+        volume = read(content)
+        assert volume.scan.spacing_mm is None
+        assert geometry.weights_mm(volume.scan) is None
 
 
 @pytest.mark.parametrize("space", ["right-anterior-superior", "RAS", "LAS", "LPS"])
@@ -312,13 +320,23 @@ def test_headers_that_announce_too_much_are_refused_at_once() -> None:
     for content in (huge, gzip.compress(huge), many, gzip.compress(many)):
         with pytest.raises(UndecodableImage, match="truncated"):
             read(content, limits=wide)
+    packed = gzip.compress(npy(VALUES))
     with pytest.raises(VolumeTooLarge):
         read(nrrd(VALUES), limits=VolumeLimits(max_slices=5))
     with pytest.raises(VolumeTooLarge):
         read(mha(VALUES), limits=VolumeLimits(max_pixels=571))
     with pytest.raises(VolumeTooLarge):
-        read(npy(VALUES), limits=VolumeLimits(max_bytes=VALUES.nbytes - 1))
-    read(npy(VALUES), limits=VolumeLimits(max_bytes=VALUES.nbytes, max_pixels=572, max_slices=6))
+        read(packed, limits=VolumeLimits(max_bytes=VALUES.nbytes - 1))
+    read(packed, limits=VolumeLimits(max_bytes=VALUES.nbytes, max_pixels=572, max_slices=6))
+
+
+def test_values_that_become_reals_count_as_reals() -> None:
+    """Before anything is read: a slope makes four bytes of two."""
+    limits = VolumeLimits(max_bytes=4 * VALUES.size - 1)
+    packed = gzip.compress(nifti(VALUES, affine_of(), scl_slope=0.5))
+    with pytest.raises(VolumeTooLarge):
+        read(packed, limits=limits, unit="HU")
+    read(gzip.compress(nifti(VALUES, affine_of())), limits=limits)
 
 
 def seeds() -> dict[str, bytes]:
@@ -340,7 +358,7 @@ def test_truncated_files_are_refused_wherever_they_end(name: str) -> None:
     content = seeds()[name]
     for end in (len(content) - 1, len(content) - 5, len(content) // 2, 400, 90):
         with pytest.raises(UndecodableImage):
-            read(content[:end])
+            read_grid(content[:end], GridOptions())
 
 
 @pytest.mark.parametrize("name", seeds())
@@ -363,6 +381,8 @@ def test_packed_files_of_many_streams_and_damaged_ones() -> None:
     damaged[-6] ^= 1  # in its checksum
     with pytest.raises(UndecodableImage, match="damaged"):
         read(bytes(damaged))
+    followed = gzip.compress(content + bytes(1 << 27))  # which is not unpacked
+    assert np.array_equal(read(followed).scan.values, VALUES)
     twice = nrrd(VALUES, encoding="gzip")
     with pytest.raises(UndecodableImage, match="twice"):
         read(gzip.compress(twice))
@@ -391,7 +411,7 @@ def test_packed_files_of_many_streams_and_damaged_ones() -> None:
 def test_what_cannot_be_read_is_undecodable(content: bytes) -> None:
     """With a sentence, and no part of the header in it."""
     with pytest.raises(UndecodableImage, match="expected"):
-        read(content)
+        read_grid(content, GridOptions())
 
 
 def test_slices_are_told_as_they_are_read() -> None:

@@ -10,22 +10,28 @@ import numpy as np
 import pytest
 
 from lungseg.core.full_grid import MAX_GROWTH, full_grid
+from lungseg.core.geometry import pixel_area_mm2, weights_mm
+from lungseg.core.orientation import usual_view
 from lungseg.core.types import Orientation, Scan
 from lungseg.core.volume import Volume
 from lungseg.formats.grid import GridOptions
 from lungseg.formats.grids import read_grid
 from lungseg.formats.label_map import label_nifti, label_nrrd, volume_nifti
+from lungseg.formats.volume import read_volume
 from tests.volume.grids import (
     DIRECTIONS,
     SIZE,
     affine_of,
     affine_of_nifti,
+    by_itk,
     chest,
     nifti,
     npy,
     nrrd,
     read_by_itk,
 )
+from tests.volume.masks import segmented
+from tests.volume.series import REFUSED, SERIES, sent
 
 VALUES = chest()
 LABELS = np.zeros(SIZE, np.uint8)
@@ -210,3 +216,42 @@ def test_the_same_volume_gives_the_same_bytes_on_any_number_of_threads() -> None
     assert np.array_equal(read_grid(one, GridOptions(unit="HU")).scan.values, values)
     assert one[4:8] == bytes(4)  # no time
     assert len(one) < values.nbytes
+
+
+@pytest.mark.parametrize("name", [name for name in SERIES if name not in REFUSED])
+def test_the_bead_of_every_series_is_where_it_was(name: str) -> None:
+    """Within half a voxel by the map's own affine, in both formats."""
+    true = sent(name)
+    volume = read_volume(true.files)
+    labels = segmented(volume).labels
+    image = nibabel.Nifti1Image.from_bytes(gzip.decompress(label_nifti(volume, labels)))
+    again = read_grid(label_nrrd(volume, labels), GridOptions(unit="grey level"))
+    stored = np.asanyarray(image.dataobj)
+    assert np.array_equal(again.scan.values, stored.transpose(2, 1, 0))
+    for affine, at in (
+        (np.diag([-1, -1, 1, 1]) @ image.affine, np.argwhere(stored == 2)),
+        (again.affine, np.argwhere(again.scan.values == 2)),
+    ):
+        offsets = np.linalg.solve(affine, [*true.bead_mm, 1])[:3] - at
+        assert np.abs(offsets).max(axis=1).min() <= 0.5
+
+
+@pytest.mark.parametrize("name", ["axial", "coronal", "oblique", "slices from head to feet"])
+def test_one_volume_in_four_formats_is_one_volume(name: str) -> None:
+    """The same values in the same view, slice for slice, with the same weights."""
+    pytest.importorskip("SimpleITK", reason="SimpleITK, which writes the files, is not installed")
+    first = read_volume(sent(name).files)
+    given = first.scan.values, first.scan.affine
+    view = usual_view(first.scan)
+    for content in (
+        volume_nifti(first),
+        nifti(*given),
+        by_itk(*given, ".nrrd", packed=True),
+        by_itk(*given, ".mha"),
+    ):
+        other = read_volume([content])
+        assert other.scan.unit == "HU"
+        assert np.array_equal(other.scan.values, first.scan.values)
+        assert usual_view(other.scan) == view
+        assert np.allclose(weights_mm(other.scan), weights_mm(first.scan), rtol=1e-5)
+        assert pixel_area_mm2(other.scan) == pytest.approx(pixel_area_mm2(first.scan), rel=1e-5)

@@ -50,6 +50,8 @@ NOTED = (
     "gantry_tilt",
     "orientation_unknown",
     "single_slice",
+    "transforms_differ",
+    "values_missing",
 )
 """Notes of a scan that are flags of its volume as they stand."""
 Raised = dict[str, bool | str]
@@ -171,6 +173,8 @@ _MESSAGES = {
     "single_slice": "one slice is no volume: its height is unknown",
     "orientation_unknown": "the file does not say how it lies in the patient: sides are those of "
     "the radiological convention",
+    "transforms_differ": "the file says twice how it lies in the patient, and not the same: the "
+    "first way (sform) was taken",
     "duplicate_slices": "slices were sent twice: one of each was kept",
     "missing_slices": "slices are missing, {}: their lung is estimated from their neighbours'",
     "non_uniform_spacing": "the distance of slices changes: each counts for what it stands for",
@@ -191,6 +195,7 @@ _MESSAGES = {
     "air_unlabelled": "air of lung density inside the body is not in the mask: {}",
     "outside_body": "the mask reaches into the air around the body: {}",
     "intensity_out_of_range": "the intensities of the volume, or of the lung found, are not in HU",
+    "values_missing": "the file holds values that are no numbers: nothing was measured there",
     "values_limited": "the file's values end, lie too far apart or are padding: what they cannot "
     "show is null",
 }

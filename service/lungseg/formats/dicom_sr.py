@@ -222,13 +222,8 @@ def _measurements(region: VolumeRegion) -> list[Any]:
     from highdicom import sr
 
     return [
-        sr.Measurement(
-            name=figure.name,
-            value=float(figure.value),
-            unit=figure.unit,
-            derivation=figure.derivation,
-        )
-        for figure in figures_of(region)
+        sr.Measurement(name, float(value), unit, derivation=derivation)
+        for name, value, unit, derivation in figures_of(region)
     ]
 
 

@@ -13,27 +13,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.core.calibration import has_offset, why_not_hu
+from lungseg.core.calibration import why_not_hu
 from lungseg.core.errors import (
     InvalidParameter,
     SeveralVolumes,
     UndecodableImage,
     VolumeTooLarge,
 )
-from lungseg.core.types import AIR_HU, BoolArray, IntensityArray, Orientation, Reach, Scan, Unit
+from lungseg.core.types import AIR_HU, BoolArray, IntensityArray, Reach, Scan, Unit
 from lungseg.core.volume import Progress, Volume, VolumeLimits
+from lungseg.formats.grid_places import placed
 from lungseg.formats.image import MAX_INTENSITY, MAX_SIDE
 from lungseg.formats.source import Source
 
 Size = tuple[int, int, int]
-SPACING_MM = (0.01, 100.0)
-"""Distances of voxels that a CT of a body can have; others say nothing."""
-FAR_MM = 1e6
-"""No scanner puts a patient a kilometre away from its own centre."""
-INDEPENDENT = 0.01
-"""Least volume that unit vectors along the axes span; less, and they lie in one plane."""
-SAMPLE = 1 << 20
-"""About as many values tell whether they are HU."""
+SAMPLED = 100
+"""As many slices, rows and columns tell whether values are HU."""
 _WHITE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 _INT16 = np.iinfo(np.int16)
 
@@ -106,11 +101,13 @@ def read_values(source: Source, grid: Grid, options: GridOptions) -> Volume:
 def volume_of(planes: Iterable[NDArray[np.generic]], grid: Grid, options: GridOptions) -> Volume:
     """A volume of stored planes, each of shape (rows, columns), and of what a header says."""
     values, unmeasured = _filled(planes, grid, options.progress)
-    unit, notes = _judged(values, unmeasured, options.unit)
+    unit = options.unit or _seen_unit(values, unmeasured)
     if unmeasured is not None:
-        values[unmeasured] = AIR_HU if unit == "HU" else values.min()
-        notes += ("values_limited",)
-    spacing, orientation, positions = _placed(grid, options.spacing_mm)
+        darkest = values.min(where=~unmeasured, initial=values.max())
+        values[unmeasured] = AIR_HU if unit == "HU" else darkest
+    spacing, orientation, positions = placed(
+        grid.size[0], grid.affine, grid.spacing_mm, options.spacing_mm
+    )
     white = _WHITE.get(grid.dtype.newbyteorder("=")) if grid.slope == 1 else None
     scan = Scan(
         values=values,
@@ -122,9 +119,9 @@ def volume_of(planes: Iterable[NDArray[np.generic]], grid: Grid, options: GridOp
         white=white if unit != "HU" and grid.intercept == 0 else None,
         reach=_reach(grid) if unit == "HU" else None,
         padding=unmeasured,
-        notes=(*grid.notes, *(() if orientation else ("orientation_unknown",)), *notes),
+        notes=(*grid.notes, *(() if unmeasured is None else ("values_missing",))),
     )
-    return Volume(scan=scan, affine=grid.affine if orientation else None)
+    return Volume(scan=scan, affine=None if orientation is None else grid.affine)
 
 
 def check_size(grid: Grid, limits: VolumeLimits) -> None:
@@ -137,13 +134,11 @@ def check_size(grid: Grid, limits: VolumeLimits) -> None:
     if min(grid.size) < 1:
         raise UndecodableImage("expected at least one voxel, received none")
     if depth > limits.max_slices:
-        raise VolumeTooLarge(f"expected at most {limits.max_slices} slices, received {depth}")
+        raise VolumeTooLarge(f"expected at most {limits.max_slices} slices, received more")
     if height * width > limits.max_pixels or max(height, width) > MAX_SIDE:
-        raise VolumeTooLarge(
-            f"expected slices of at most {limits.max_pixels} pixels, received {height} x {width}"
-        )
-    voxels = depth * height * width
-    if voxels * max(2, grid.dtype.itemsize * grid.volumes * grid.interleaved) > limits.max_bytes:
+        raise VolumeTooLarge(f"expected at most {limits.max_pixels} pixels a slice, received more")
+    stored = grid.dtype.itemsize * grid.volumes * grid.interleaved
+    if depth * height * width * max(stored, 2 if _stays_int16(grid) else 4) > limits.max_bytes:
         raise VolumeTooLarge(f"expected at most {limits.max_bytes} bytes of values, received more")
 
 
@@ -179,7 +174,7 @@ def _filled(
 
 def _plane(stored: NDArray[np.generic], grid: Grid) -> tuple[NDArray[np.generic], BoolArray | None]:
     """One plane's values, int16 where all are whole, and where it has none: 0 stands there."""
-    if stored.dtype.kind == "i" and stored.itemsize <= 2 and (grid.slope, grid.intercept) == (1, 0):
+    if _stays_int16(grid):
         return stored, None
     values = stored.astype(np.float64)
     values *= grid.slope
@@ -194,24 +189,23 @@ def _plane(stored: NDArray[np.generic], grid: Grid) -> tuple[NDArray[np.generic]
     return values.astype(np.int16 if is_int16 else np.float32), missing
 
 
-def _judged(
-    values: IntensityArray, unmeasured: BoolArray | None, unit: Unit | None
-) -> tuple[Unit, tuple[str, ...]]:
-    """The unit, said or seen, and codes of doubts about it."""
-    if unit == "grey level":
-        return unit, ()
-    every = max(1, round((values.size / SAMPLE / len(values) * min(len(values), 64)) ** 0.5))
-    step = max(1, len(values) // 64)
-    sample = values[::step, ::every, ::every]
+def _stays_int16(grid: Grid) -> bool:
+    """Whether values are int16 before any is seen."""
+    small = grid.dtype.kind in "iu" and grid.dtype.itemsize + (grid.dtype.kind == "u") <= 2
+    return small and (grid.slope, grid.intercept) == (1, 0)
+
+
+def _seen_unit(values: IntensityArray, unmeasured: BoolArray | None) -> Unit:
+    """HU, where the values look like them; nothing else is taken for granted."""
+    thinned = tuple(slice(None, None, max(1, length // SAMPLED)) for length in values.shape)
+    sample = values[thinned]
     if unmeasured is not None:
-        sample = sample[~unmeasured[::step, ::every, ::every]]
-    if unit == "HU":
-        return unit, ("intensity_offset_suspect",) if has_offset(sample) else ()
+        sample = sample[~unmeasured[thinned]]
     if reason := why_not_hu(sample):
         raise InvalidParameter(
             f"expected unit=hu or unit=grey for values of which {reason}, received neither"
         )
-    return "HU", ()
+    return "HU"
 
 
 def _reach(grid: Grid) -> Reach | None:
@@ -221,46 +215,3 @@ def _reach(grid: Grid) -> Reach | None:
     limits = np.iinfo(grid.dtype.newbyteorder("="))
     ends = sorted(grid.intercept + grid.slope * end for end in (limits.min, limits.max))
     return Reach(low=float(ends[0]), high=float(ends[1]), step=abs(grid.slope))
-
-
-_Placed = tuple[tuple[float, float] | None, Orientation | None, NDArray[np.float64] | None]
-
-
-def _placed(grid: Grid, asked_mm: tuple[float, float, float] | None) -> _Placed:
-    """Spacing, orientation and positions, as far as the header or the caller tells them.
-
-    Without directions slices lie one behind the other along z: distances are known all the same.
-    """
-    steps = np.arange(float(grid.size[0]))[:, None]  # (slices, 1)
-    if grid.affine is not None and is_sound(grid.affine):
-        slice_step, down, along, origin = grid.affine[:3].T
-        row, column = (float(np.linalg.norm(axis)) for axis in (down, along))
-        orientation = Orientation(
-            row_direction=_direction(along / column), column_direction=_direction(down / row)
-        )
-        return (row, column), orientation, origin + steps * slice_step
-    spacing = grid.spacing_mm if _are_spacings(grid.spacing_mm) else asked_mm
-    if spacing is None:
-        return None, None, None
-    return spacing[1:], None, steps * np.array([0.0, 0.0, spacing[0]])
-
-
-def is_sound(affine: NDArray[np.float64]) -> bool:
-    """Whether a matrix (4, 4) can say where voxels of a CT lie."""
-    columns = affine[:3, :3]
-    if not (np.isfinite(affine).all() and np.abs(affine[:3, 3]).max() <= FAR_MM):
-        return False
-    lengths = np.linalg.norm(columns, axis=0)
-    if not _are_spacings((*map(float, lengths),)):
-        return False
-    return bool(abs(np.linalg.det(columns / lengths)) >= INDEPENDENT)
-
-
-def _are_spacings(lengths: tuple[float, ...] | None) -> bool:
-    low, high = SPACING_MM
-    return lengths is not None and all(low <= length <= high for length in lengths)
-
-
-def _direction(vector: NDArray[np.float64]) -> tuple[float, float, float]:
-    x, y, z = map(float, vector)
-    return x, y, z

@@ -24,7 +24,7 @@ _READERS: tuple[tuple[Callable[[bytes], bool], _Read], ...] = (
 )
 
 
-def is_grid(content: bytes) -> bool:
+def is_grid(content: bytes | memoryview) -> bool:
     """Whether some content is NIfTI-1, NRRD, MHA or NPY, each perhaps within gzip.
 
     Raises:
@@ -33,7 +33,7 @@ def is_grid(content: bytes) -> bool:
     return _reader(Source.of(content)) is not None
 
 
-def read_grid(content: bytes, options: GridOptions) -> Volume:
+def read_grid(content: bytes | memoryview, options: GridOptions) -> Volume:
     """Reads a file that ``is_grid``; values lie in the volume as they do in the file.
 
     Args:

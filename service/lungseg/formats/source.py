@@ -36,9 +36,9 @@ class Source:
         self._pieces = iter(()) if packed_as is None else _unpacked(plain, packed_as)
 
     @classmethod
-    def of(cls, content: bytes) -> Source:
+    def of(cls, content: bytes | memoryview) -> Source:
         """A file, unpacked where it is gzip."""
-        return cls(content, GZIP if content.startswith(GZIP_SIGNATURE) else None)
+        return cls(content, GZIP if bytes(content[:2]) == GZIP_SIGNATURE else None)
 
     def head(self, count: int) -> bytes:
         """The next bytes, which stay where they are; fewer where there are no more.
