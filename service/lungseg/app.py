@@ -40,7 +40,7 @@ from lungseg.web.layers.telemetry import TelemetryLayer
 from lungseg.web.openapi import describe_api
 from lungseg.web.state import Lifecycle, State
 from lungseg.web.surface import Surface, Surfaces
-from lungseg.web.surfaces import batch, health, home, models, segment, volume
+from lungseg.web.surfaces import batch, compare, health, home, models, segment, volume
 from lungseg.web.surfaces.v2 import routes as v2
 from lungseg.web.surfaces.v2.codec import HEADER_LENGTH
 
@@ -51,6 +51,7 @@ SURFACES = (
     segment.SURFACE,
     batch.SURFACE,
     volume.SURFACE,
+    compare.SURFACE,
     models.SURFACE,
     *v2.SURFACES,
     health.SURFACE,

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from lungseg.core.measures import Statistics
+from lungseg.core.quality import Flag
 from lungseg.core.report import Quality
 from lungseg.core.types import Confidence
 from lungseg.core.volume import Dropped, Series
@@ -120,6 +121,73 @@ class VolumeAnswer(BaseModel):
     confidence: Confidence
     quality: Quality
     timings_ms: dict[str, float]
+
+
+class TwoAnswers(BaseModel):
+    """What is sent to be compared: of each answer what is measured and how it was made."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    before: dict[str, Any] = Field(description="The answer of `/segment/volume` for the earlier.")
+    after: dict[str, Any] = Field(description="That for the later scan.")
+
+
+class Repeatability(BaseModel):
+    """Between which changes of an unchanged lung lie in 95% of pairs."""
+
+    low: float
+    high: float
+    unit: str
+    source: str
+
+
+class Change(BaseModel):
+    """How one figure changed; null where it is unknown or scans do not compare."""
+
+    unit: str
+    before: float | None
+    after: float | None
+    change: float | None
+    percent: float | None
+    repeatability: Repeatability | None
+    verdict: Literal["within", "beyond"] | None
+
+
+class Figure(Change):
+    """The same, raw and brought to the volume before."""
+
+    adjusted: Change | None
+
+
+Figures = dict[str, Figure] | None
+Thirds = dict[Literal["lower", "middle", "upper"], Figures] | None
+
+
+class Differences(BaseModel):
+    """Of both lungs, each lung and each third, by the names of the statistics."""
+
+    both: Figures
+    lungs: dict[Literal["right", "left"], Figures]
+    thirds: dict[
+        Literal["right", "left"], dict[Literal["lower", "middle", "upper"], Figures] | None
+    ]
+
+
+class Adjustment(BaseModel):
+    """How densities are brought to the volume before."""
+
+    model: str
+    formula: str
+    reference: str
+
+
+class Comparison(BaseModel):
+    """What changed between two scans."""
+
+    request_id: str
+    differences: Differences
+    adjustment: Adjustment
+    warnings: list[Flag]
 
 
 class Problem(BaseModel):
