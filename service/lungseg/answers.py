@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.core.errors import UndecodableImage
-
-Source = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[Any]
-"""A path, the content of a file, or the intensities of a slice, shape (rows, columns)."""
 SUMMARY = ("model", "image", "statistics", "confidence", "quality")
 """Members of an answer beside its mask."""
 MASK_ENCODING = "coco_rle_uncompressed"
@@ -68,23 +61,6 @@ class File:
     content: bytes
     media_type: str
     summary: dict[str, Any]
-
-
-def content_of(source: Source) -> bytes:
-    """The bytes of a source; an array becomes a file in NumPy's format.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    if isinstance(source, bytes | bytearray | memoryview):
-        return bytes(source)
-    if isinstance(source, np.ndarray):
-        if isinstance(source, np.ma.MaskedArray) or source.dtype.hasobject:
-            raise UndecodableImage("expected a plain array of numbers, received another kind")
-        stream = io.BytesIO()
-        np.save(stream, source, allow_pickle=False)
-        return stream.getvalue()
-    return Path(source).read_bytes()
 
 
 def as_texts(parameters: Mapping[str, Any]) -> dict[str, str]:

@@ -16,8 +16,9 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from lungseg.answers import MASK_ENCODING, SUMMARY, File, Result, Source, as_texts, content_of
+from lungseg.answers import MASK_ENCODING, SUMMARY, File, Result, as_texts
 from lungseg.core.errors import InvalidParameter, LungsegError
+from lungseg.sources import Source, content_of
 
 T = TypeVar("T")
 TIMEOUT_S = 60.0

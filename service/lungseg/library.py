@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lungseg.answers import MASK_ENCODING, File, Result, Source, content_of
+from lungseg.answers import MASK_ENCODING, File, Result
 from lungseg.core.errors import InvalidParameter
 from lungseg.forms import FORMS, answer
 from lungseg.inference.errors import BundleError, ModelNotReady, UnknownModel
@@ -21,6 +21,7 @@ from lungseg.inference.session import Engine
 from lungseg.packaged import models_folder
 from lungseg.pipeline import Outcome, Pipeline
 from lungseg.query import checked_query
+from lungseg.sources import Source, content_of
 
 DEFAULT_MODEL = "lung-unet"
 CPU = ("CPUExecutionProvider",)

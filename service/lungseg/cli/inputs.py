@@ -13,12 +13,12 @@ from pathlib import Path
 from lungseg.cli.errors import UsageError
 from lungseg.cli.streams import STREAM, say, standard_input
 from lungseg.forms import FORMS
+from lungseg.sources import walk
 
 RESULTS = tuple(form.suffix for form in FORMS.values())
 """What the names of results end with: they are no slices, whoever's they are."""
 NO_SLICE = re.compile(r"(dicomdir|thumbs\.db|desktop\.ini|(readme|licen[cs]e)([._ -].*)?|.*\.csv)")
 """What lies beside slices: indexes, explanations and tables."""
-FOLDERS_OF_OTHERS = ("__MACOSX",)
 SHOWN = 3
 """Skipped files that are named before the others are only counted."""
 
@@ -80,20 +80,12 @@ def _of_folder(root: Path) -> Iterator[Input]:
     So are links to folders, which are not followed: they may lead in circles, or anywhere.
     """
     unreadable: list[OSError] = []
-    for folder, folders, files in os.walk(root, onerror=unreadable.append):
-        linked = [name for name in folders if Path(folder, name).is_symlink()]
-        folders[:] = [name for name in folders if not _is_hidden(name)]
-        for name in [*files, *linked]:
-            path = Path(folder, name)
-            if not _is_hidden(name) and _may_be_read(path):
-                yield Input(path=path, name=path.relative_to(root).as_posix())
+    for path in walk(root, unreadable):
+        if _may_be_read(path):
+            yield Input(path=path, name=path.relative_to(root).as_posix())
     for error in unreadable:
         path = Path(error.filename)
         yield Input(path=path, name=os.path.relpath(path, root))
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name in FOLDERS_OF_OTHERS
 
 
 def _may_be_read(path: Path) -> bool:
