@@ -22,6 +22,7 @@ from lungseg.cli.running import Refusal, answers
 from lungseg.cli.streams import STREAM, say
 from lungseg.core.errors import InvalidParameter
 from lungseg.formats.names import result_names
+from lungseg.formats.table import SLICES
 from lungseg.forms import FORMS
 from lungseg.query import OneOf, SegmentQuery, checked_query
 
@@ -123,10 +124,11 @@ def _outputs(options: argparse.Namespace, inputs: Sequence[Input]) -> Outputs:
     return Outputs(
         folder=folder,
         prints=prints,
+        table=SLICES,
         tables=list(
             {os.path.realpath(name) if name != STREAM else name: name for name in tables}.values()
         ),
-        targets=dict(zip(names, result_names(names, FORMS[form].suffix), strict=True)),
+        targets=dict(zip(names, zip(result_names(names, FORMS[form].suffix)), strict=True)),
     )
 
 
@@ -155,7 +157,7 @@ def _put(outputs: Outputs, item: Input, answer: File | Refusal) -> bool:
     """Writes what came of one slice; whether it is a result."""
     if isinstance(answer, File):
         try:
-            result = outputs.write(item.name, answer)
+            result = outputs.write(item.name, [answer])
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:  # all else would befall the other files too
                 raise
