@@ -20,7 +20,7 @@ from lungseg.inference.registry import Policy, Registry
 from lungseg.inference.session import Engine
 from lungseg.packaged import models_folder
 from lungseg.pipeline import Outcome, Pipeline
-from lungseg.query import checked_query
+from lungseg.query import SegmentQuery, checked_query
 from lungseg.sources import Source, content_of
 
 DEFAULT_MODEL = "lung-unet"
@@ -103,7 +103,7 @@ class Segmenter:
         )
 
     def _outcome(self, source: Source, parameters: dict[str, Any]) -> Outcome:
-        query = checked_query(parameters)
+        query = checked_query(SegmentQuery, parameters)
         if query.model or query.version:
             raise InvalidParameter("a segmenter has one model, load() opens another")
         return self._pipeline.segment(content_of(source), self.model, query)

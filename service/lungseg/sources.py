@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +44,8 @@ def files_of(source: VolumeSource) -> list[Path | bytes]:
         MalformedRequest: there are none.
         OSError: there is no such file or folder.
     """
-    several = isinstance(source, list | tuple)
-    found = [file for one in (source if several else [source]) for file in _files_of(one)]
+    several = [*source] if isinstance(source, list | tuple) else [cast("Source", source)]
+    found = [file for one in several for file in _files_of(one)]
     if not found:
         raise MalformedRequest("expected the files of a CT volume, received none")
     return found

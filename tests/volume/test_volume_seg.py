@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom
@@ -19,7 +20,18 @@ from lungseg.formats.dicom_seg import volume_seg
 from lungseg.formats.volume import read_volume
 from tests.volume.grids import chest, npy, read_by_itk
 from tests.volume.masks import MODEL, segmented
-from tests.volume.series import REFUSED, SERIES, SPACING_MM, Sent, instances, sent, stack
+from tests.volume.series import (
+    ENHANCED_CT,
+    REFUSED,
+    SERIES,
+    SPACING_MM,
+    Sent,
+    enhanced,
+    instances,
+    saved,
+    sent,
+    stack,
+)
 
 DCMQI = shutil.which("segimage2itkimage")
 needs_dcmqi = pytest.mark.skipif(
@@ -31,11 +43,40 @@ def read(name: str) -> tuple[Sent, Volume]:
     return sent(name), read_volume(sent(name).files)
 
 
-@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
-@pytest.mark.parametrize("name", [name for name in SERIES if name not in REFUSED])
+SENT = [(name, "BINARY") for name in SERIES if name not in REFUSED]
+SENT += [
+    (name, "LABELMAP") for name in ("oblique", "ten slices missing", "enhanced, a slope per frame")
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), SENT)
 def test_frames_lie_on_their_slices(name: str, kind: str) -> None:
     """Each at its slice's place, with its very pixels; the bead is where it was in the patient."""
     true, volume = read(name)
+    check_frames(volume, kind, true.bead_mm)
+
+
+@pytest.mark.parametrize("frames", [1, 12])
+def test_frames_of_several_objects_are_each_referred_to_by_its_own(frames: int) -> None:
+    """A series may be cut into objects of frames, or have one frame in each."""
+    given = stack()
+    parts = []
+    for start in range(0, len(given.hu), frames):
+        piece = slice(start, start + frames)
+        part = replace(given, hu=given.hu[piece], positions=given.positions[piece])
+        dataset = pydicom.dcmread(io.BytesIO(enhanced(part)))
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.9.{start}"
+        parts.append(saved(dataset))
+    volume = read_volume(parts)
+    seg = check_frames(volume, "BINARY", given.bead_mm)
+    (series,) = seg.ReferencedSeriesSequence
+    named = [item.ReferencedSOPInstanceUID for item in series.ReferencedInstanceSequence]
+    assert sorted(named) == sorted({header.SOPInstanceUID for header in volume.headers})
+    assert len(named) == len(parts)
+
+
+def check_frames(volume: Volume, kind: str, bead_mm: np.ndarray) -> pydicom.Dataset:
+    """Finds each frame's slice by its place alone, and compares pixels and references."""
     found = segmented(volume)
     seg = pydicom.dcmread(io.BytesIO(volume_seg(volume, found, MODEL, kind)))
     positions = volume.scan.positions_mm
@@ -54,12 +95,15 @@ def test_frames_lie_on_their_slices(name: str, kind: str) -> None:
         source = group.DerivationImageSequence[0].SourceImageSequence[0]
         header = volume.headers[index]
         assert source.ReferencedSOPInstanceUID == header.SOPInstanceUID
-        if volume.frames:
-            assert source.ReferencedFrameNumber == volume.frames[index]
+        assert source.ReferencedSOPClassUID == header.SOPClassUID
+        framed = header.SOPClassUID == ENHANCED_CT
+        number = volume.frames[index] if volume.frames else 1
+        assert source.get("ReferencedFrameNumber") == (number if framed else None)
     assert np.array_equal(seen, found.labels)
     k, i, j = np.argwhere(seen == 2)[0]
     bead = positions[k] + i * SPACING_MM[0] * column + j * SPACING_MM[1] * row
-    assert np.abs(bead - true.bead_mm).max() <= 0.1
+    assert np.abs(bead - bead_mm).max() <= 0.1
+    return seg
 
 
 def itk_image(content: bytes, folder: Path) -> tuple[np.ndarray, np.ndarray]:

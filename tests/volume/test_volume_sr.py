@@ -24,7 +24,7 @@ from lungseg.formats.dicom_sr import volume_sr
 from lungseg.formats.volume import read_volume
 from tests.volume.grids import chest, npy
 from tests.volume.masks import MODEL, segmented
-from tests.volume.series import SERIES
+from tests.volume.series import sent
 
 DCMQI = shutil.which("tid1500reader")
 SIDES = {"lungseg Right lung": "right", "lungseg Left lung": "left"}
@@ -39,7 +39,7 @@ CODES = {
 
 @pytest.fixture(scope="module")
 def found() -> tuple[Volume, Segmentation, VolumeStatistics]:
-    volume = read_volume(SERIES["axial"]().files)
+    volume = read_volume(sent("axial").files)
     random = np.random.default_rng(2)
     values = volume.scan.values + random.integers(-90, 90, volume.scan.values.shape, np.int16)
     volume = replace(volume, scan=replace(volume.scan, values=values))
@@ -144,7 +144,7 @@ def test_without_sides_there_is_one_lung(found: tuple) -> None:
 
 def test_what_is_unknown_is_left_out(found: tuple) -> None:
     """A slice has no ml, an empty lung no attenuation, and nothing is 0 that is not."""
-    volume = read_volume(SERIES["one slice"]().files)
+    volume = read_volume(sent("one slice").files)
     segmentation = segmented(volume)
     segmentation.labels[segmentation.labels == 2] = 0
     statistics = measure_volume(volume, segmentation).statistics

@@ -93,7 +93,7 @@ def _check_parameters(parameters: dict[str, Any]) -> None:
     """Each by itself, so that what is wrong is named as the option that it is."""
     for name, value in parameters.items():
         try:
-            checked_query({name: value})
+            checked_query(SegmentQuery, {name: value})
         except InvalidParameter as error:
             raise UsageError(f"{option(name)}: {str(error).partition(': ')[2]}") from None
 

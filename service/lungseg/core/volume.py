@@ -19,6 +19,10 @@ Progress = Callable[[str, int, int], object]
 """Hears (stage, done, total); what it raises ends the work."""
 
 
+def silent(_stage: str, _done: int, _total: int) -> None:
+    """Hears of progress and does nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeLimits:
     """What a volume may be, checked before it is decoded."""

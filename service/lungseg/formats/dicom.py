@@ -12,9 +12,10 @@ from lungseg.core.errors import LungsegError, UndecodableImage
 from lungseg.core.types import LOSSY, Scan
 from lungseg.formats.decoders import DecodeFrame
 from lungseg.formats.dicom_attributes import longest_value, parse
+from lungseg.formats.dicom_deflated import inflate
 from lungseg.formats.dicom_geometry import orientation_of, position_of, spacing_of
 from lungseg.formats.dicom_kind import check_frames, check_kind, is_lossy
-from lungseg.formats.dicom_pixels import decode_plane, inflate, read_layout
+from lungseg.formats.dicom_pixels import decode_plane, read_layout
 from lungseg.formats.dicom_values import intensities, padding_of, reach_of
 from lungseg.formats.image import check_pixels, checked
 from lungseg.formats.quiet import silence_decoders

@@ -20,7 +20,7 @@ from lungseg.core.geometry import step_mm
 from lungseg.core.types import LEFT, RIGHT, UNSIDED, LabelArray, Scan, Segmentation
 from lungseg.core.volume import Volume
 from lungseg.formats.dicom_attributes import parse
-from lungseg.formats.dicom_pixels import inflate
+from lungseg.formats.dicom_deflated import inflate
 from lungseg.formats.dicom_source import derivation_sources, instance_number, moment
 from lungseg.formats.sniff import DICOM
 
@@ -64,9 +64,9 @@ class Derived:
     """A segmentation and what its DICOM objects take over from their sources."""
 
     sources: list[Dataset]
-    """Of each slice its header, or that of the one object whose frames the slices are."""
+    """Of each slice; several may be frames of one object."""
     frames: tuple[int, ...]
-    """The slices' numbers in that object, from 1 on; none where each slice is an object."""
+    """Of each slice its number among the frames of its object; none where no object has frames."""
     labels: LabelArray
     """Segment numbers, uint8, shape (slices, Y, X); 0 = no lung."""
     names: dict[int, str]
@@ -125,9 +125,8 @@ def derived_of_slice(
         raise InvalidParameter("dicom-seg needs a DICOM slice, received another format")
     check_installed()
     given = parse(inflate(content, segmentation.labels.size))
-    framed = "PerFrameFunctionalGroupsSequence" in given
-    sources = derivation_sources([given], framed=framed)
-    return _derived(given, sources, (1,) if framed else (), segmentation, algorithm)
+    sources = derivation_sources([given])
+    return _derived(given, sources, (), segmentation, algorithm)
 
 
 def derived_of_volume(volume: Volume, segmentation: Segmentation, algorithm: Algorithm) -> Derived:
@@ -135,9 +134,7 @@ def derived_of_volume(volume: Volume, segmentation: Segmentation, algorithm: Alg
     if not volume.headers:
         raise InvalidParameter("DICOM results need DICOM slices, received another format")
     check_installed()
-    sources = derivation_sources(
-        volume.headers, framed=bool(volume.frames), step_mm=step_mm(volume.scan)
-    )
+    sources = derivation_sources(volume.headers, step_mm=step_mm(volume.scan))
     return _derived(volume.headers[0], sources, volume.frames, segmentation, algorithm)
 
 

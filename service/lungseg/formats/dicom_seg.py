@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydicom import uid
+from pydicom.dataset import Dataset
 
 from lungseg.core.errors import InvalidParameter, LungsegError
 from lungseg.core.types import LEFT, RIGHT, Scan, Segmentation
@@ -35,6 +36,8 @@ LATERALITY = {
     NAMES[RIGHT]: ("24028007", "SCT", "Right"),
     NAMES[LEFT]: ("7771000", "SCT", "Left"),
 }
+FRAMED_CLASSES = (uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage)
+"""Objects whose slices are frames, even where there is but one."""
 SegKind = Literal["BINARY", "LABELMAP"]
 
 
@@ -105,7 +108,7 @@ def _write(derived: Derived, kind: SegKind) -> bytes:
     series_uid, instance_uid = seg_identity(derived, kind)
     date, time = derived.moment
     result = highdicom.seg.Segmentation(
-        source_images=derived.sources,
+        source_images=_stand_ins(derived),
         pixel_array=derived.labels,
         segmentation_type=highdicom.seg.SegmentationTypeValues(kind),
         segment_descriptions=[_description(number, derived) for number in derived.names],
@@ -166,12 +169,33 @@ def _settle(result: Any, derived: Derived) -> None:
     dimension = derived.uid("dimension")
     for item in (*result.DimensionOrganizationSequence, *result.DimensionIndexSequence):
         item.DimensionOrganizationUID = dimension
-    if derived.frames:
-        _number_frames(result, derived.frames)
+    _refer(result, derived)
 
 
-def _number_frames(result: Any, frames: tuple[int, ...]) -> None:
-    """Refers to frames by their numbers in the source, of which not all may be slices."""
+def _stand_ins(derived: Derived) -> list[Dataset]:
+    """The slices as single images, each with a UID of its own.
+
+    Of frames highdicom takes those of one object only, all of them, in its order.
+    """
+    stand_ins: list[Dataset] = []
+    for number, source in enumerate(derived.sources):
+        stand_in = Dataset()
+        stand_in.update(source)
+        stand_in.add_new("SOPClassUID", "UI", uid.CTImageStorage)
+        stand_in.add_new("SOPInstanceUID", "UI", f"2.25.{number}")
+        stand_ins.append(stand_in)
+    return stand_ins
+
+
+def _refer(result: Any, derived: Derived) -> None:
+    """Puts the sources themselves in the place of their stand-ins."""
+    seen: dict[str, Dataset] = {}
+    for image in result.SourceImageSequence:
+        source = derived.sources[_number_of(image)]
+        if source.SOPInstanceUID not in seen:
+            seen[source.SOPInstanceUID] = _named(image, source)
+    result.SourceImageSequence = list(seen.values())
+    result.ReferencedSeriesSequence[0].ReferencedInstanceSequence = list(seen.values())
     images = {  # each once, though frames of several segments share it
         id(image): image
         for group in result.PerFrameFunctionalGroupsSequence
@@ -179,4 +203,19 @@ def _number_frames(result: Any, frames: tuple[int, ...]) -> None:
         for image in derivation.SourceImageSequence
     }
     for image in images.values():
-        image.ReferencedFrameNumber = frames[int(image.ReferencedFrameNumber) - 1]
+        number = _number_of(image)
+        source = derived.sources[number]
+        if source.SOPClassUID in FRAMED_CLASSES:
+            image.ReferencedFrameNumber = derived.frames[number] if derived.frames else 1
+        _named(image, source)
+
+
+def _number_of(image: Dataset) -> int:
+    """Which slice a reference to its stand-in means."""
+    return int(str(image.ReferencedSOPInstanceUID).rpartition(".")[2])
+
+
+def _named(image: Dataset, source: Dataset) -> Dataset:
+    image.ReferencedSOPClassUID = source.SOPClassUID
+    image.ReferencedSOPInstanceUID = source.SOPInstanceUID
+    return image

@@ -25,7 +25,8 @@ from lungseg.formats.dicom_kind import is_lossy, lacks_modality
 from lungseg.formats.opened import OpenFiles
 from lungseg.formats.planes import LeftOut, Plane, planes_of
 from lungseg.formats.quiet import refusing_damage, silence_decoders
-from lungseg.formats.series import Stack, choose, stacks_of
+from lungseg.formats.series import Stack, stacks_of
+from lungseg.formats.series_choice import choose
 from lungseg.formats.slices import Block, SliceReader, check_size
 
 STEP_DIGITS = 4

@@ -13,7 +13,6 @@ from typing import Any
 
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.multival import MultiValue
-from pydicom.sequence import Sequence
 from pydicom.valuerep import DS
 
 from lungseg.core.errors import InvalidParameter
@@ -28,9 +27,9 @@ _UIDS = {
     "SOPClassUID": _IMAGE_CLASS,
     "FrameOfReferenceUID": _UID,
 }
-_POSITION, _MEASURES = "PlanePositionSequence", "PixelMeasuresSequence"
+_MEASURES = "PixelMeasuresSequence"
 _PLANE = {
-    "ImagePositionPatient": (_POSITION, 3),
+    "ImagePositionPatient": ("PlanePositionSequence", 3),
     "ImageOrientationPatient": ("PlaneOrientationSequence", 6),
     "PixelSpacing": (_MEASURES, 2),
 }
@@ -52,18 +51,16 @@ _IS_IDENTITY_REMOVED, _HOW_REMOVED = "PatientIdentityRemoved", "Deidentification
 
 
 def derivation_sources(
-    headers: Iterable[FileDataset], *, framed: bool, step_mm: float | None = None
+    headers: Iterable[FileDataset], *, step_mm: float | None = None
 ) -> list[Dataset]:
     """The sources as derived objects may refer to them, without their pixels.
 
     Args:
-        headers: of each slice, or of each frame of one object, in their order.
-        framed: they are frames.
+        headers: of each slice, in their order; of frames, each with what is true of it alone.
         step_mm: distance of the slices, which are as thick where their headers say nothing else.
 
     Returns:
-        UIDs, patient, study, size and geometry, the latter at the top level; texts in Unicode. Of
-        frames one source for all, with the geometry in functional groups as well.
+        UIDs, patient, study, size and geometry, all at the top level; texts in Unicode.
 
     Raises:
         InvalidParameter: attributes are missing, or have values, that leave no place in the
@@ -73,9 +70,6 @@ def derivation_sources(
     for source in sources[1:]:  # headers round each for itself, and readers want them equal
         for keyword in _ALIKE:
             setattr(source, keyword, sources[0][keyword].value)
-    if framed:
-        _group(sources)
-        return sources[:1]
     return sources
 
 
@@ -135,30 +129,6 @@ def _take_patient_and_study(given: FileDataset, source: Dataset) -> None:
     if _text(given, _IS_IDENTITY_REMOVED) == "YES" and _TEXT.fullmatch(how):
         setattr(source, _IS_IDENTITY_REMOVED, "YES")
         setattr(source, _HOW_REMOVED, how)
-
-
-def _group(sources: list[Dataset]) -> None:
-    """Puts the geometry of frames into functional groups of the first source.
-
-    There readers of enhanced objects look for it.
-    """
-    shared, source = Dataset(), sources[0]
-    for keyword, (macro, _) in _PLANE.items():
-        if macro != _POSITION:
-            setattr(shared, macro, _macro(keyword, source))
-    shared[_MEASURES].value[0].SliceThickness = source.SliceThickness
-    frames = [Dataset() for _ in sources]
-    for frame, of in zip(frames, sources, strict=True):
-        setattr(frame, _POSITION, _macro("ImagePositionPatient", of))
-    source.SharedFunctionalGroupsSequence = Sequence([shared])
-    source.PerFrameFunctionalGroupsSequence = Sequence(frames)
-    source.NumberOfFrames = len(frames)
-
-
-def _macro(keyword: str, source: Dataset) -> Sequence:
-    item = Dataset()
-    setattr(item, keyword, source[keyword].value)
-    return Sequence([item])
 
 
 def _thickness(given: FileDataset, step_mm: float | None) -> Any:

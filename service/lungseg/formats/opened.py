@@ -15,10 +15,10 @@ from lungseg.core.volume import VolumeLimits
 from lungseg.formats.archive import Member
 from lungseg.formats.decoders import DecodeFrame
 from lungseg.formats.dicom_attributes import parse
+from lungseg.formats.dicom_deflated import inflate
 from lungseg.formats.dicom_pixels import (
     Layout,
     decode_plane,
-    inflate,
     read_layout,
     transfer_syntax,
 )

@@ -18,9 +18,9 @@ from lungseg.core.types import Orientation
 from lungseg.core.volume import VolumeLimits
 from lungseg.formats.archive import Member, is_hidden
 from lungseg.formats.dicom_attributes import longest_value, parse_header
+from lungseg.formats.dicom_deflated import inflate, is_deflated
 from lungseg.formats.dicom_geometry import orientation_of, position_of, spacing_of
 from lungseg.formats.dicom_kind import CT_STORAGE_CLASSES, other_kind
-from lungseg.formats.dicom_pixels import inflate, is_deflated
 from lungseg.formats.sniff import DICOM, is_zip, sniff
 
 HEAD_BYTES = 32 << 10

@@ -1,4 +1,4 @@
-"""Which of many CT planes form one volume, in which order, and which volume is meant.
+"""Which of many CT planes form one volume, and in which order.
 
 No reader of the field is right about every series, so the rule is here, and nothing else is:
 planes are grouped by what they share, never by folder, name or number; sorted by where they lie
@@ -15,21 +15,14 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.core.errors import InconsistentGeometry, InvalidParameter, SeveralVolumes
 from lungseg.core.geometry import SAME_PLACE_MM
 from lungseg.core.types import Orientation
 from lungseg.formats.planes import PHASES, Plane
 
 SAME_DIRECTION = 5e-4
 """Direction cosines and pixel spacings (mm) closer than this are the same."""
-SAME_COVERAGE_MM = 10.0
-"""Series whose lengths along the body differ by less reach equally far: a step may be as large."""
 LEAST_IN_FRAME = 3
 """Slices that a frame of reference has on average, or it is no volume's."""
-ASIDE_MM = 1.0
-"""As far as this, or a pixel, half of it either way, slices may be moved within their planes."""
-MIN_LINE = 3
-"""Two slices always lie on a line."""
 MOST_PARTS = 2
 """For each slice at one place, into how many parts phases may fall: more are no phases."""
 Pixels = Callable[[Plane], bytes]
@@ -81,74 +74,6 @@ def stacks_of(planes: Iterable[Plane], pixels: Pixels) -> list[Stack]:
             stack = _without_twins(stack, pixels)
         found += _phases(stack) if stack.mingled else [stack]
     return found
-
-
-def choose(stacks: Sequence[Stack], series: str | None, volume: int | None) -> Stack:
-    """The volume that is meant: that which is named, or the one that shows most of the body.
-
-    Of those that reach equally far it is the one of most slices, then of the thinnest, then of
-    the first UID.
-
-    Args:
-        stacks: what there is.
-        series: SeriesInstanceUID, None for any.
-        volume: which phase of the series, None where there is but one.
-
-    Raises:
-        InvalidParameter: there is no such series or phase.
-        SeveralVolumes: phases that are equal, or that nothing tells apart.
-        InconsistentGeometry: nobody knows where the slices lie.
-    """
-    named = [one for one in stacks if series is None or one.planes[0].series == series]
-    if not named:
-        raise InvalidParameter("expected the series UID of slices that were sent")
-    furthest = max(one.coverage_mm for one in named) - SAME_COVERAGE_MM
-    equal = [one for one in named if one.coverage_mm >= furthest]
-    chosen = min(equal, key=_rank)
-    phases = [one for one in stacks if one.group == chosen.group]
-    if volume is None:
-        _check_only(chosen, phases)
-    elif volume >= len(phases):
-        raise InvalidParameter(f"expected volume below {len(phases)}, received {volume}")
-    else:
-        chosen = phases[volume]
-    if chosen.mingled:
-        raise SeveralVolumes(
-            f"expected slices of one volume, received {len(chosen.planes)} of which some lie at "
-            "one place, and no attribute that tells them apart"
-        )
-    if len(chosen.planes) > 1 and not chosen.distances_mm.size:
-        raise InconsistentGeometry(
-            "expected slices whose headers say where they lie, received some that do not"
-        )
-    _check_line(chosen)
-    return chosen
-
-
-def _check_only(chosen: Stack, phases: Sequence[Stack]) -> None:
-    """Refuses to choose among phases, unless only one reaches as far as they do together."""
-    enough = chosen.group_mm - SAME_COVERAGE_MM
-    if len(phases) > 1 and [one for one in phases if one.coverage_mm >= enough] != [chosen]:
-        slices = ", ".join(str(len(one.planes)) for one in phases)
-        raise SeveralVolumes(
-            f"expected one volume, received {len(phases)} at one place, of {slices} slices: "
-            f"volume=0 to volume={len(phases) - 1} says which is meant"
-        )
-
-
-def _check_line(stack: Stack) -> None:
-    """Refuses slices that are moved against each other within their planes."""
-    places = np.array([plane.position_mm for plane in stack.planes if plane.position_mm])
-    if len(stack.planes) < MIN_LINE:
-        return
-    distances = stack.distances_mm - stack.distances_mm[0]
-    line = places[0] + distances[:, None] / distances[-1] * (places[-1] - places[0])
-    aside = float(np.linalg.norm(places - line, axis=1).max())
-    allowed = max(ASIDE_MM, *(stack.planes[0].spacing_mm or (0.0,))) / 2
-    if aside > allowed:
-        raise InconsistentGeometry(
-            f"expected slices one above the other, received some that lie {aside:.3g} mm aside"
-        )
 
 
 def _groups(planes: Iterable[Plane]) -> list[list[Plane]]:
@@ -286,7 +211,3 @@ def _part(stack: Stack, indices: Sequence[int]) -> Stack:
         planes=tuple(stack.planes[index] for index in indices),
         distances_mm=stack.distances_mm[[*indices]],
     )
-
-
-def _rank(stack: Stack) -> tuple[int, float, str]:
-    return -len(stack.planes), stack.step_mm or np.inf, stack.planes[0].series

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 from lungseg.core.measures import Density, Intensity, Region
 from lungseg.core.types import Confidence
 from lungseg.core.volume import Acquisition
-from lungseg.core.volume_measures import VolumeRegion
+from lungseg.core.volume_measures import Profile, VolumeRegion
 
 
 def _numbers(of: type) -> list[str]:
@@ -125,6 +125,20 @@ def csv_lines(rows: Iterable[Sequence[Any]]) -> str:
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows(rows)
     return stream.getvalue()
+
+
+def profile_csv(profile: Profile) -> str:
+    """A volume's figures plane by plane, from the feet to the head; unknown ones are empty."""
+    planes = len(profile.mean_hu)
+    columns: dict[str, Sequence[float | None] | None] = {
+        "position_mm": profile.position_mm,
+        "right_area_mm2": profile.area_mm2.right,
+        "left_area_mm2": profile.area_mm2.left,
+        "mean_hu": profile.mean_hu,
+        "laa_950": profile.laa_950,
+    }
+    values = [column or (None,) * planes for column in columns.values()]
+    return csv_lines([[*columns], *zip(*values, strict=True)])
 
 
 def _at(answer: Any, place: tuple[str, ...]) -> Any:

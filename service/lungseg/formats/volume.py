@@ -17,7 +17,7 @@ from lungseg.core.errors import (
 )
 from lungseg.core.geometry import geometry_notes
 from lungseg.core.types import Scan, Unit
-from lungseg.core.volume import Progress, Volume, VolumeLimits
+from lungseg.core.volume import Progress, Volume, VolumeLimits, silent
 from lungseg.formats.archive import ArchiveLimits, Member, in_memory, is_hidden, open_archive
 from lungseg.formats.decoders import DecodeFrame
 from lungseg.formats.dicom_series import SeriesReader
@@ -33,10 +33,6 @@ SAMPLE = 100_000
 """About as many voxels show whether a volume's intensities have their offset."""
 
 
-def _silent(_stage: str, _done: int, _total: int) -> None:
-    """Hears of progress and does nothing."""
-
-
 def read_volume(  # noqa: PLR0913 - what callers may say of a volume, and how it is read
     files: Sequence[Member | bytes | memoryview],
     *,
@@ -47,7 +43,7 @@ def read_volume(  # noqa: PLR0913 - what callers may say of a volume, and how it
     spacing_mm: tuple[float, float, float] | None = None,
     decode: DecodeFrame | None = None,
     threads: int = THREADS,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Volume:
     """Reads one CT volume.
 

@@ -132,7 +132,7 @@ def respond(outcome: Outcome, form: str, exchange: Exchange) -> Response:
     else:
         with watch.stage("encode"):
             content = FORMS[form].encode(outcome)
-            headers["X-Segmentation"] = summary(outcome)
+            headers["X-Segmentation"] = summary(outcome.describe())
     times = timings(watch).items()
     headers["Server-Timing"] = ", ".join(f"{part};dur={spent_ms}" for part, spent_ms in times)
     return Response(content, headers=headers, media_type=FORMS[form].media_type)

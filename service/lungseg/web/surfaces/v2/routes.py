@@ -16,7 +16,7 @@ from lungseg.core.errors import InvalidParameter
 from lungseg.inference.contract import TensorSpec
 from lungseg.inference.errors import BundleError
 from lungseg.inference.model import Model
-from lungseg.query import checked_query
+from lungseg.query import SegmentQuery, checked_query
 from lungseg.settings import Settings
 from lungseg.web.body import compute, read_body
 from lungseg.web.errors import PROBLEMS, Forbidden
@@ -198,7 +198,7 @@ def _answer(
         request = codec.parse(body, header_length, _expected(model, state.settings))
     if isinstance(request.images, list):
         # encoded images come to the grid as ``/segment`` brings them there
-        pipeline, query = state.pipeline, checked_query(request.reading)
+        pipeline, query = state.pipeline, checked_query(SegmentQuery, request.reading)
         grey = np.concatenate(
             [pipeline.fitted(image, model, query, watch) for image in request.images]
         )
