@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from lungseg.answers import File
+from lungseg.calling import ServiceError, check_url
 from lungseg.cli.configured import NO_KEYS, configured
 from lungseg.cli.errors import UsageError
-from lungseg.client import Client, ServiceError, check_url
+from lungseg.client import Client
 from lungseg.core.errors import InvalidParameter, LungsegError
 from lungseg.formats.dicom_derived import NOT_INSTALLED, check_installed
 

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 from lungseg.answers import File
+from lungseg.calling import ServiceError
 from lungseg.cli.errors import in_words
 from lungseg.cli.inputs import Input
 from lungseg.cli.places import Place
-from lungseg.client import ServiceError
 from lungseg.core.errors import LungsegError
 
 Refusal = tuple[str, str]
