@@ -180,6 +180,10 @@ def test_what_is_no_number_was_not_measured(value: float) -> None:
     assert np.array_equal(volume.scan.padding, values != VALUES)
     assert (volume.scan.values[volume.scan.padding] == -1000).all()
     assert volume.scan.notes == ("values_missing",)
+    grey = read(
+        nifti(np.where(values == VALUES, values + 5000, values), affine_of()), unit="grey level"
+    )
+    assert grey.scan.values.min() == VALUES.min() + 5000
     assert "values_missing" in NOTED
 
 
@@ -243,15 +247,17 @@ def test_files_that_do_not_say_how_they_lie() -> None:
         npy(np.asfortranarray(VALUES)),
         nrrd(VALUES),
         nifti(VALUES, None, pixdim=0),
+        nifti(VALUES, None),
     ):
         volume = read(content, spacing_mm=SPACING_MM)
         assert np.array_equal(volume.scan.values, VALUES)
         assert volume.scan.notes == ("orientation_unknown",)
         assert volume.scan.spacing_mm == pytest.approx(SPACING_MM[1:])
         assert np.allclose(geometry.weights_mm(volume.scan), SPACING_MM[0])
-    volume = read(npy(VALUES))
-    assert volume.scan.spacing_mm is None
-    assert geometry.weights_mm(volume.scan) is None
+    for content in (npy(VALUES), nifti(VALUES, None)):
+        volume = read(content)
+        assert volume.scan.spacing_mm is None
+        assert geometry.weights_mm(volume.scan) is None
 
 
 @pytest.mark.parametrize("space", ["right-anterior-superior", "RAS", "LAS", "LPS"])
@@ -324,6 +330,15 @@ def test_headers_that_announce_too_much_are_refused_at_once() -> None:
     read(packed, limits=VolumeLimits(max_bytes=VALUES.nbytes, max_pixels=572, max_slices=6))
 
 
+def test_values_that_become_reals_count_as_reals() -> None:
+    """Before anything is read: a slope makes four bytes of two."""
+    limits = VolumeLimits(max_bytes=4 * VALUES.size - 1)
+    packed = gzip.compress(nifti(VALUES, affine_of(), scl_slope=0.5))
+    with pytest.raises(VolumeTooLarge):
+        read(packed, limits=limits, unit="HU")
+    read(gzip.compress(nifti(VALUES, affine_of())), limits=limits)
+
+
 def seeds() -> dict[str, bytes]:
     place = "space: LPS\nspace directions: (0.7,0,0) (0,0.8,0) (0,0,2.5)\n"
     return {
@@ -366,6 +381,8 @@ def test_packed_files_of_many_streams_and_damaged_ones() -> None:
     damaged[-6] ^= 1  # in its checksum
     with pytest.raises(UndecodableImage, match="damaged"):
         read(bytes(damaged))
+    followed = gzip.compress(content + bytes(1 << 27))  # which is not unpacked
+    assert np.array_equal(read(followed).scan.values, VALUES)
     twice = nrrd(VALUES, encoding="gzip")
     with pytest.raises(UndecodableImage, match="twice"):
         read(gzip.compress(twice))

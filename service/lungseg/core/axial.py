@@ -68,13 +68,14 @@ class AxialPlanes:
             self.scan,
             values=self.view.apply(self.scan.values)[part],
             padding=None if padding is None else self.view.apply(padding)[part],
-            spacing_mm=self._spacing_mm,
+            spacing_mm=self.spacing_mm,
             orientation=None,
             positions_mm=None,
         )
 
     @property
-    def _spacing_mm(self) -> tuple[float, float] | None:
+    def spacing_mm(self) -> tuple[float, float] | None:
+        """(row, column) spacing of the planes, the usual one where it changes."""
         if self.rows_mm is None or self.columns_mm is None:
             return None
         return float(np.median(self.rows_mm)), float(np.median(self.columns_mm))

@@ -91,7 +91,7 @@ def in_dicom(write: Callable[[], bytes]) -> bytes:
         raise
     except Exception:  # noqa: BLE001 - pydicom and highdicom quote the patient's attributes
         raise InvalidParameter(
-            "the DICOM file has attributes whose values a segmentation may not have"
+            "the DICOM file has attributes whose values a DICOM result may not have"
         ) from None
 
 

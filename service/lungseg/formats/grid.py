@@ -103,7 +103,8 @@ def volume_of(planes: Iterable[NDArray[np.generic]], grid: Grid, options: GridOp
     values, unmeasured = _filled(planes, grid, options.progress)
     unit = options.unit or _seen_unit(values, unmeasured)
     if unmeasured is not None:
-        values[unmeasured] = AIR_HU if unit == "HU" else values.min()
+        darkest = values.min(where=~unmeasured, initial=values.max())
+        values[unmeasured] = AIR_HU if unit == "HU" else darkest
     spacing, orientation, positions = placed(
         grid.size[0], grid.affine, grid.spacing_mm, options.spacing_mm
     )
@@ -133,13 +134,11 @@ def check_size(grid: Grid, limits: VolumeLimits) -> None:
     if min(grid.size) < 1:
         raise UndecodableImage("expected at least one voxel, received none")
     if depth > limits.max_slices:
-        raise VolumeTooLarge(f"expected at most {limits.max_slices} slices, received {depth}")
+        raise VolumeTooLarge(f"expected at most {limits.max_slices} slices, received more")
     if height * width > limits.max_pixels or max(height, width) > MAX_SIDE:
-        raise VolumeTooLarge(
-            f"expected slices of at most {limits.max_pixels} pixels, received {height} x {width}"
-        )
-    voxels = depth * height * width
-    if voxels * max(2, grid.dtype.itemsize * grid.volumes * grid.interleaved) > limits.max_bytes:
+        raise VolumeTooLarge(f"expected at most {limits.max_pixels} pixels a slice, received more")
+    stored = grid.dtype.itemsize * grid.volumes * grid.interleaved
+    if depth * height * width * max(stored, 2 if _stays_int16(grid) else 4) > limits.max_bytes:
         raise VolumeTooLarge(f"expected at most {limits.max_bytes} bytes of values, received more")
 
 
@@ -175,7 +174,7 @@ def _filled(
 
 def _plane(stored: NDArray[np.generic], grid: Grid) -> tuple[NDArray[np.generic], BoolArray | None]:
     """One plane's values, int16 where all are whole, and where it has none: 0 stands there."""
-    if stored.dtype.kind == "i" and stored.itemsize <= 2 and (grid.slope, grid.intercept) == (1, 0):
+    if _stays_int16(grid):
         return stored, None
     values = stored.astype(np.float64)
     values *= grid.slope
@@ -188,6 +187,12 @@ def _plane(stored: NDArray[np.generic], grid: Grid) -> tuple[NDArray[np.generic]
     fits = values.min() >= _INT16.min and values.max() <= _INT16.max
     is_int16 = fits and (whole or bool((np.rint(values) == values).all()))
     return values.astype(np.int16 if is_int16 else np.float32), missing
+
+
+def _stays_int16(grid: Grid) -> bool:
+    """Whether values are int16 before any is seen."""
+    small = grid.dtype.kind in "iu" and grid.dtype.itemsize + (grid.dtype.kind == "u") <= 2
+    return small and (grid.slope, grid.intercept) == (1, 0)
 
 
 def _seen_unit(values: IntensityArray, unmeasured: BoolArray | None) -> Unit:

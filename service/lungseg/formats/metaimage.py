@@ -5,6 +5,7 @@ By the documentation of MetaIO. Coordinates are DICOM's: to the left, the back a
 
 from __future__ import annotations
 
+import math
 import re
 
 import numpy as np
@@ -80,7 +81,7 @@ def _grid(fields: dict[str, str]) -> Grid:
         media_type=MEDIA_TYPE,
         size=(depth, height, width),
         dtype=np.dtype((">" if big else "<") + code),
-        volumes=int(np.prod(np.array([1, *more], object))),
+        volumes=math.prod(more),
         affine=affine,
         spacing_mm=spacing,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -68,18 +69,29 @@ def _grid(fields: Any) -> Grid:
     found = [matrix for matrix in transforms(fields) if is_sound(matrix)]
     size = (depth, height, width)
     differ = len(found) > 1 and _distance_mm(found[0], found[1], size) > SAME_MM
-    spacing = np.abs(fields["pixdim"][1:4].astype(np.float64)) * unit_mm(fields)
     return Grid(
         media_type=MEDIA_TYPE,
         size=size,
         dtype=np.dtype(CODES[code]).newbyteorder(fields.dtype["dim"].base.byteorder),
-        volumes=int(np.prod(np.array(more, object))),
+        volumes=math.prod(max(1, length) for length in more),
         slope=slope if scaled else 1.0,
         intercept=intercept if scaled and np.isfinite(intercept) else 0.0,
         affine=found[0] if found else None,
-        spacing_mm=(float(spacing[2]), float(spacing[1]), float(spacing[0])),
+        spacing_mm=_spacing(fields),
         notes=("transforms_differ",) if differ else (),
     )
+
+
+def _spacing(fields: Any) -> tuple[float, float, float] | None:
+    """(slice, row, column) spacing of a header without transforms.
+
+    Ones of no unit are what programs write that know of none.
+    """
+    column, row, between = (abs(float(length)) for length in fields["pixdim"][1:4])
+    unit = unit_mm(fields)
+    if unit is None and column == row == between == 1:
+        return None
+    return (between * (unit or 1), row * (unit or 1), column * (unit or 1))
 
 
 def _distance_mm(

@@ -61,9 +61,9 @@ def parse_header(head: bytes) -> Any:
     return fields if fields["sizeof_hdr"] == HEADER_BYTES else None
 
 
-def unit_mm(fields: Any) -> float:
-    """Millimetres of the header's unit of length; it is taken to be one where it is unknown."""
-    return UNITS_MM.get(int(fields["xyzt_units"]) & UNIT_BITS, 1.0)
+def unit_mm(fields: Any) -> float | None:
+    """Millimetres of the header's unit of length, None where it has none."""
+    return UNITS_MM.get(int(fields["xyzt_units"]) & UNIT_BITS)
 
 
 def transforms(fields: Any) -> list[NDArray[np.float64]]:
@@ -73,7 +73,8 @@ def transforms(fields: Any) -> list[NDArray[np.float64]]:
         found.append(np.vstack([fields["srow"].astype(np.float64), [0, 0, 0, 1]]))
     if fields["qform_code"] > 0:
         found.append(_of_quaternion(fields))
-    scale = np.diag([unit_mm(fields)] * 3 + [1.0])
+    unit = unit_mm(fields) or 1.0
+    scale = np.diag([unit, unit, unit, 1.0])
     with np.errstate(all="ignore"):  # of what no check has seen yet
         return [RAS_TO_LPS @ scale @ matrix[:, [2, 1, 0, 3]] for matrix in found]
 

@@ -6,6 +6,7 @@ of the space that the header names.
 
 from __future__ import annotations
 
+import math
 import re
 
 import numpy as np
@@ -106,8 +107,8 @@ def _grid(fields: dict[str, str]) -> Grid:
         media_type=MEDIA_TYPE,
         size=(depth, height, width),
         dtype=np.dtype(order + code),
-        volumes=int(np.prod(np.array([1, *after], object))),
-        interleaved=int(np.prod(np.array([1, *before], object))),
+        volumes=math.prod(after),
+        interleaved=math.prod(before),
         affine=affine,
         spacing_mm=spacing,
     )

@@ -75,7 +75,7 @@ def mask_png(plane: BoolArray) -> bytes:
 
 def probability_png(plane: FloatArray) -> bytes:
     """8-bit grey PNG of probabilities: 0 = 0.0, 255 = 1.0."""
-    return _png(np.rint(plane * np.float32(255)).astype(np.uint8))
+    return picture_png(np.rint(plane * np.float32(255)).astype(np.uint8))
 
 
 def mask_npy(plane: BoolArray) -> bytes:
@@ -96,18 +96,30 @@ def overlay_png(values: IntensityArray, unit: Unit, labels: LabelArray) -> bytes
     """
     every = -(-max(values.shape) // OVERLAY_SIDE)
     values, labels = values[::every, ::every], labels[::every, ::every]
-    low, high = OVERLAY_WINDOW_HU
-    if unit != "HU":
-        every = max(1, values.size // OVERLAY_SAMPLE)
-        sample = values.ravel()[::every].astype(np.float32)
-        low, high = percentiles(without_padding(sample), OVERLAY_PERCENTILES)
+    return picture_png(painted(values, labels, window_of(values, unit)), OVERLAY_COMPRESSION)
+
+
+def window_of(values: IntensityArray, unit: Unit) -> tuple[float, float]:
+    """What becomes black and white in pictures of these values, of any shape."""
+    if unit == "HU":
+        return OVERLAY_WINDOW_HU
+    every = max(1, values.size // OVERLAY_SAMPLE)
+    sample = values.ravel()[::every].astype(np.float32)
+    return percentiles(without_padding(sample), OVERLAY_PERCENTILES)
+
+
+def painted(
+    values: IntensityArray, labels: LabelArray, window: tuple[float, float]
+) -> NDArray[np.uint8]:
+    """A slice in grey, its lungs tinted and outlined, shape (Y, X, 3)."""
+    low, high = window
     grey = (values - np.float32(low)) * np.float32(255 / max(high - low, 1e-6))
     index = np.clip(np.rint(grey), 0, 255).astype(np.uint16)
     index += labels.astype(np.uint16) << 8
     picture = _PALETTE.take(index, axis=0)  # (Y, X, 3)
     edges = _edges(labels)
     picture[edges] = _OUTLINES.take(labels[edges], axis=0)
-    return _png(picture, OVERLAY_COMPRESSION)
+    return picture
 
 
 def _edges(labels: LabelArray) -> BoolArray:
@@ -132,7 +144,8 @@ def _palette() -> NDArray[np.uint8]:
     return np.rint(np.concatenate(shown)).astype(np.uint8)
 
 
-def _png(pixels: NDArray[np.uint8], compression: int = _FAST_COMPRESSION) -> bytes:
+def picture_png(pixels: NDArray[np.uint8], compression: int = _FAST_COMPRESSION) -> bytes:
+    """PNG of pixels, grey (Y, X) or coloured (Y, X, 3)."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG", compress_level=compression)
     return stream.getvalue()
