@@ -318,4 +318,5 @@ def test_a_terminal_sees_how_long_it_will_take(folder: Path, models: Path) -> No
     subprocess.run(command, stderr=follower, stdout=subprocess.DEVNULL, env=environment, check=True)
     os.close(follower)
     reader.join(PATIENCE_S)
-    assert b"2/2, 00:00 left" in seen
+    assert b"0 of 2" in seen
+    assert b"2 of 2: 100%|" in seen

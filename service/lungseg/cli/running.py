@@ -1,25 +1,73 @@
-"""Slices worked on a few at a time, in the order in which they are named."""
+"""Slices or volumes worked on a few at a time, in the order in which they are named."""
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import Any, NamedTuple, Protocol
 
 from lungseg.answers import File
 from lungseg.calling import ServiceError
-from lungseg.cli.errors import in_words
-from lungseg.cli.inputs import Input
+from lungseg.cli.bar import Bar
+from lungseg.cli.errors import OK, SOME_FAILED, UsageError, in_words
+from lungseg.cli.outputs import Outputs
 from lungseg.cli.places import Place
+from lungseg.cli.streams import say
 from lungseg.core.errors import LungsegError
 
-Refusal = tuple[str, str]
-"""Why a slice has no answer: code and sentence."""
-UNREADABLE = "unreadable"
+UNREADABLE, UNWRITABLE = "unreadable", "unwritable"
 
 
-def answers(inputs: Sequence[Input], place: Place) -> Generator[tuple[Input, File | Refusal]]:
+class Refusal(NamedTuple):
+    """Why an input has no answer."""
+
+    code: str
+    sentence: str
+
+
+class Input(Protocol):
+    """A slice or a volume."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in outputs and tables."""
+        ...
+
+    def read(self) -> Any:
+        """Its content, or where that is."""
+        ...
+
+
+def work(inputs: Sequence[Input], place: Place, outputs: Outputs, bar: Bar) -> int:
+    """Computes and writes all; returns the exit code.
+
+    Raises:
+        UsageError, KeyboardInterrupt: it ends early; the message says how far it came.
+    """
+    finished = refused = 0
+    try:
+        for item, answer in answers(inputs, place):
+            refused += not _put(outputs, item, answer)
+            finished += 1
+            bar.finish()
+    except BrokenPipeError:
+        raise
+    except (KeyboardInterrupt, UsageError, OSError) as stopped:
+        more = "; the same command with --skip-existing goes on" if outputs.folder else ""
+        said = f"{finished} of {len(inputs)} {place.things} are done{more}"
+        if isinstance(stopped, KeyboardInterrupt):
+            raise KeyboardInterrupt(said) from None
+        reason = in_words(stopped) if isinstance(stopped, OSError) else str(stopped)
+        raise UsageError(f"{reason}; {said}" if finished else reason) from None
+    return SOME_FAILED if refused else OK
+
+
+def answers(
+    inputs: Sequence[Input], place: Place
+) -> Generator[tuple[Input, Sequence[File] | Refusal]]:
     """Answers in the order of the inputs; no more are read than are worked on.
 
     Raises:
@@ -37,15 +85,32 @@ def answers(inputs: Sequence[Input], place: Place) -> Generator[tuple[Input, Fil
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _answer(item: Input, place: Place) -> File | Refusal:
+def _answer(item: Input, place: Place) -> Sequence[File] | Refusal:
     try:
-        content = item.read()
-    except OSError as error:
-        error.filename = None  # the name stands before the sentence already
-        return UNREADABLE, f"the file cannot be read: {in_words(error)}"
-    except MemoryError:
-        return UNREADABLE, "the file cannot be read: it is larger than the memory"
-    try:
-        return place.fetch(content)
+        return place.fetch(item.read())
     except LungsegError as error:
-        return error.code, error.detail if isinstance(error, ServiceError) else str(error)
+        detail = error.detail if isinstance(error, ServiceError) else str(error)
+        return Refusal(error.code, detail)
+    except OSError as error:
+        if str(error.filename).endswith(item.name):  # which stands before the sentence already
+            error.filename = None
+        return Refusal(UNREADABLE, f"the file cannot be read: {in_words(error)}")
+    except MemoryError:
+        return Refusal(UNREADABLE, "the file cannot be read: it is larger than the memory")
+
+
+def _put(outputs: Outputs, item: Input, answer: Sequence[File] | Refusal) -> bool:
+    """Writes what came of one input; whether it is a result."""
+    if not isinstance(answer, Refusal):
+        try:
+            result = outputs.write(item.name, answer)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:  # all else would befall the other files too
+                raise
+            answer = Refusal(UNWRITABLE, "the name of its result is too long")
+        else:
+            outputs.add(item.name, {**answer[0].summary, "result": result})
+            return True
+    outputs.add(item.name, {"error": {"code": answer.code}})
+    say(f"{item.name}: {answer.sentence}")
+    return False
