@@ -112,7 +112,7 @@ def test_a_server_answers_as_this_process_does(folder: Path, here: Here, service
         (["nowhere.png"], "expected a file or folder, received nowhere.png: there is none"),
         (["{folder}", "--format", "png"], "png of several files needs a folder"),
         (["-", "-"], "standard input can be read only once"),
-        (["{folder}/a.dcm", "{folder}/../in/a.dcm"], "two files are called a.dcm"),
+        (["{folder}/a.dcm", "{folder}/../in/a.dcm"], "two slices are called a.dcm"),
         (["{folder}", "--threshold", "3"], "--threshold: expected a value less than 1"),
         (["{folder}", "--spacing-mm", "wide"], "--spacing-mm: expected two finite"),
         (["{folder}", "--window-hu", "-5"], "--window-hu: expected two finite"),

@@ -13,14 +13,17 @@ REACHES = {"read": (0.0, 0.05), "decode": (0.05, 0.35), "segment": (0.35, 0.95)}
 
 
 class Bar:
-    """How much is done of some inputs, the one in work included as far as it tells."""
+    """How much is done of some inputs, the one in work included as far as it tells.
+
+    It shows from the moment in which its context is entered.
+    """
 
     def __init__(self, total: int, *, quiet: bool) -> None:
-        hidden = quiet or None  # None: where standard error is no terminal
+        self._quiet = quiet
         self._total = total
         self._finished = 0
         self._reached = 0.0
-        self._bar = tqdm(total=total, disable=hidden, bar_format=FORMAT, desc=self._said())
+        self._bar = tqdm(disable=True)
 
     def hear(self, stage: str, done: int, total: int) -> None:
         """Shows how far the only one in work is."""
@@ -41,6 +44,8 @@ class Bar:
         return f"{self._finished} of {self._total}{more}: "
 
     def __enter__(self) -> Self:
+        hidden = self._quiet or None  # None: where standard error is no terminal
+        self._bar = tqdm(total=self._total, disable=hidden, bar_format=FORMAT, desc=self._said())
         return self
 
     def __exit__(

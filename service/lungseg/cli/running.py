@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from lungseg.answers import File
@@ -14,7 +17,7 @@ from lungseg.calling import ServiceError
 from lungseg.cli.bar import Bar
 from lungseg.cli.errors import OK, SOME_FAILED, UsageError, in_words
 from lungseg.cli.outputs import Outputs
-from lungseg.cli.places import Place
+from lungseg.cli.places import Place, Question, here, there
 from lungseg.cli.streams import say
 from lungseg.core.errors import LungsegError
 
@@ -41,12 +44,43 @@ class Input(Protocol):
         ...
 
 
-def work(inputs: Sequence[Input], place: Place, outputs: Outputs, bar: Bar) -> int:
-    """Computes and writes all; returns the exit code.
+def run_all(
+    options: argparse.Namespace,
+    inputs: tuple[Sequence[Input], Sequence[Path]],
+    outputs: Outputs,
+    question: Callable[[Bar], Question],
+) -> int:
+    """Computes and writes what is not done yet; returns the exit code.
+
+    Args:
+        options: those of outputs and place.
+        inputs: what is to be computed, and all files that it is read from.
+        outputs: where results go.
+        question: what is asked; the bar hears how far the answer is.
 
     Raises:
-        UsageError, KeyboardInterrupt: it ends early; the message says how far it came.
+        UsageError, KeyboardInterrupt: nothing can be done at all, or no more.
     """
+    items, sources = inputs
+    outputs.check(sources, keep=options.skip_existing or options.force)
+    done = outputs.keep_done() if options.skip_existing else frozenset[str]()
+    left = [item for item in items if item.name not in done]
+    bar = Bar(len(left), quiet=options.quiet)
+    asked = question(bar)
+    if done and not options.quiet:
+        say(f"lungseg: {len(done)} of {len(items)} {asked.things} are done already")
+    if not left:
+        outputs.begin()
+        return OK
+    with ExitStack() as stack:
+        if options.url is None:
+            place = here(asked, models_dir=options.models_dir)
+        else:
+            place = stack.enter_context(there(asked, url=options.url))
+        return _work(left, place, outputs, stack.enter_context(bar))
+
+
+def _work(inputs: Sequence[Input], place: Place, outputs: Outputs, bar: Bar) -> int:
     finished = refused = 0
     try:
         for item, answer in answers(inputs, place):

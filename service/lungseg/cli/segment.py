@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from lungseg.answers import File
 from lungseg.cli.bar import Bar
-from lungseg.cli.errors import OK
 from lungseg.cli.inputs import find_inputs
 from lungseg.cli.options import (
     DEFAULT_FORM,
@@ -19,9 +17,8 @@ from lungseg.cli.options import (
     outputs_of,
     parameters_of,
 )
-from lungseg.cli.places import Question, here, there
-from lungseg.cli.running import work
-from lungseg.cli.streams import say
+from lungseg.cli.places import Question
+from lungseg.cli.running import run_all
 from lungseg.formats.names import result_names
 from lungseg.formats.table import SLICES
 from lungseg.forms import FORMS
@@ -58,23 +55,12 @@ def run(options: argparse.Namespace) -> int:
     names = [item.name for item in inputs]
     results = [(name,) for name in result_names(names, FORMS[form].suffix)]
     outputs = outputs_of(options, [form], dict(zip(names, results, strict=True)), SLICES)
-    outputs.check(
-        [item.path for item in inputs if item.path], keep=options.skip_existing or options.force
-    )
-    done = outputs.keep_done() if options.skip_existing else frozenset[str]()
-    if done and not options.quiet:
-        say(f"lungseg: {len(done)} of {len(inputs)} files are done already")
-    left = [item for item in inputs if item.name not in done]
-    if not left:
-        outputs.begin()
-        return OK
-    question = Question(ask=_ask, forms=[form], parameters={**parameters, "form": form})
-    with ExitStack() as stack:
-        if options.url is None:
-            place = here(question, models_dir=options.models_dir)
-        else:
-            place = stack.enter_context(there(question, url=options.url))
-        return work(left, place, outputs, stack.enter_context(Bar(len(left), quiet=options.quiet)))
+
+    def question(_bar: Bar) -> Question:
+        return Question(ask=_ask, forms=[form], parameters={**parameters, "form": form})
+
+    sources = [item.path for item in inputs if item.path]
+    return run_all(options, (inputs, sources), outputs, question)
 
 
 def _ask(place: Segmenter | Client, content: bytes, **parameters: Any) -> list[File]:
