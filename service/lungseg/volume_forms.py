@@ -14,6 +14,7 @@ from lungseg.formats.dicom_seg import volume_seg
 from lungseg.formats.dicom_sr import volume_sr
 from lungseg.formats.label_map import label_nifti, label_npz, label_nrrd, volume_nifti
 from lungseg.formats.mesh import glb, stl
+from lungseg.formats.montage import montage_png
 from lungseg.formats.table import profile_csv
 from lungseg.forms import Form, compact, summary
 
@@ -80,6 +81,10 @@ def _glb(outcome: VolumeOutcome) -> bytes:
     return glb(lung_meshes(outcome.volume, outcome.segmentation.labels), volumes_ml)
 
 
+def _png(outcome: VolumeOutcome) -> bytes:
+    return montage_png(outcome.volume, outcome.segmentation)
+
+
 def _zip(outcome: VolumeOutcome) -> bytes:
     """What a person wants to look at, in one file."""
     files: dict[str, bytes] = {
@@ -87,6 +92,7 @@ def _zip(outcome: VolumeOutcome) -> bytes:
         "profile.csv": profile_csv(outcome.report.statistics.profile).encode(),
         "mask.nii.gz": _nifti(outcome),
     }
+    files["montage.png"] = _png(outcome)
     with suppress(InvalidParameter):  # without known places there is no mesh
         files["lungs.glb"] = _glb(outcome)
     if outcome.query.include == "volume":
@@ -108,6 +114,7 @@ VOLUME_FORMS: dict[str, Form[VolumeOutcome]] = {
     "dicom-sr": Form("application/dicom", "_sr.dcm", _sr),
     "stl": Form("model/stl", "_lungs.stl", _stl),
     "glb": Form("model/gltf-binary", "_lungs.glb", _glb),
+    "png": Form("image/png", "_montage.png", _png),
     "zip": Form("application/zip", "_lungs.zip", _zip),
 }
 """By name; of forms with one media type, ``Accept`` means the first."""

@@ -59,8 +59,8 @@ def _control_limit(_settings: Settings) -> int:
     return MAX_CONTROL_BYTES
 
 
-_V2 = Surface(prefixes=("/v2",), router=router, render=_error_object, takes_work=True)
-_PART = replace(_V2, router=None, takes_work=False)
+_V2 = Surface(prefixes=("/v2",), router=router, render=_error_object, takes="slices")
+_PART = replace(_V2, router=None, takes="nothing")
 SURFACES = (
     _V2,
     replace(_PART, prefixes=("/v2/health",), needs_key=False, quiet=True),
