@@ -16,7 +16,7 @@ from typing import Any
 
 from lungseg.answers import MASK_ENCODING, File, Result, VolumeResult
 from lungseg.core.errors import InvalidParameter
-from lungseg.core.volume import Progress, silent
+from lungseg.core.volume import Progress, VolumeLimits, silent
 from lungseg.formats.archive import Member, in_memory
 from lungseg.formats.decoders import usable_cores
 from lungseg.forms import FORMS, Form, answer
@@ -34,6 +34,8 @@ from lungseg.volumes import VolumeOutcome, VolumePipeline
 
 DEFAULT_MODEL = "lung-unet"
 CPU = ("CPUExecutionProvider",)
+LOCAL_LIMITS = VolumeLimits(max_files=1_000_000, max_sent_bytes=1 << 40)
+"""What lies in a folder is read file by file when it is needed: it may be a whole study."""
 
 
 def load(
@@ -80,7 +82,8 @@ def load(
 class Segmenter:
     """A model that segments slices and volumes; threads may share one.
 
-    The pipelines say what is accepted, by default what a service with default settings accepts.
+    The pipelines say what is accepted, by default about what a service with default settings
+    accepts, and folders of any size.
     """
 
     def __init__(
@@ -91,7 +94,7 @@ class Segmenter:
     ) -> None:
         self.model = model
         self._pipeline = pipeline or Pipeline()
-        self._volumes = volumes or VolumePipeline(threads=usable_cores())
+        self._volumes = volumes or VolumePipeline(threads=usable_cores(), limits=LOCAL_LIMITS)
 
     def segment(self, source: Source, **parameters: Any) -> Result:
         """Segments one slice; of arrays whose intensities are HU say so by ``unit="hu"``.

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -97,7 +97,8 @@ def here(question: Question, *, models_dir: Path | None) -> Place:
 
 def _segmenter(question: Question, settings: Settings) -> tuple[Segmenter, dict[str, Any]]:
     """The segmenter of the model that is asked for, and the other parameters."""
-    from lungseg.library import Segmenter  # ONNX Runtime, which a server's caller spares
+    # ONNX Runtime, which a server's caller spares
+    from lungseg.library import LOCAL_LIMITS, Segmenter
     from lungseg.pipeline import Pipeline
     from lungseg.volumes import VolumePipeline
 
@@ -107,7 +108,13 @@ def _segmenter(question: Question, settings: Settings) -> tuple[Segmenter, dict[
     threads = 1 if question.volumes else settings.cores
     model = _model(settings, name or settings.model, version, threads)
     pipeline = Pipeline(max_pixels=settings.max_pixels, allow_non_ct=settings.allow_non_ct)
-    volumes = VolumePipeline(threads=settings.cores)
+    limits = replace(
+        LOCAL_LIMITS,
+        max_slices=settings.max_volume_slices,
+        max_bytes=settings.max_volume_bytes,
+        max_pixels=settings.max_pixels,
+    )
+    volumes = VolumePipeline(threads=settings.volume_threads or settings.cores, limits=limits)
     return Segmenter(model, pipeline, volumes), others
 
 
