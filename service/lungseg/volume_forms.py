@@ -12,7 +12,7 @@ from lungseg.formats.archive import write_archive
 from lungseg.formats.dicom_derived import Algorithm
 from lungseg.formats.dicom_seg import volume_seg
 from lungseg.formats.dicom_sr import volume_sr
-from lungseg.formats.label_map import label_nifti, label_nrrd, volume_nifti
+from lungseg.formats.label_map import label_nifti, label_npz, label_nrrd, volume_nifti
 from lungseg.formats.mesh import glb, stl
 from lungseg.formats.montage import montage_png
 from lungseg.formats.table import profile_csv
@@ -104,6 +104,9 @@ VOLUME_FORMS: dict[str, Form[VolumeOutcome]] = {
     "json": Form("application/json", ".json", _json),
     "nifti": Form("application/gzip", "_mask.nii.gz", _nifti),
     "nrrd": Form("application/x-nrrd", "_mask.nrrd", _nrrd),
+    "npz": Form(
+        "application/x-npz", "_mask.npz", lambda found: label_npz(found.segmentation.labels)
+    ),
     "dicom-seg": Form("application/dicom", "_seg.dcm", lambda found: _seg(found, "BINARY")),
     "dicom-seg-labelmap": Form(
         "application/dicom", "_labelmap.dcm", lambda found: _seg(found, "LABELMAP")

@@ -39,6 +39,7 @@ FIRST_BYTES = {
     "stl": b"lungseg",
     "glb": b"glTF",
     "png": b"\x89PNG",
+    "npz": b"PK\3\4",
     "zip": b"PK\3\4",
 }
 """Of answers that are no DICOM."""

@@ -144,8 +144,12 @@ def _members(files: Sequence[Member | bytes | memoryview], limits: VolumeLimits)
             raise MalformedRequest("expected files in the zip archive, received none")
     if len(members) > limits.max_files:
         raise TooManyItems(f"expected at most {limits.max_files} files, received {len(members)}")
-    if sum(one.size_bytes for one in members) > limits.max_bytes:
-        raise VolumeTooLarge(f"expected at most {limits.max_bytes} bytes in all, received more")
+    sizes, most = [one.size_bytes for one in members], limits.max_bytes
+    if max(sizes) > most:
+        raise VolumeTooLarge(f"expected at most {most} bytes a file, received more")
+    most = most if limits.max_sent_bytes is None else limits.max_sent_bytes
+    if sum(sizes) > most:
+        raise VolumeTooLarge(f"expected at most {most} bytes in all, received more")
     return members
 
 

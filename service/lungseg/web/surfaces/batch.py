@@ -22,7 +22,7 @@ from lungseg.core.errors import (
 from lungseg.formats.archive import ArchiveLimits, Member, open_archive, write_archive
 from lungseg.formats.names import archive_name, result_names
 from lungseg.formats.sniff import SNIFFED_BYTES, is_zip
-from lungseg.formats.table import statistics_csv
+from lungseg.formats.table import SLICES
 from lungseg.forms import FORMS, compact
 from lungseg.inference.errors import Overloaded
 from lungseg.inference.model import Model
@@ -267,4 +267,4 @@ def _zip(results: list[Done]) -> bytes:
         for place, result in enumerate(results)
     ]
     masks = {names[place]: results[place].png for place in places}
-    return write_archive({**masks, "statistics.csv": statistics_csv(rows).encode()})
+    return write_archive({**masks, "statistics.csv": SLICES.csv(rows).encode()})
