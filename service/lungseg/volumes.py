@@ -21,8 +21,9 @@ from lungseg.core.geometry import even_affine, step_mm
 from lungseg.core.postprocess import Certainty, cut, restore
 from lungseg.core.preprocess import fit
 from lungseg.core.sides import label_planes
+from lungseg.core.soft_tissue import take_out_tissue
 from lungseg.core.solid import settle
-from lungseg.core.types import LabelArray, Scan, Segmentation
+from lungseg.core.types import BoolArray, FloatArray, LabelArray, Scan, Segmentation
 from lungseg.core.volume import Progress, Volume, VolumeLimits, silent
 from lungseg.core.volume_report import VolumeReport, measure_volume
 from lungseg.formats.archive import Member
@@ -258,10 +259,18 @@ class _Work:
         with watch.stage("restore"):
             probability = restore(output, fitted.placement)
             mask = cut(probability, threshold=self.threshold, largest_components=0)
+            self._take_out_tissue(mask, probability, part)
             certainty = Certainty.of(probability, mask)
         with watch.stage("label"):
             view.apply(self.labels)[part] = label_planes(mask, scan, view, part).labels
         return certainty, watch
+
+    def _take_out_tissue(self, mask: BoolArray, probability: FloatArray, part: slice) -> None:
+        if self.planes.scan.unit != "HU":
+            return
+        values = self.planes.view.apply(self.planes.scan.values)[part]
+        for plane in zip(mask, probability, values, strict=True):
+            take_out_tissue(*plane, self.planes.spacing_mm)
 
     def settle(self) -> bool:
         """Makes the planes agree; returns whether sides are known."""

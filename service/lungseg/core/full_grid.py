@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from lungseg.core.distance import distances
 from lungseg.core.geometry import distances_mm, is_uniform, steps_to_next
+from lungseg.core.regions import bounding_box
 from lungseg.core.types import BoolArray, IntensityArray, LabelArray
 from lungseg.core.volume import Volume
 
@@ -118,12 +119,10 @@ def _between(below: LabelArray, above: LabelArray, share: float) -> LabelArray:
     """Labels of a plane between two, (Y, X) each: where the mixed depths within a lung are > 0."""
     either = (below > 0) | (above > 0)
     result = np.zeros_like(below)
-    boxes = ndimage.find_objects(either.astype(np.uint8))
-    if not boxes:
-        return result
-    deepest = np.zeros(result[boxes[0]].shape)
-    for label in np.unique([below[boxes[0]], above[boxes[0]]]):
-        masks = below[boxes[0]] == label, above[boxes[0]] == label
+    box = bounding_box(either)
+    deepest = np.zeros(result[box].shape)
+    for label in np.unique([below[box], above[box]]):
+        masks = below[box] == label, above[box] == label
         if label == 0:
             continue
         if not (masks[0].any() and masks[1].any()):  # a lung ends between them: half way
@@ -131,7 +130,7 @@ def _between(below: LabelArray, above: LabelArray, share: float) -> LabelArray:
             depth = np.where(nearer, 1.0, 0.0)
         else:
             depth = (1 - share) * _depth(masks[0]) + share * _depth(masks[1])
-        result[boxes[0]][depth > deepest] = label
+        result[box][depth > deepest] = label
         deepest = np.maximum(deepest, depth)
     return result
 
@@ -140,6 +139,4 @@ def _depth(mask: BoolArray) -> NDArray[np.float64]:
     """Pixels to the border of a mask, (Y, X): above 0 inside, below outside."""
     if mask.all():
         return np.ones(mask.shape)
-    inside = ndimage.distance_transform_edt(mask)
-    outside = ndimage.distance_transform_edt(~mask)
-    return np.asarray(inside) - np.asarray(outside)
+    return distances(~mask) - distances(mask)

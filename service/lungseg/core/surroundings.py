@@ -44,15 +44,15 @@ def look_around(scan: Scan, mask: BoolArray) -> Surroundings:
     step = cell_step(mask.shape)
     if min(mask.shape) < step:
         return NOTHING
-    cells = _means(scan.values[0], step)
+    cells = means(scan.values[0], step)
     labelled = mask[::step, ::step][: cells.shape[0], : cells.shape[1]]
     if scan.unit != "HU":
         return replace(NOTHING, outside=_outside_uncalibrated(cells, labelled))
     around = _reaching_the_edge(cells < GAS_HU)
     # Tissue narrower than three cells is no body: a table's walls, wires, blankets.
-    body = _largest(_grown(_shrunk(cells > SOLID_HU)))
+    body = _largest(grown(shrunk(cells > SOLID_HU)))
     missed = ~_reaching_the_edge(~body) & (cells > GAS_HU) & (cells < SOLID_HU)
-    region = _largest(_grown(_shrunk(missed & ~_grown(labelled))))
+    region = _largest(grown(shrunk(missed & ~grown(labelled))))
     row, column = np.argwhere(region).mean(axis=0) if region.any() else (0.0, 0.0)
     return Surroundings(
         unlabelled=float(region.mean()),
@@ -70,7 +70,7 @@ def _outside_uncalibrated(cells: FloatArray, labelled: BoolArray) -> float:
     return float((around & labelled).mean())
 
 
-def _means(plane: IntensityArray, step: int) -> FloatArray:
+def means(plane: IntensityArray, step: int) -> FloatArray:
     """About the means of cells of step × step pixels: of four pixels in each, against noise."""
     rows, columns = plane.shape[0] // step * step, plane.shape[1] // step * step
     first, second = step // 4, step // 2 + step // 4
@@ -80,7 +80,7 @@ def _means(plane: IntensityArray, step: int) -> FloatArray:
     return summed / np.float32(4)
 
 
-def _shrunk(cells: BoolArray) -> BoolArray:
+def shrunk(cells: BoolArray) -> BoolArray:
     """Without the cells that touch others; the border of the slice counts as being within."""
     inner = cells.copy()
     inner[1:] &= cells[:-1]
@@ -91,9 +91,9 @@ def _shrunk(cells: BoolArray) -> BoolArray:
     return result
 
 
-def _grown(cells: BoolArray) -> BoolArray:
+def grown(cells: BoolArray) -> BoolArray:
     """With the cells around, also across corners."""
-    return ~_shrunk(~cells)
+    return ~shrunk(~cells)
 
 
 def _largest(cells: BoolArray) -> BoolArray:
