@@ -12,17 +12,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lungseg.calling import ServiceError
     from lungseg.client import Client
+    from lungseg.core.compare import compare
     from lungseg.core.errors import LungsegError
     from lungseg.library import Segmenter, load
 
     __version__: str
 
-__all__ = ["Client", "LungsegError", "Segmenter", "ServiceError", "__version__", "load"]
+__all__ = [
+    "Client",
+    "LungsegError",
+    "Segmenter",
+    "ServiceError",
+    "__version__",
+    "compare",
+    "load",
+]
 _HOMES = {
     "Client": "client",
     "LungsegError": "core.errors",
     "Segmenter": "library",
     "ServiceError": "calling",
+    "compare": "core.compare",
     "load": "library",
 }
 

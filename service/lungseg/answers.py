@@ -20,6 +20,8 @@ MASK_ENCODING = "coco_rle_uncompressed"
 
 VOLUME_SUMMARY = ("model", "volume", "statistics", "acquisition", "confidence", "quality")
 """Members of a volume's answer."""
+COMPARISON = ("differences", "adjustment", "warnings")
+"""Members of a comparison of two volumes."""
 LABELS_FORM = "npz"
 """How the labels of a volume travel to ``VolumeResult``: numpy alone reads it."""
 FORMS_BY_ENDING = {

@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 
 from lungseg.answers import (
+    COMPARISON,
     LABELS_FORM,
     MASK_ENCODING,
     SUMMARY,
@@ -108,6 +109,17 @@ class Client:
         query = {**parameters, "format": "json", "encoding": MASK_ENCODING}
         answer = self._calls.post("/segment/batch", as_texts(query), files=files)
         return _read(answer, _items)
+
+    def compare(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+        """What changed between two volumes of one patient, by their JSON answers.
+
+        Raises:
+            ServiceError, httpx.TransportError: it is refused, or nobody can be reached.
+        """
+        content = json.dumps({"before": dict(before), "after": dict(after)}).encode()
+        headers = {"Content-Type": "application/json"}
+        answer = self._calls.post("/compare", {}, content=content, headers=headers)
+        return _read(answer, lambda found: {name: found[name] for name in COMPARISON})
 
     def models(self) -> list[dict[str, Any]]:
         """Names, versions and states of the service's models."""

@@ -13,12 +13,15 @@ import pydicom
 import pytest
 
 import lungseg
-from lungseg.answers import FORMS_BY_ENDING
+from lungseg.answers import FORMS_BY_ENDING, VOLUME_SUMMARY
 from lungseg.core.errors import InvalidParameter, LungsegError, MalformedRequest
 from lungseg.volume_forms import VOLUME_FORMS
 from tests.client.studies import SLICES, SPACING_MM, instances_of, study
+from tests.client.test_client import BUSY, Scripted
+from tests.serving import Running
 
 VOXEL_ML = float(np.prod(SPACING_MM)) / 1000
+FILE = {"format": "stl", "media_type": "model/stl", "base64": "c29saWQ="}
 STAGES = ["read", "decode", "segment"]
 
 
@@ -90,7 +93,7 @@ def test_it_is_saved_in_the_form_that_the_name_tells(
 
 def test_each_form_has_an_ending() -> None:
     """And what results are called by default ends with one that tells the same form."""
-    assert set(VOLUME_FORMS) <= set(FORMS_BY_ENDING.values())
+    assert set(FORMS_BY_ENDING.values()) == set(VOLUME_FORMS)
     for name, form in VOLUME_FORMS.items():
         told = [one for ending, one in FORMS_BY_ENDING.items() if form.suffix.endswith(ending)]
         assert told[0] == name
@@ -131,3 +134,80 @@ def test_what_is_wrong_is_said(segmenter: lungseg.Segmenter, series: Path, tmp_p
         segmenter.segment_volume(series, series="1.2.840")
     with pytest.raises(LungsegError):
         segmenter.segment_volume([*instances_of("1.5")[:1], b"no slice"], series="1.2")
+
+
+def test_a_server_answers_as_the_library_does(
+    segmenter: lungseg.Segmenter, series: Path, service: Running, tmp_path: Path
+) -> None:
+    """Labels, figures, flags, progress, files, and what changed between two."""
+    here = segmenter.segment_volume(series, threshold=0.4)
+    heard: list[str] = []
+    with lungseg.Client(service.url) as client:
+        there = client.segment_volume(
+            series, threshold=0.4, progress=lambda stage, *_: heard.append(stage)
+        )
+        assert np.array_equal(here.labels, there.labels)
+        assert (here.answer, here.flags) == (there.answer, there.flags)
+        assert list(dict.fromkeys(heard)) == STAGES
+        for name in ("a.nii.gz", "a.json", "a.npz", "a_seg.dcm"):
+            here.save(tmp_path / f"here_{name}")
+            there.save(tmp_path / f"there_{name}")
+        for name in ("a.nii.gz", "a.npz", "a_seg.dcm"):
+            mine, other = (tmp_path / f"{place}_{name}" for place in ("here", "there"))
+            assert mine.read_bytes() == other.read_bytes()
+        assert json.loads((tmp_path / "there_a.json").read_bytes()) == here.answer
+        later = segmenter.segment_volume(series, threshold=0.7).answer
+        changed = client.compare(here.answer, later)
+    assert changed == lungseg.compare(here.answer, later)
+    assert changed["differences"]["both"]["volume_ml"]["change"] < 0
+
+
+def test_a_server_takes_files_and_arrays(
+    segmenter: lungseg.Segmenter, series: Path, service: Running
+) -> None:
+    hu = np.full((4, 20, 24), 40, np.int16)
+    hu[:, 5:15, 4:10] = -850
+    path = next(series.rglob("0.dcm"))
+    with lungseg.Client(service.url) as client:
+        for source, asked in ((hu, {"unit": "hu", "spacing_mm": (5, 3, 3)}), ([path], {})):
+            there = client.segment_volume(source, **asked)
+            assert there.answer == segmenter.segment_volume(source, **asked).answer
+
+
+def test_what_a_server_refuses_has_its_code(service: Running, tmp_path: Path) -> None:
+    """Whether it is refused before there was any progress, or after."""
+    notes = tmp_path / "notes.txt"
+    notes.write_text("no slice")
+    many = [notes, *instances_of("1.2.3"), *instances_of("1.2.3")]
+    with lungseg.Client(service.url) as client:
+        for source, asked, status, code in (
+            (notes, {}, 415, "unsupported_media_type"),
+            (many, {"series": "1.9"}, 422, "invalid_parameter"),
+            (many, {"threshold": 3}, 422, "invalid_parameter"),
+            (many, {"model": "nobody"}, 404, "unknown_model"),
+        ):
+            with pytest.raises(lungseg.ServiceError) as raised:
+                client.segment_volume(source, **asked)
+            assert (raised.value.status, raised.value.code) == (status, code)
+            assert raised.value.request_id != "unknown"
+        with pytest.raises(lungseg.ServiceError, match="expected an answer for a volume"):
+            client.compare({}, {})
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again() -> None:
+    """Lines of progress alone are no answer; a service that is overloaded is asked again."""
+    step = b'{"stage":"read","done":1,"total":2}\n'
+    answer = json.dumps(dict.fromkeys(VOLUME_SUMMARY) | {"file": FILE}).encode()
+    heard: list[tuple[str, int, int]] = []
+    with Scripted(BUSY, (200, {}, step + answer)) as server, lungseg.Client(server.url) as client:
+        found = client.fetch_volume(
+            b"x", "stl", progress=lambda stage, done, total: heard.append((stage, done, total))
+        )
+    assert (found.content, found.media_type) == (b"solid", "model/stl")
+    assert heard == [("read", 1, 2)]
+    with (
+        Scripted((200, {}, step)) as server,
+        lungseg.Client(server.url) as client,
+        pytest.raises(lungseg.ServiceError, match="an answer of lungseg, received status 200"),
+    ):
+        client.fetch_volume(b"x", "stl")

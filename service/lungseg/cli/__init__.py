@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import lungseg
-from lungseg.cli import segment, serve, volume
+from lungseg.cli import compare, segment, serve, volume
 from lungseg.cli.errors import (
     EXITS,
     INTERRUPTED,
@@ -67,6 +67,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"lungseg {lungseg.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (segment, volume, serve):
+    for command in (segment, volume, compare, serve):
         command.add_to(commands)
     return parser
