@@ -20,7 +20,7 @@ def main() -> None:
     if chosen.what == "load":
         storm.run(chosen.models, chosen.model, chosen.seconds or 60.0)
     else:
-        figures.run(chosen.models, chosen.model, chosen.seconds or 4.0)
+        figures.run(chosen.models, chosen.model, chosen.seconds or 2.0)
 
 
 if __name__ == "__main__":

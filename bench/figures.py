@@ -1,31 +1,42 @@
-"""``python -m bench``: start, memory, throughput, latency, stages, all in one run."""
+"""``python -m bench``: how fast, beside what others would write, and where the time goes.
+
+All ratios are of one run: turns of each figure alternate, so that neighbours disturb all alike.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import io
-import json
 import os
 import statistics
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+import psutil
 
-from bench import host, inprocess, wire
+from bench import host, inprocess, slices, wire
 from lungseg.inference.timing import Stopwatch
-from training.synthetic.phantom import dicom_bytes, make_phantom
 
 ROUNDS = 3
-"""Each figure is the median of so many turns, in alternation: neighbours disturb all alike."""
+CONCURRENCY = 16
+BATCH = 64
+WARM_REQUESTS = 200
+STAGE_TURNS = 60
 
 
-def slices() -> dict[str, bytes]:
-    """A 512 × 512 phantom as 16-bit PNG and as DICOM."""
-    phantom = make_phantom()
-    stream = io.BytesIO()
-    Image.fromarray((phantom.hu + 1024).astype(np.uint16)).save(stream, "PNG")
-    return {"png": stream.getvalue(), "dicom": dicom_bytes(phantom)}
+@dataclass(slots=True)
+class Turns:
+    """What one server did in all its turns."""
+
+    rates: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        return statistics.median(self.rates)
+
+    def percentile_ms(self, percent: float) -> float:
+        return percentile(sorted(self.seconds), percent)
 
 
 def percentile(ordered: list[float], percent: float) -> float:
@@ -34,19 +45,27 @@ def percentile(ordered: list[float], percent: float) -> float:
 
 def run(models: Path, model: str, seconds: float) -> None:
     bundle = newest(models / model)
-    contents = slices()
-    threads = int(os.environ.get("LUNGSEG_INTRA_OP_THREADS", "1"))
-    pipeline = inprocess.Pipeline(bundle, threads)
-    print(f"model {bundle}, {os.cpu_count()} cores, intra-op threads {threads}")
-    print_stages(pipeline, contents)
-    with host.service(models, model) as service:
-        print(f"process start to /readyz 200: {service.start_s:.2f} s")
-        warm(service.port, contents, 200)
-        print(f"resident memory after 200 requests: {service.rss_mb():.0f} MB")
-        throughput(service.port, pipeline, contents, seconds)
-        latency(service.port, pipeline, contents["png"], seconds)
-        profile(service)
-    compare(models, model, bundle, contents["png"], seconds)
+    picture, dicoms = slices.picture(), slices.dicoms()
+    print(f"model {bundle}, {os.cpu_count()} cores, PNG of {len(picture) / 1000:.0f} KB")
+    pipeline = inprocess.Pipeline(bundle)
+    print_stages(pipeline, {"png": picture, **{f"dicom {k}": v for k, v in dicoms.items()}})
+    figures: dict[str, float] = {}
+    with (
+        host.service(models, model) as ours,
+        host.endpoint("bench.naive", bundle) as naive,
+        host.endpoint("bench.plain", bundle) as plain,
+    ):
+        figures["ready_s"] = ours.start_s
+        warm(ours.port, picture, dicoms["raw"])
+        figures["memory_mb"] = ours.rss_mb()
+        others = {
+            "naive": (naive, wire.form("/segment", picture)),
+            "plain": (plain, wire.request("/segment", picture)),
+        }
+        figures |= compare(ours, others, picture, seconds)
+        figures |= rates(ours, pipeline, {"png": picture, **dicoms}, seconds)
+        figures |= batches(ours, picture, seconds)
+    print_aims(figures)
 
 
 def newest(folder: Path) -> Path:
@@ -54,13 +73,12 @@ def newest(folder: Path) -> Path:
     return max(versions, key=lambda entry: int(entry.name))
 
 
-def warm(port: int, contents: dict[str, bytes], count: int) -> None:
+def warm(port: int, *contents: bytes) -> None:
     async def send() -> None:
         connection = await wire.Connection.open(port)
-        for index in range(count):
-            name = ("png", "dicom")[index % 2]
-            form = ("png", "json")[index // 2 % 2]
-            message = wire.request(f"/segment?format={form}", contents[name])
+        for index in range(WARM_REQUESTS):
+            form = ("png", "json")[index // len(contents) % 2]
+            message = wire.request(f"/segment?format={form}", contents[index % len(contents)])
             status, body = await connection.exchange(message)
             assert status == 200, body
         connection.transport.close()
@@ -69,113 +87,143 @@ def warm(port: int, contents: dict[str, bytes], count: int) -> None:
 
 
 def print_stages(pipeline: inprocess.Pipeline, contents: dict[str, bytes]) -> None:
-    print("\nstages of one slice alone, median ms")
+    """Processor time of this thread; what a decoder process spends is not in it."""
+    print("\nprocessor time of one slice alone in one thread, ms (tenth percentile)")
     for name, content in contents.items():
-        for form in ("json", "png"):
+        for form in ("json", "png") if name == "png" else ("json",):
             turns: list[dict[str, float]] = []
-            for _ in range(40):
-                watch = Stopwatch()
+            for _ in range(STAGE_TURNS):
+                watch = inprocess.ProcessorWatch()
                 pipeline.segment(content, form, watch)
                 turns.append(watch.spent_ms)
-            medians = {key: statistics.median(t[key] for t in turns[5:]) for key in turns[0]}
-            around = sum(medians.values()) - medians["inference"]
-            text = ", ".join(f"{key} {value:.2f}" for key, value in medians.items())
-            print(f"  {name} → {form}: {text}; all but inference {around:.2f}")
+            least = {
+                stage: statistics.quantiles([turn[stage] for turn in turns[5:]], n=10)[0]
+                for stage in turns[0]
+            }
+            text = ", ".join(f"{stage} {spent:.2f}" for stage, spent in least.items())
+            print(f"  {name} → {form}: {text}; sum {sum(least.values()):.2f}")
 
 
-def throughput(
-    port: int, pipeline: inprocess.Pipeline, contents: dict[str, bytes], seconds: float
-) -> None:
-    cores = os.cpu_count() or 1
-    for name, form in (("png", "png"), ("png", "json"), ("dicom", "png"), ("dicom", "json")):
-        content = contents[name]
-        message = wire.request(f"/segment?format={form}", content)
-        rates: dict[str, list[float]] = {"http": [], "in-process": [], "bare": []}
+def turn(served: host.Host, message: bytes, callers: int, seconds: float, into: Turns) -> None:
+    """Adds one turn of a server."""
+    before = psutil.Process(served.pid).cpu_times()
+    tally = asyncio.run(wire.closed_loop(served.port, message, callers, seconds))
+    after = psutil.Process(served.pid).cpu_times()
+    answered = tally.ok()
+    spent_s = after.user + after.system - before.user - before.system
+    into.rates.append(len(answered) / seconds)
+    into.cpu_ms.append(spent_s / len(answered) * 1000)
+    into.seconds += answered
+
+
+def compare(
+    ours: host.Host,
+    others: dict[str, tuple[host.Host, bytes]],
+    picture: bytes,
+    seconds: float,
+) -> dict[str, float]:
+    """Ours beside endpoints that do less, on the same ONNX file and slice."""
+    servers = {
+        f"ours → {form}": (ours, wire.form(f"/segment?format={form}", picture))
+        for form in ("png", "json")
+    } | others
+    found: dict[int, dict[str, Turns]] = {}
+    for callers in (CONCURRENCY, 1):
+        found[callers] = {name: Turns() for name in servers}
         for _ in range(ROUNDS):
-            tally = asyncio.run(wire.closed_loop(port, message, 8, seconds))
-            rates["http"].append(len(tally.ok()) / seconds)
-            calls = inprocess.closed_loop(
-                lambda content=content, form=form: pipeline.segment(content, form, Stopwatch()),
-                cores,
-                seconds,
-            )
-            rates["in-process"].append(len(calls) / seconds)
-            rates["bare"].append(
-                len(inprocess.closed_loop(pipeline.bare, cores, seconds)) / seconds
-            )
-        http, direct, bare = (statistics.median(values) for values in rates.values())
-        print(
-            f"\n{name} → {form}, requests/s: HTTP at concurrency 8 {http:.1f}, in-process "
-            f"({cores} threads) {direct:.1f}, bare session {bare:.1f}\n"
-            f"  HTTP / in-process {http / direct:.3f}, HTTP / bare {http / bare:.3f}"
-        )
-
-
-def latency(port: int, pipeline: inprocess.Pipeline, content: bytes, seconds: float) -> None:
-    message = wire.request("/segment?format=png", content)
-    found: dict[str, list[float]] = {"http": [], "in-process": [], "bare": []}
-    for _ in range(ROUNDS):
-        found["http"] += asyncio.run(wire.closed_loop(port, message, 1, seconds)).ok()
-        found["in-process"] += inprocess.closed_loop(
-            lambda: pipeline.segment(content, "png", Stopwatch()), 1, seconds
-        )
-        found["bare"] += inprocess.closed_loop(pipeline.bare, 1, seconds)
-    print("\nlatency at concurrency 1, png → png, ms")
-    for name, values in found.items():
-        ordered = sorted(values)
-        print(f"  {name}: p50 {percentile(ordered, 50):.2f}, p99 {percentile(ordered, 99):.2f}")
-
-
-def profile(service: host.Host) -> None:
-    """What the service itself measured of its stages, and what HTTP adds."""
-    _, text = service.get("/metrics")
-    values = {}
-    for line in text.decode().splitlines():
-        if line.startswith(("lungseg_stage_seconds", "lungseg_request_seconds")):
-            key, _, value = line.rpartition(" ")
-            values[key] = float(value)
-    print("\nwhat a request is made of under these loads, mean ms (all forms)")
-    total = mean(values, "request", 'route="/segment"')
-    stages = {
-        stage: mean(values, "stage", f'stage="{stage}"')
-        for stage in (
-            "queue",
-            "decode",
-            "fit",
-            "inference",
-            "restore",
-            "label",
-            "measure",
-            "encode",
-        )
+            for name, (served, message) in servers.items():
+                turn(served, message, callers, seconds, found[callers][name])
+        print(f"\nPNG in a form, {callers} at a time: requests/s, processor ms each, p50, p99 ms")
+        for name, turns in found[callers].items():
+            cpu_ms = statistics.median(turns.cpu_ms)
+            p50, p99 = turns.percentile_ms(50), turns.percentile_ms(99)
+            print(f"  {name:12} {turns.rate:6.1f} {cpu_ms:6.1f} {p50:6.1f} {p99:6.1f}")
+    many, alone = found[CONCURRENCY], found[1]
+    naive = many["naive"]
+    return {
+        "png_ratio": many["ours → png"].rate / naive.rate,
+        "json_ratio": many["ours → json"].rate / naive.rate,
+        "p99_ratio": many["ours → png"].percentile_ms(99) / naive.percentile_ms(99),
+        "plain_ratio": many["ours → png"].rate / many["plain"].rate,
+        "alone_ratio": alone["ours → png"].percentile_ms(50) / alone["naive"].percentile_ms(50),
     }
-    for stage, spent in stages.items():
-        print(f"  {stage} {spent:.2f}")
-    print(f"  all else in the service (HTTP, routing, log) {total - sum(stages.values()):.2f}")
 
 
-def mean(values: dict[str, float], kind: str, label: str) -> float:
-    family = f"lungseg_{kind}_seconds"
-    count = values.get(f"{family}_count{{{label}}}", 0.0)
-    return values.get(f"{family}_sum{{{label}}}", 0.0) / count * 1000 if count else 0.0
+def rates(
+    ours: host.Host, pipeline: inprocess.Pipeline, contents: dict[str, bytes], seconds: float
+) -> dict[str, float]:
+    """Slices/s over HTTP and without it, and what a request costs beside the same work here."""
+    cores = os.cpu_count() or 1
+    found: dict[str, float] = {}
+    print(f"\nslices/s → json over HTTP, 8 at a time, and in {cores} threads of this process")
+    for name, content in contents.items():
+        message = wire.request("/segment?format=json", content)
 
+        def work(content: bytes = content) -> None:
+            pipeline.segment(content, "json", Stopwatch())
 
-def compare(models: Path, model: str, bundle: Path, content: bytes, seconds: float) -> None:
-    """Ours against the plain endpoint at concurrency 16, same file, same slice."""
-    message = wire.request("/segment?format=png", content)
-    rates: dict[str, list[float]] = {"ours": [], "plain": []}
-    times: dict[str, list[float]] = {"ours": [], "plain": []}
-    with host.service(models, model) as ours, host.plain(bundle) as plain:
+        http, direct = Turns(), Turns()
         for _ in range(ROUNDS):
-            for name, port in (("ours", ours.port), ("plain", plain.port)):
-                tally = asyncio.run(wire.closed_loop(port, message, 16, seconds))
-                rates[name].append(len(tally.ok()) / seconds)
-                times[name] += tally.ok()
-    print("\nagainst a plain FastAPI endpoint on the same ONNX file, concurrency 16, png → png")
-    for name, turns in rates.items():
-        ordered = sorted(times[name])
+            turn(ours, message, 8, seconds, http)
+            direct.rates.append(len(inprocess.closed_loop(work, cores, seconds)) / seconds)
+        found[f"{name}_rate"] = http.rate
+        found[f"{name}_share"] = http.rate / direct.rate
         print(
-            f"  {name}: {statistics.median(turns):.1f} requests/s, "
-            f"p50 {percentile(ordered, 50):.0f} ms, p99 {percentile(ordered, 99):.0f} ms"
+            f"  {name:10} {http.rate:6.1f} {direct.rate:6.1f}  ratio {http.rate / direct.rate:.2f}"
         )
-    print(json.dumps({name: statistics.median(values) for name, values in rates.items()}))
+    found["added_ms"] = added_ms(ours, pipeline, contents["png"], seconds)
+    return found
+
+
+def added_ms(
+    ours: host.Host, pipeline: inprocess.Pipeline, content: bytes, seconds: float
+) -> float:
+    """What HTTP adds to one request alone: p50 of both, with as many threads for the network."""
+    message, http, direct = wire.request("/segment?format=json", content), Turns(), Turns()
+
+    def work() -> None:
+        pipeline.segment(content, "json", Stopwatch(), alone=True)
+
+    for _ in range(ROUNDS):
+        turn(ours, message, 1, seconds, http)
+        direct.seconds += inprocess.closed_loop(work, 1, seconds)
+    return http.percentile_ms(50) - direct.percentile_ms(50)
+
+
+def batches(ours: host.Host, picture: bytes, seconds: float) -> dict[str, float]:
+    """Many slices in one request beside as many requests."""
+    single, many = Turns(), Turns()
+    batch = wire.form("/segment/batch", *[picture] * BATCH)
+    for _ in range(ROUNDS):
+        turn(ours, wire.request("/segment?format=json", picture), 8, seconds, single)
+        turn(ours, batch, 1, seconds, many)
+    rate = many.rate * BATCH
+    print(f"\n{BATCH} slices in one request: {rate:.1f} slices/s; one by one {single.rate:.1f}")
+    return {"batch_ratio": rate / single.rate}
+
+
+AIMS: tuple[tuple[str, str, float, bool], ...] = (
+    ("png_ratio", "requests/s against naive, 16 at a time, PNG → PNG", 1.15, True),
+    ("json_ratio", "requests/s against naive, 16 at a time, PNG → JSON", 1.15, True),
+    ("plain_ratio", "requests/s against plain, 16 at a time, PNG → PNG", 1.0, True),
+    ("p99_ratio", "p99 against naive, 16 at a time", 0.7, False),
+    ("alone_ratio", "p50 against naive, alone", 1.05, False),
+    ("png_rate", "slices/s over HTTP, PNG", 150, True),
+    ("raw_rate", "slices/s over HTTP, raw DICOM", 170, True),
+    ("JPEG-LS_rate", "slices/s over HTTP, JPEG-LS", 120, True),
+    ("JPEG 2000_rate", "slices/s over HTTP, JPEG 2000", 60, True),
+    ("png_share", "HTTP against in-process, PNG", 0.93, True),
+    ("added_ms", "ms that HTTP adds to a request alone", 1.0, False),
+    ("batch_ratio", f"slices/s of a batch of {BATCH} against single requests", 1.1, True),
+    ("memory_mb", f"MB resident after {WARM_REQUESTS} requests", 250, False),
+    ("ready_s", "s from start to /readyz", 1.2, False),
+)
+"""Name, meaning, aim, and whether more is better; the aims are those of two cores."""
+
+
+def print_aims(figures: dict[str, float]) -> None:
+    print("\naims")
+    for name, meaning, aim, more in AIMS:
+        met = figures[name] >= aim if more else figures[name] <= aim
+        sign = "≥" if more else "≤"
+        print(f"  {'met   ' if met else 'missed'} {figures[name]:7.2f} ({sign} {aim:g}) {meaning}")

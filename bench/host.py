@@ -1,4 +1,4 @@
-"""Processes under measurement: the service itself, and a plain endpoint to compare it with."""
+"""Processes under measurement: the service itself, and endpoints to compare it with."""
 
 from __future__ import annotations
 
@@ -91,6 +91,6 @@ def service(models: Path, model: str, **settings: str) -> contextlib.AbstractCon
     return started(["-m", "lungseg", "serve"], "/readyz", environment)
 
 
-def plain(model: Path) -> contextlib.AbstractContextManager[Host]:
-    """The plain endpoint of ``bench.plain``."""
-    return started(["-m", "bench.plain"], "/health", {"PLAIN_MODEL": str(model / "model.onnx")})
+def endpoint(module: str, bundle: Path) -> contextlib.AbstractContextManager[Host]:
+    """An endpoint to compare the service with, on the graph of a bundle."""
+    return started(["-m", module], "/health", {"MODEL_FILE": str(bundle / "model.onnx")})

@@ -20,7 +20,7 @@ GRID = (256, 256)
 
 
 def create() -> FastAPI:
-    session = ort.InferenceSession(os.environ["PLAIN_MODEL"], providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(os.environ["MODEL_FILE"], providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     app = FastAPI()
 

@@ -13,8 +13,8 @@ import threading
 import time
 from pathlib import Path
 
-from bench import host, memory, wire
-from bench.figures import percentile, slices
+from bench import host, memory, slices, wire
+from bench.figures import percentile
 
 OVERLOAD = 4.0
 DEADLINE_S = 5.0
@@ -25,7 +25,7 @@ ALLOWED = {200, 503, 504}
 
 
 def run(models: Path, model: str, seconds: float) -> None:
-    message = wire.request("/segment?format=png", slices()["png"])
+    message = wire.request("/segment?format=png", slices.picture())
     with host.service(models, model, DEADLINE_S=str(DEADLINE_S)) as service:
         asyncio.run(wire.closed_loop(service.port, message, 8, 5.0))  # warm
         calm = asyncio.run(wire.closed_loop(service.port, message, 8, 10.0))

@@ -26,13 +26,25 @@ class Tally:
         return sorted(self.seconds.get(200, []))
 
 
-def request(path: str, body: bytes) -> bytes:
-    """The bytes of a POST."""
+def request(path: str, body: bytes, kind: str = "application/octet-stream") -> bytes:
+    """The bytes of a POST; ``kind`` is the body's media type."""
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/octet-stream\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: {kind}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
+
+
+def form(path: str, *files: bytes) -> bytes:
+    """The bytes of a POST of a form: one part ``file``, or many parts ``files``."""
+    name = "file" if len(files) == 1 else "files"
+    body = b"".join(
+        b'--part\r\nContent-Disposition: form-data; name="%b"; filename="%d"\r\n\r\n%b\r\n'
+        % (name.encode(), number, content)
+        for number, content in enumerate(files)
+    )
+    kind = "multipart/form-data; boundary=part"
+    return request(path, body + b"--part--\r\n", kind)
 
 
 class Connection(asyncio.Protocol):

@@ -16,13 +16,6 @@ UNUSED = (
     "PIL/_avif*.so",  # a picture format that is not accepted
     "pillow.libs/libavif*",
     "numpy/_core/include",  # headers for compilers
-    "scipy/io",  # readers of formats that are not accepted
-    "scipy/cluster",
-    "scipy/signal",
-    "scipy/odr",
-    "scipy/stats",  # ndimage and sparse, all that is used, load neither this nor optimize
-    "scipy/optimize",
-    "scipy/fftpack",
     "lungseg/models",  # the image has all models of the checkout in a folder of their own
     "fastapi_offline/static/redoc*",  # another documentation page, not served
 )

@@ -26,6 +26,7 @@ from lungseg.inference.registry import Policy, Registry, Version
 from lungseg.inference.runner import Runner
 from lungseg.inference.session import Engine, ProviderMissing
 from lungseg.inference.trouble import trouble
+from lungseg.inference.turns import Turns
 from lungseg.inference.workers import Workers
 from lungseg.pipeline import Pipeline
 from lungseg.settings import Settings
@@ -67,7 +68,9 @@ def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> 
             used, or tracing is asked for but not installed; the sentence names the setting.
     """
     engine = Engine(
-        providers=settings.providers, intra_op_threads=settings.intra_op_threads or settings.cores
+        providers=settings.providers,
+        intra_op_threads=settings.intra_op_threads or settings.cores,
+        alone_threads=min(settings.alone_threads, settings.cores),
     )
     try:
         engine.check()
@@ -171,15 +174,20 @@ def _build(settings: Settings, engine: Engine, keys: Keys) -> tuple[State, Batch
         on_failure=partial(_tell_of_refusal, metrics, settings.models_dir),
     )
     batcher = _build_batcher(settings, metrics)
+    workers = Workers(threads=settings.workers or settings.cores, queue_size=settings.queue_size)
+    runner = Runner(
+        batcher, on_batch=metrics.batch_size.observe, alone=lambda: workers.running == 1
+    )
     state = State(
         registry=registry,
         pipeline=Pipeline(
-            runner=Runner(batcher, on_batch=metrics.batch_size.observe),
+            runner=runner,
             max_pixels=settings.max_pixels,
             allow_non_ct=settings.allow_non_ct,
             decoders=_build_decoders(settings, metrics),
+            turns=Turns.among(workers.threads),
         ),
-        workers=Workers(threads=settings.workers or settings.cores, queue_size=settings.queue_size),
+        workers=workers,
         metrics=metrics,
         settings=settings,
         keys=keys,

@@ -37,8 +37,7 @@ class OneOf:
 
 def _numbers(value: Any) -> tuple[float, float] | None:
     """``a,b`` as two finite numbers, None as itself."""
-    if isinstance(value, list | tuple):
-        # FastAPI collects a parameter whose type is a tuple into a list; the library takes pairs.
+    if isinstance(value, list | tuple):  # the library takes pairs
         value = ",".join(map(str, value))
     if value is None:
         return None

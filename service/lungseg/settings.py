@@ -148,6 +148,10 @@ class Settings(BaseSettings):
     choice first; the service does not start where one of them is missing."""
     intra_op_threads: int = Field(default=1, ge=0, le=256)
     """How many threads compute one inference; 0 takes one for each processor core."""
+    alone_threads: int = Field(default=4, ge=1, le=256)
+    """How many threads compute an inference while no other request is being computed, at most one
+    for each processor core; it has no effect where `LUNGSEG_INTRA_OP_THREADS` is as large, where
+    `LUNGSEG_BATCHING` is not `off`, and on other processors than CPUs."""
     batching: Literal["off", "waiting", "window"] = "off"
     """Whether slices of several requests share one inference: never (`off`), those that wait
     already (`waiting`), or also those that come within a short window (`window`)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,10 @@ PLANE_NAMES = ("sagittal", "coronal", "axial")
 
 def _silent(_stage: str, _done: int, _total: int) -> None:
     """Hears of progress and does nothing."""
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +146,8 @@ class VolumePipeline:
             planes=AxialPlanes.of(scan),
             labels=np.zeros(scan.values.shape, np.uint8),
             model=model,
-            runner=self.runner,
+            # Slabs beside each other fill the processors: none is alone.
+            runner=replace(self.runner, alone=_never) if self.threads > 1 else self.runner,
             threshold=threshold or model.contract.mask.threshold,
         )
         certainty = Certainty()

@@ -6,9 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
 from lungseg.core.histogram import Histogram
 from lungseg.core.measured import Scale, padding_within, scale_of
+from lungseg.core.regions import bounding_box
 from lungseg.core.report import measure
 from lungseg.core.types import Reach, Scan
 from tests.masks import segmentation
@@ -286,3 +290,24 @@ def test_padding_that_a_file_names_is_taken_at_its_word() -> None:
     named[4, 4] = True
     found = padding_within(scan_of(far, padding=named[None]), EVERYWHERE)
     assert np.argwhere(found).tolist() == [[3, 3], [4, 4]]
+
+
+@given(
+    arrays.arrays(np.float32, (7, 8), elements=st.sampled_from([-1024.0, -1024.0, 40.0])),
+    arrays.arrays(bool, (7, 8)),
+    st.booleans(),
+)
+def test_padding_in_the_lung_is_what_comes_into_it_from_the_corners(
+    values: np.ndarray, lung: np.ndarray, alike: bool
+) -> None:
+    """Of the lung's pixels the same is padding whether or not the others are asked for."""
+    if alike:
+        values[[0, 0, -1, -1], [0, -1, 0, -1]] = -1024
+    box = bounding_box(lung)
+    inside, scan = lung[box], scan_of(values)
+    if inside.size:
+        padding, of_lung = padding_within(scan, box), padding_within(scan, box, inside)
+        assert np.array_equal(
+            inside & (padding if padding is not None else False),
+            inside & (of_lung if of_lung is not None else False),
+        )

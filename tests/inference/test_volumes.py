@@ -76,6 +76,21 @@ def test_slabs_in_threads_are_the_slices_one_after_the_other(model: Model, volum
     assert {RIGHT, LEFT} < set(np.unique(expected.labels))
 
 
+def test_slabs_beside_each_other_take_one_thread_each(model: Model, volume: Volume) -> None:
+    """Nothing else may be computed, and still no slab has the processors to itself."""
+    asked: list[int] = []
+
+    def alone() -> bool:
+        asked.append(1)
+        return True
+
+    for threads, expected in ((1, 3), (2, 0)):
+        asked.clear()
+        pipeline = VolumePipeline(runner=Runner(alone=alone), threads=threads)
+        pipeline.find_lungs(volume.scan, model)
+        assert len(asked) == expected
+
+
 def test_a_coronal_stack_gives_the_same_lungs(model: Model, volume: Volume) -> None:
     scan = volume.scan
     coronal = replace(

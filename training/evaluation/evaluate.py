@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.core.regions import label_regions
 from lungseg.core.report import measure
+from lungseg.core.runs import label_regions
 from lungseg.core.types import Scan, Segmentation
 from lungseg.inference.model import Model
 from lungseg.pipeline import Pipeline
@@ -148,9 +148,9 @@ def measure_slice(sample: Sample, found: Segmentation) -> SliceResult:
 
 def _lost(found: Segmentation, truth: NDArray[np.bool_]) -> bool:
     """Whether a large region of the truth has next to nothing in the mask."""
-    regions = label_regions(truth)
-    sizes = np.bincount(regions.labels.ravel(), minlength=regions.count + 1)
-    covered = np.bincount(regions.labels[found.mask[0]], minlength=regions.count + 1)
+    regions, count = label_regions(truth)
+    sizes = np.bincount(regions.ravel(), minlength=count + 1)
+    covered = np.bincount(regions[found.mask[0]], minlength=count + 1)
     large = sizes[1:] >= LARGE_SHARE * sizes[1:].sum()
     return bool((large & (covered[1:] < FOUND_SHARE * sizes[1:])).any())
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lungseg.core.postprocess import cut
-from lungseg.core.regions import label_regions
+from lungseg.core.runs import label_regions
 from lungseg.core.types import Scan, Segmentation
 from lungseg.inference.model import Model
 from training.data.clean import body_and_dark
@@ -81,9 +81,8 @@ def _segmented(
 
 def _without_specks(found: Segmentation, _scan: Scan, *, share: float) -> Mask:
     mask = found.mask[0]
-    regions = label_regions(mask)
-    sizes = np.bincount(regions.labels.ravel(), minlength=regions.count + 1)
-    return mask & (sizes >= share * mask.size)[regions.labels]
+    regions, _ = label_regions(mask)
+    return mask & (np.bincount(regions.ravel()) >= share * mask.size)[regions]
 
 
 def _without_holes(found: Segmentation, _scan: Scan) -> Mask:
@@ -98,10 +97,10 @@ def _inside_body(found: Segmentation, scan: Scan) -> Mask:
 def _without_trachea(found: Segmentation, _scan: Scan) -> Mask:
     """Leaves out small round regions between others, where the trachea and the main bronchi lie."""
     mask = found.mask[0].copy()
-    regions = label_regions(mask)
+    regions, _ = label_regions(mask)
     columns = np.flatnonzero(mask.any(axis=0))
-    for number, box in enumerate(ndimage.find_objects(regions.labels), 1):
-        region = regions.labels[box] == number
+    for number, box in enumerate(ndimage.find_objects(regions), 1):
+        region = regions[box] == number
         middle = (box[1].start + box[1].stop) / 2
         between = columns[0] + np.ptp(columns) / 4 < middle < columns[-1] - np.ptp(columns) / 4
         if between and region.sum() < TRACHEA_AREA * mask.size and region.mean() > ROUND:

@@ -1,1 +1,1 @@
-"""Values and pure functions of the pipeline: numpy and scipy only, no files, no network."""
+"""Values and pure functions of the pipeline: numpy only, no files, no network."""

@@ -7,12 +7,11 @@ the polygons' area is the number of pixels and nothing is lost or smoothed.
 from __future__ import annotations
 
 import itertools
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from lungseg.core.runs import label_regions
 from lungseg.core.types import BoolArray
 
 Ring = list[tuple[int, int]]
@@ -39,8 +38,7 @@ def polygons(plane: BoolArray) -> list[list[Ring]]:
     Returns:
         ``coordinates`` of a GeoJSON MultiPolygon; empty for an empty mask.
     """
-    # labels: (Y, X), from 1, 0 outside
-    labels, count = cast("tuple[NDArray[np.int32], int]", ndimage.label(plane))
+    labels, count = label_regions(plane, corners=False)
     outer: dict[int, Ring] = {}
     holes: dict[int, list[Ring]] = {}
     for walk in _walks(plane):

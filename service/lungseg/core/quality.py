@@ -11,6 +11,7 @@ import numpy as np
 
 from lungseg.core.measured import padding_within
 from lungseg.core.measures import Density, Intensity, Region, Statistics
+from lungseg.core.preprocess import percentiles
 from lungseg.core.regions import rim
 from lungseg.core.surroundings import look_around
 from lungseg.core.types import LOSSY, BoolArray, Confidence, Orientation, Scan
@@ -175,7 +176,7 @@ def is_miscalibrated(scan: Scan) -> bool:
         return not (of_header and has_fat)
     if not has_fat and air - _padding(scan) < LEAST_SHARE * shown.size:
         return True
-    return is_outside(float(np.median(solid)), BODY_RANGE_HU)
+    return is_outside(percentiles(solid, (50.0,))[0], BODY_RANGE_HU)
 
 
 def _padding(scan: Scan) -> int:

@@ -1,31 +1,12 @@
-"""Connected regions of a mask, counts per column, and what lies along a plane's edges."""
+"""Boxes and largest regions of a mask, counts per line, and what lies along a plane's edges."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import cast
-
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from lungseg.core.runs import Runs
 from lungseg.core.types import BoolArray, Element
-
-EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
-
-
-@dataclass(frozen=True, slots=True)
-class Regions:
-    """Of each pixel the region it is in (int32, shape (Y, X), from 1, 0 outside), and how many."""
-
-    labels: NDArray[np.int32]
-    count: int
-
-
-def label_regions(mask: BoolArray) -> Regions:
-    """Finds the 8-connected regions of a plane, bool, shape (Y, X)."""
-    found = ndimage.label(mask, EIGHT_NEIGHBOURS)
-    return Regions(*cast("tuple[NDArray[np.int32], int]", found))
 
 
 def bounding_box(mask: BoolArray) -> tuple[slice, slice]:
@@ -38,14 +19,12 @@ def bounding_box(mask: BoolArray) -> tuple[slice, slice]:
 
 def keep_largest(mask: BoolArray, count: int) -> BoolArray:
     """Keeps the ``count`` largest regions of a plane; of equal ones the topmost."""
-    box = bounding_box(mask)
-    regions = label_regions(mask[box])
-    sizes = np.bincount(regions.labels.ravel(), minlength=regions.count + 1)[1:]
-    chosen = np.zeros(regions.count + 1, bool)
-    chosen[np.argsort(-sizes, kind="stable")[:count] + 1] = True
-    result = np.zeros_like(mask)
-    result[box] = chosen[regions.labels]
-    return result
+    runs = Runs.of(mask)
+    of_run = runs.regions().of_run
+    sizes = np.bincount(of_run, runs.lengths)
+    chosen = np.zeros(sizes.size, bool)
+    chosen[np.argsort(-sizes, kind="stable")[:count]] = True
+    return runs[chosen[of_run]].paint(1, mask.shape).view(bool)
 
 
 def sums(mask: BoolArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -127,7 +127,7 @@ def _statistics(
 ) -> Statistics:
     labels = segmentation.labels[0][box]
     lung = labels > 0
-    padding = padding_within(scan, box) if labels.size else None
+    padding = padding_within(scan, box, lung) if labels.size else None
     measured = lung if padding is None else lung & ~padding
     levels, counts = counted(scan.values[0][box][measured], labels[measured], UNSIDED + 1)
     window = _Window(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.core.types import BoolArray, LabelArray
+from lungseg.core.types import BoolArray, Element, LabelArray
 
 Integers = NDArray[np.int64]
 
@@ -103,14 +103,25 @@ class Runs:
         opens = lowest == np.arange(first.size)
         return Regions(int(np.count_nonzero(opens)), (np.cumsum(opens) - 1)[lowest])
 
-    def paint(self, label: int | LabelArray, size: tuple[int, ...]) -> LabelArray:
-        """A plane of a (height, width) with a label, or one for each run, in the runs' pixels."""
+    def paint(self, label: int, size: tuple[int, ...]) -> LabelArray:
+        """A plane of a (height, width), with the label in the runs' pixels and 0 elsewhere."""
+        return self.spread(np.full(self.rows.size, label, np.uint8), size)
+
+    def spread(self, values: NDArray[Element], size: tuple[int, ...]) -> NDArray[Element]:
+        """A plane of a (height, width) with a value for each run in its pixels and 0 elsewhere."""
         first = self.rows * size[1] + self.first
         edges = np.stack([first, first + self.lengths], axis=1).ravel()
         lengths = np.diff(edges, prepend=0, append=size[0] * size[1])
-        values = np.zeros(lengths.size, np.uint8)
-        values[1::2] = label
-        return np.repeat(values, lengths).reshape(size)
+        spread = np.zeros(lengths.size, values.dtype)
+        spread[1::2] = values
+        return np.repeat(spread, lengths).reshape(size)
+
+
+def label_regions(mask: BoolArray, *, corners: bool = True) -> tuple[NDArray[np.int32], int]:
+    """Of each pixel of a plane the region it is in, from 1, 0 outside; and how many there are."""
+    runs = Runs.of(mask)
+    regions = runs.regions(corners=corners)
+    return runs.spread((regions.of_run + 1).astype(np.int32), mask.shape), regions.count
 
 
 def lowest_connected(count: int, one: Integers, other: Integers) -> Integers:

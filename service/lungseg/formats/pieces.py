@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Iterator
 
 from lungseg.core.errors import UndecodableImage
 
@@ -38,26 +39,33 @@ def check_jpeg(content: bytes) -> None:
 
 def check_png(content: bytes) -> None:
     """Refuses a PNG of too many chunks, or of what would unpack to far more than its pixels."""
-    if sum(content.count(name) for name in _PACKED) > MAX_PACKED_CHUNKS:
-        raise UndecodableImage(
-            f"expected at most {MAX_PACKED_CHUNKS} compressed texts and profiles in a PNG"
-        )
-    _count(content, _PNG_SIGNATURE_BYTES, ">L", _CHUNK_FRAME_BYTES, (MAX_CHUNKS, "chunks in a PNG"))
+    bound = MAX_CHUNKS, "chunks in a PNG"
+    packed = 0
+    for place in _places(content, _PNG_SIGNATURE_BYTES, ">L", _CHUNK_FRAME_BYTES, bound):
+        packed += content[place + 4 : place + 8] in _PACKED
+        if packed > MAX_PACKED_CHUNKS:
+            raise UndecodableImage(
+                f"expected at most {MAX_PACKED_CHUNKS} compressed texts and profiles in a PNG"
+            )
 
 
 def check_fragments(encapsulated: bytes) -> None:
     """Refuses pixel data of DICOM in more items than ``MAX_FRAGMENTS``."""
     bound = MAX_FRAGMENTS, "fragments of a compressed frame"
-    _count(encapsulated, 0, "<4xL", _ITEM_HEADER_BYTES, bound)
+    for _ in _places(encapsulated, 0, "<4xL", _ITEM_HEADER_BYTES, bound):
+        pass
 
 
-def _count(content: bytes, place: int, length: str, beside: int, bound: tuple[int, str]) -> None:
-    """Walks over pieces that say their lengths, and have so many bytes beside them."""
+def _places(
+    content: bytes, place: int, length: str, beside: int, bound: tuple[int, str]
+) -> Iterator[int]:
+    """Where pieces begin that say their lengths, and have so many bytes beside them."""
     most, name = bound
     form = struct.Struct(length)
     for _ in range(most):
         if place + beside > len(content):
             return
+        yield place
         place += beside + form.unpack_from(content, place)[0]
     if place + beside <= len(content):
         raise UndecodableImage(f"expected at most {most} {name}, received more")

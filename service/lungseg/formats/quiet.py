@@ -20,7 +20,9 @@ def silence_decoders() -> None:
     Called before each decoding, because a log configuration or a test may have undone it.
     """
     for library in _LIBRARIES:
-        logging.getLogger(library).setLevel(_SILENT)
+        logger = logging.getLogger(library)
+        if logger.level != _SILENT:  # setting it would empty the caches of all loggers
+            logger.setLevel(_SILENT)
     for action, _, _, module, _ in warnings.filters[:1]:
         if action == "ignore" and getattr(module, "pattern", None) == _MODULES:
             return

@@ -105,7 +105,8 @@ def window_of(values: IntensityArray, unit: Unit) -> tuple[float, float]:
         return OVERLAY_WINDOW_HU
     every = max(1, values.size // OVERLAY_SAMPLE)
     sample = values.ravel()[::every].astype(np.float32)
-    return percentiles(without_padding(sample), OVERLAY_PERCENTILES)
+    low, high = percentiles(without_padding(sample), OVERLAY_PERCENTILES)
+    return low, high
 
 
 def painted(

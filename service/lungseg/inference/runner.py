@@ -22,6 +22,9 @@ class Runner:
     """What joins arrays; None runs each by itself."""
     on_batch: Callable[[int], None] = lambda _size: None
     """Hears the number of slices of each run outside the batcher."""
+    alone: Callable[[], bool] = lambda: False
+    """Tells whether nothing else is computed, so that a run outside the batcher may take more
+    threads."""
 
     def infer(self, model: Model, grey: FloatArray, watch: Stopwatch) -> FloatArray:
         """Computes probabilities on the network's grid.
@@ -40,7 +43,7 @@ class Runner:
         if self.batcher is None:
             self.on_batch(len(grey))
             with watch.stage("inference"):
-                return model.session.run(grey)
+                return model.session.run(grey, alone=self.alone())
         begun = time.perf_counter()
         pending = self.batcher.submit(model, model.session.run, grey)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from lungseg.inference.errors import BundleError
 
 EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 """ONNX Runtime's name for where the files lie that a graph refers to."""
+ON_PROCESSORS = ("CPUExecutionProvider",)
 ERRORS_ONLY = 3
 """ONNX Runtime's severity from which it writes to the log: its warnings quote paths."""
 
@@ -44,10 +45,19 @@ class ProviderMissing(ValueError):
 class Engine:
     """How sessions are opened."""
 
-    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    providers: tuple[str, ...] = ON_PROCESSORS
     """ONNX Runtime's names, first choice first."""
     intra_op_threads: int = 1
     """Threads of one run, at least 1."""
+    alone_threads: int = 1
+    """Threads of a run while nothing else is computed; on processors only."""
+
+    @property
+    def wider(self) -> Engine | None:
+        """How a graph is opened once more, for runs that have the processor to themselves."""
+        if self.providers != ON_PROCESSORS or self.alone_threads <= self.intra_op_threads:
+            return None
+        return replace(self, intra_op_threads=self.alone_threads)
 
     def check(self) -> None:
         """Makes sure that what is asked for is there, so that nothing falls back in silence.
@@ -130,9 +140,16 @@ class Session:
         self._session = session
         self.input = _tensor(inputs[0])
         self.output = _tensor(outputs[0])
+        # The weights are some megabytes; the number of threads belongs to a session, not to a run.
+        self._wider = Session(content, engine.wider) if engine.wider else None
 
-    def run(self, grey: FloatArray) -> FloatArray:
-        """From (N, height, width, 1) to (N, output height, output width, 1), both float32."""
+    def run(self, grey: FloatArray, *, alone: bool = False) -> FloatArray:
+        """From (N, height, width, 1) to (N, output height, output width, 1), both float32.
+
+        Alone, it may take more threads; the output is the same to the last bit.
+        """
+        if alone and self._wider:
+            return self._wider.run(grey)
         (output,) = self._session.run([self.output.name], {self.input.name: grey})
         return np.asarray(output, dtype=np.float32)
 

@@ -22,8 +22,9 @@ from lungseg.web.errors import Draining, HeadersTooLarge, HeadersTooSlow
 from lungseg.web.layers.telemetry import answer_unread
 from lungseg.web.state import Arrival, State
 
-PIECE_BYTES = 8192
-"""Parsed at a time: so few that what is too much is noticed before it is kept."""
+PIECE_BYTES = {"between": 8192, "head": 8192, "body": 65536}
+"""Parsed at a time: so few that what is too much is noticed before it is kept. Within a body no
+headers are kept, and the layers count."""
 PROBES_S = (0.3, 0.05, 1.0)
 """After how long a caller who has ended his side is asked whether he still listens, and asked again
 and again: who has left answers the first time with a reset, which the second time shows."""
@@ -163,6 +164,8 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """An answer is written; what came meanwhile is looked at."""
+        if isinstance(self.cycle.transport, _Answering):
+            self.cycle.transport.flush()
         if self._parting:
             self.server_state.total_requests += 1
             return
@@ -210,7 +213,8 @@ class Connection(HttpToolsProtocol):
             if room <= 0:
                 self._refuse(HeadersTooLarge(f"expected at most {limit} bytes of headers"))
                 return
-            piece, data = data[: min(room, PIECE_BYTES)], data[min(room, PIECE_BYTES) :]
+            size = min(room, PIECE_BYTES[self._stage])
+            piece, data = data[:size], data[size:]
             self._framing_bytes += len(piece)
             self._parse_piece(piece)
         if self._stage == "between" and not self._pending and not self._parting:
@@ -304,16 +308,35 @@ class Connection(HttpToolsProtocol):
 
 
 class _Answering(asyncio.Transport):
-    """What one answer is written to: closing it spares an answer that is on its way."""
+    """What one answer is written to: closing it spares an answer that is on its way.
+
+    What is written first, the head, waits for the body as long as nothing else happens: together
+    they leave at once, and wake the client once.
+    """
 
     def __init__(self, connection: Connection) -> None:
         super().__init__()
         self._connection = connection
+        self._head: bytes | bytearray | memoryview[Any] | None = None
+        self._begun = False
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
-        self._connection.transport.write(data)
+        if not self._begun:
+            self._begun, self._head = True, data
+            self._connection.loop.call_soon(self.flush)
+        elif self._head is None:
+            self._connection.transport.write(data)
+        else:
+            head, self._head = self._head, None
+            self._connection.transport.write(b"".join((head, data)))
+
+    def flush(self) -> None:
+        head, self._head = self._head, None
+        if head is not None:
+            self._connection.transport.write(head)
 
     def close(self) -> None:
+        self.flush()
         self._connection.close()
 
     def is_closing(self) -> bool:

@@ -16,15 +16,25 @@ WORK_PROBLEMS = tuple(code for code in PROBLEMS if code not in _NO_WORK)
 """What can be wrong where a slice is segmented."""
 
 
-def form_body(
-    part: str, schema: dict[str, Any], query: type[BaseModel], *raw_types: str
+def request_of(
+    query: type[BaseModel], part: str, schema: dict[str, Any], *raw_types: str
 ) -> dict[str, Any]:
-    """A request body: a form of files and fields, or bytes of some media types."""
-    fields = query.model_json_schema()["properties"].items()
-    properties = {part: schema, **{name: _without_null(field) for name, field in fields}}
+    """A request: its parameters, and its body of files and fields, or of bytes of some types."""
+    fields = query.model_json_schema()["properties"]
+    parameters = [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": field["description"],
+            "schema": field,
+        }
+        for name, field in fields.items()
+    ]
+    properties = {part: schema} | {name: _without_null(field) for name, field in fields.items()}
     form = {"type": "object", "required": [part], "properties": properties}
     content = {"multipart/form-data": {"schema": form}, **dict.fromkeys(raw_types, BINARY)}
-    return {"requestBody": {"required": True, "content": content}}
+    return {"parameters": parameters, "requestBody": {"required": True, "content": content}}
 
 
 def _without_null(field: dict[str, Any]) -> dict[str, Any]:

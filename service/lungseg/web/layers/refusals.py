@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi import Request
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from lungseg.core.errors import InvalidParameter, LungsegError
+from lungseg.core.errors import LungsegError
 from lungseg.inference.errors import Overloaded
 from lungseg.inference.workers import ClientGone
 from lungseg.query import reason
@@ -20,7 +19,7 @@ from lungseg.web.state import Exchange, exchange_of
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that left; it is logged and counted, never received."""
-REFUSALS = (LungsegError, RequestValidationError, HTTPException, ClientGone)
+REFUSALS = (LungsegError, HTTPException, ClientGone)
 _CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -42,8 +41,6 @@ async def refuse(request: Request, error: Exception) -> Response:
     match error:
         case LungsegError():
             return respond(error, exchange)
-        case RequestValidationError():
-            return respond(InvalidParameter(sentences(error.errors())), exchange)
         case HTTPException():
             code = _CODE_OF_STATUS.get(error.status_code, LungsegError.code)
             headers = dict(error.headers or {})

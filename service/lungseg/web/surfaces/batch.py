@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
 
@@ -32,10 +32,10 @@ from lungseg.query import SegmentQuery
 from lungseg.settings import Settings
 from lungseg.web.body import compute, disconnected, queued
 from lungseg.web.errors import problem_document
-from lungseg.web.form import Part, is_form, read_form, with_fields
+from lungseg.web.form import NO_FIELDS, Part, is_form, read_form, read_query
 from lungseg.web.held import Share
 from lungseg.web.layers.telemetry import SEE_LOG, log_bug
-from lungseg.web.openapi import BINARY, WORK_PROBLEMS, form_body
+from lungseg.web.openapi import BINARY, WORK_PROBLEMS, request_of
 from lungseg.web.schemas import Problem, SegmentAnswer, problems
 from lungseg.web.state import Exchange, State, exchange_of, state_of
 from lungseg.web.surface import Surface
@@ -165,21 +165,21 @@ class Batch:
     "/segment/batch",
     response_model=BatchAnswer,
     responses=_RESPONSES,
-    openapi_extra=form_body(
-        PART, {"type": "array", "minItems": 1, "items": BINARY["schema"]}, BatchQuery, ZIP
+    openapi_extra=request_of(
+        BatchQuery, PART, {"type": "array", "minItems": 1, "items": BINARY["schema"]}, ZIP
     ),
     summary="Segment many CT slices",
 )
-async def segment_batch(request: Request, query: Annotated[BatchQuery, Query()]) -> Response:
+async def segment_batch(request: Request) -> Response:
     """Finds the lungs in each of many slices; one that is refused fails alone."""
     state, exchange = state_of(request.scope), exchange_of(request.scope)
     content_type = request.headers.get("content-type", "")
-    query = with_fields(query, request, {})
+    query = read_query(BatchQuery, request)
     model = None if is_form(content_type) else chosen_model(request, query)
     members, fields = await compute(
         request, lambda body: _members(body, content_type, state.settings, exchange.held)
     )
-    query = with_fields(query, request, fields)
+    query = read_query(BatchQuery, request, fields) if fields else query
     form = query.format or preferred(request.headers.get("accept", ""), ACCEPTED)
     query = query.model_copy(update={"format": form})
     model = model or chosen_model(request, query)
@@ -199,7 +199,7 @@ def _members(
     body: bytes, content_type: str, limits: Settings, held: Share
 ) -> tuple[list[Member], Mapping[str, Sequence[str]]]:
     """The files of a form's parts, of a zip that is the body, or of a form's only part; fields."""
-    fields: Mapping[str, Sequence[str]] = {}
+    fields = NO_FIELDS
     if is_form(content_type):
         form = read_form(body, content_type, PART, limits.max_batch_items)
         files, fields = form.files, form.fields

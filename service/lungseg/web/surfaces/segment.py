@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from python_multipart.multipart import parse_options_header
 
@@ -18,9 +18,9 @@ from lungseg.pipeline import Outcome
 from lungseg.query import SegmentQuery
 from lungseg.web.body import compute
 from lungseg.web.example import ANSWER
-from lungseg.web.form import is_form, read_form, with_fields
+from lungseg.web.form import NO_FIELDS, is_form, read_form, read_query
 from lungseg.web.held import Share
-from lungseg.web.openapi import BINARY, WORK_PROBLEMS, form_body
+from lungseg.web.openapi import BINARY, WORK_PROBLEMS, request_of
 from lungseg.web.schemas import SegmentAnswer, SliceQuery, problems
 from lungseg.web.state import Exchange, exchange_of, state_of
 from lungseg.web.surface import Surface
@@ -63,21 +63,21 @@ SURFACE = Surface(prefixes=("/segment",), router=router, takes_work=True)
     name="segment",
     response_model=SegmentAnswer,
     responses=_RESPONSES,
-    openapi_extra=form_body(PART, BINARY["schema"], SliceQuery, *RAW_TYPES),
+    openapi_extra=request_of(SliceQuery, PART, BINARY["schema"], *RAW_TYPES),
     summary="Segment one CT slice",
 )
-async def segment_slice(request: Request, query: Annotated[SliceQuery, Query()]) -> Response:
+async def segment_slice(request: Request) -> Response:
     """Finds the lungs in one slice; the content decides what format it is."""
     state, exchange = state_of(request.scope), exchange_of(request.scope)
     content_type = request.headers.get("content-type", "")
-    query = with_fields(query, request, {})
+    query = read_query(SliceQuery, request)
     # The fields of a form may name another model; everybody else hears of a wrong one at once.
     model = None if is_form(content_type) else chosen_model(request, query)
 
     def work(body: bytes) -> Response:
         content, fields = _one_file(body, content_type, exchange.held)
         del body
-        asked = with_fields(query, request, fields)
+        asked = read_query(SliceQuery, request, fields) if fields else query
         form = asked.format or preferred(request.headers.get("accept", ""), ACCEPTED)
         chosen = model or chosen_model(request, asked)
         outcome = state.pipeline.segment(content, chosen, asked, exchange.watch)
@@ -93,7 +93,7 @@ def _one_file(
 ) -> tuple[bytes, Mapping[str, Sequence[str]]]:
     """The one file of a body, its only part ``file`` or the body itself, and the form's fields."""
     if not is_form(content_type):
-        return body, {}
+        return body, NO_FIELDS
     form = read_form(body, content_type, PART, 1)
     if len(form.files) != 1:
         raise MalformedRequest(f"expected one form part named {PART}, received {len(form.files)}")
