@@ -16,10 +16,14 @@ from lungseg.settings import Settings
 from training.synthetic.phantom import dicom_bytes, make_phantom
 
 MANIFEST = Path(__file__).parents[1] / "docker" / "kubernetes" / "base" / "deployment.yaml"
-CALLERS = 20
-"""More than fit into what the service holds of bodies by default, 512 MiB."""
+CALLERS = 40
+"""More than fit into what the service holds of bodies by default, 1 GiB."""
 SECONDS = 10.0
 """Of each kind of slice; what was sent by then is waited for."""
+SIDE = 512
+"""Rows and columns of the volume's slices."""
+HEADER_BYTES = 4096
+"""Room for what an array's file has before its values."""
 RESERVE = 1.25
 """The manifests' limit is at least so many times the peak: other mixes of slices may take more."""
 
@@ -34,18 +38,35 @@ def run(models: Path, model: str) -> bool:
     workers = next(item["value"] for item in container["env"] if item["name"] == "LUNGSEG_WORKERS")
     limit_mb = mebibytes(container["resources"]["limits"]["memory"]) * 2**20 / 1e6
     peak_mb, answered = 0.0, 0
+    volume = wire.request("/segment/volume?unit=hu&spacing_mm=1,1,1", longest())
     with host.service(models, model, WORKERS=workers) as service:
         for path, content in largest().items():
-            work = wire.closed_loop(service.port, wire.request(path, content), CALLERS, SECONDS)
-            answered += len(asyncio.run(work).ok())
+            answered += asyncio.run(_both(service.port, wire.request(path, content), volume))
             peak_mb = max(peak_mb, service.peak_mb())
     held = answered > 0 and RESERVE * peak_mb <= limit_mb
     print(
         f"{'ok  ' if held else 'MISS'} peak memory {peak_mb:.0f} MB, {workers} workers and the "
-        f"largest slices ({answered} answered); limit of the manifests {limit_mb:.0f} MB, "
-        f"expected {RESERVE:g} times the peak or more"
+        f"largest slices and volume ({answered} answered); limit of the "
+        f"manifests {limit_mb:.0f} MB, expected {RESERVE:g} times the peak or more"
     )
     return held
+
+
+async def _both(port: int, slices: bytes, volume: bytes) -> int:
+    """How many slices are answered while a volume is computed."""
+    tallies = await asyncio.gather(
+        wire.closed_loop(port, slices, CALLERS, SECONDS), wire.closed_loop(port, volume, 1, SECONDS)
+    )
+    return len(tallies[0].ok())
+
+
+def longest() -> bytes:
+    """A volume of as many voxels as are accepted."""
+    chest = np.rint(make_phantom((SIDE, SIDE)).hu).astype(np.int16)
+    room = Settings.model_fields["max_volume_bytes"].default - HEADER_BYTES
+    stream = io.BytesIO()
+    np.save(stream, np.broadcast_to(chest, (room // chest.nbytes, SIDE, SIDE)))
+    return stream.getvalue()
 
 
 def largest() -> dict[str, bytes]:

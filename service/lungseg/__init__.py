@@ -1,4 +1,4 @@
-"""Lung segmentation of chest CT slices: a library, a client and a server. Research use only.
+"""Lung segmentation of chest CT: a library, a client and a server. Research use only.
 
 >>> import lungseg                                            # doctest: +SKIP
 >>> lungseg.load().segment("slice.dcm").statistics["area_mm2"]
@@ -10,7 +10,8 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lungseg.client import Client, ServiceError
+    from lungseg.calling import ServiceError
+    from lungseg.client import Client
     from lungseg.core.errors import LungsegError
     from lungseg.library import Segmenter, load
 
@@ -21,7 +22,7 @@ _HOMES = {
     "Client": "client",
     "LungsegError": "core.errors",
     "Segmenter": "library",
-    "ServiceError": "client",
+    "ServiceError": "calling",
     "load": "library",
 }
 

@@ -1,10 +1,9 @@
-"""What a segmentation of one slice is to a Python program, computed here or by a server."""
+"""What a segmentation is to a Python program, computed here or by a server."""
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lungseg.core.errors import UndecodableImage
+from lungseg.core.errors import InvalidParameter
 
-Source = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[Any]
-"""A path, the content of a file, or the intensities of a slice, shape (rows, columns)."""
 SUMMARY = ("model", "image", "statistics", "confidence", "quality")
 """Members of an answer beside its mask."""
 MASK_ENCODING = "coco_rle_uncompressed"
 """How masks travel to ``Result``: numpy alone reads it."""
+
+VOLUME_SUMMARY = ("model", "volume", "statistics", "acquisition", "confidence", "quality")
+"""Members of a volume's answer."""
+LABELS_FORM = "npz"
+"""How the labels of a volume travel to ``VolumeResult``: numpy alone reads it."""
+FORMS_BY_ENDING = {
+    ".json": "json",
+    ".nii.gz": "nifti",
+    ".nrrd": "nrrd",
+    ".npz": "npz",
+    "_labelmap.dcm": "dicom-seg-labelmap",
+    "_sr.dcm": "dicom-sr",
+    ".dcm": "dicom-seg",
+    ".stl": "stl",
+    ".glb": "glb",
+    ".png": "png",
+    ".zip": "zip",
+}
+"""The form of a volume's file by what its name ends with, the first that does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,33 +74,70 @@ class Result:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class VolumeResult:
+    """The answer for one volume.
+
+    Attributes:
+        labels: 1 = right lung, 2 = left, 3 = lung without a side, uint8, shape (slices, height,
+            width), the slices in their order along the normal.
+        answer: the JSON answer beside these: model, volume, statistics, acquisition, confidence
+            and quality.
+        fetch: makes a file of it, whose form is a value of ``format`` of ``/segment/volume``; a
+            server computes the volume once more for that.
+    """
+
+    labels: NDArray[np.uint8]
+    answer: dict[str, Any]
+    fetch: Callable[[str], File]
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """True = lung, of either side."""
+        return self.labels > 0
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """Millilitres, grams, intensities and densities, in all, per lung and per third."""
+        return self.answer["statistics"]
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Codes of the reasons to look twice."""
+        return tuple(flag["code"] for flag in self.answer["quality"]["flags"])
+
+    def save(self, path: str | os.PathLike[str], form: str | None = None) -> None:
+        """Writes a file, in a form that its name tells, as ``mask.nii.gz`` or ``lungs.glb``.
+
+        Args:
+            path: where to; a name as ``FORMS_BY_ENDING`` has them, unless there is a form.
+            form: a value of ``format`` of ``/segment/volume``.
+
+        Raises:
+            InvalidParameter: the name tells no form, or there is none of that name.
+            OSError: the file cannot be written.
+        """
+        place = Path(path)
+        endings = (
+            form for end, form in FORMS_BY_ENDING.items() if place.name.lower().endswith(end)
+        )
+        form = form or next(endings, None)
+        if form is None:
+            known = ", ".join(FORMS_BY_ENDING)
+            raise InvalidParameter(f"expected a name that ends with one of {known}")
+        place.write_bytes(self.fetch(form).content)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class File:
     """An answer that is a file: a picture, an array, a DICOM segmentation, JSON.
 
-    Its summary is the JSON answer's model, image, statistics, confidence and quality.
+    Its summary is the JSON answer without mask, request id and timings.
     """
 
     content: bytes
     media_type: str
     summary: dict[str, Any]
-
-
-def content_of(source: Source) -> bytes:
-    """The bytes of a source; an array becomes a file in NumPy's format.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    if isinstance(source, bytes | bytearray | memoryview):
-        return bytes(source)
-    if isinstance(source, np.ndarray):
-        if isinstance(source, np.ma.MaskedArray) or source.dtype.hasobject:
-            raise UndecodableImage("expected a plain array of numbers, received another kind")
-        stream = io.BytesIO()
-        np.save(stream, source, allow_pickle=False)
-        return stream.getvalue()
-    return Path(source).read_bytes()
 
 
 def as_texts(parameters: Mapping[str, Any]) -> dict[str, str]:

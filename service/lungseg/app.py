@@ -19,6 +19,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 import lungseg
+from lungseg.core.volume import VolumeLimits
 from lungseg.formats.decoders import DecoderLimits, Decoders, Reason
 from lungseg.inference.batcher import Batcher
 from lungseg.inference.model import Model
@@ -30,6 +31,7 @@ from lungseg.inference.turns import Turns
 from lungseg.inference.workers import Workers
 from lungseg.pipeline import Pipeline
 from lungseg.settings import Settings
+from lungseg.volumes import VolumePipeline
 from lungseg.web.held import Ledger
 from lungseg.web.keys import Keys
 from lungseg.web.layers.limits import LimitsLayer
@@ -39,7 +41,7 @@ from lungseg.web.layers.telemetry import TelemetryLayer
 from lungseg.web.openapi import describe_api
 from lungseg.web.state import Lifecycle, State
 from lungseg.web.surface import Surface, Surfaces
-from lungseg.web.surfaces import batch, health, home, models, segment
+from lungseg.web.surfaces import batch, compare, health, home, models, segment, volume
 from lungseg.web.surfaces.v2 import routes as v2
 from lungseg.web.surfaces.v2.codec import HEADER_LENGTH
 
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
 SURFACES = (
     segment.SURFACE,
     batch.SURFACE,
+    volume.SURFACE,
+    compare.SURFACE,
     models.SURFACE,
     *v2.SURFACES,
     health.SURFACE,
@@ -57,6 +61,10 @@ SURFACES = (
 """Every API that is served."""
 EXPOSED_HEADERS = ("X-Request-ID", "X-Segmentation", "Server-Timing", "Retry-After", HEADER_LENGTH)
 """What scripts of other origins may read."""
+VOLUME_NICENESS = 10
+"""How far volumes stand back behind slices: these get nine tenths of a core that both want."""
+FILES_PER_SLICE = 3
+"""Files that may come with a volume's slices: other series, and what lies beside them."""
 LOG = logging.getLogger("lungseg.app")
 
 
@@ -145,8 +153,10 @@ async def _running(
         state.lifecycle.draining = True
         keeper.cancel()
         await asyncio.gather(keeper, return_exceptions=True)
-        await asyncio.to_thread(state.pipeline.decoders.close)  # nobody waits for them any more
-        await asyncio.to_thread(state.workers.close)
+        for pipeline in (state.pipeline, state.volumes):  # nobody waits for them any more
+            await asyncio.to_thread(pipeline.decoders.close)
+        for workers in (state.workers, state.volume_workers):
+            await asyncio.to_thread(workers.close)
         if batcher:
             batcher.close()
         if spans:
@@ -175,6 +185,12 @@ def _build(settings: Settings, engine: Engine, keys: Keys) -> tuple[State, Batch
     )
     batcher = _build_batcher(settings, metrics)
     workers = Workers(threads=settings.workers or settings.cores, queue_size=settings.queue_size)
+    volume_workers = Workers(
+        threads=settings.volumes,
+        queue_size=settings.volumes,
+        large_bytes=settings.max_volume_bytes,  # they are all of one kind
+        niceness=VOLUME_NICENESS,
+    )
     runner = Runner(
         batcher, on_batch=metrics.batch_size.observe, alone=lambda: workers.running == 1
     )
@@ -184,10 +200,14 @@ def _build(settings: Settings, engine: Engine, keys: Keys) -> tuple[State, Batch
             runner=runner,
             max_pixels=settings.max_pixels,
             allow_non_ct=settings.allow_non_ct,
-            decoders=_build_decoders(settings, metrics),
+            decoders=_build_decoders(
+                settings, metrics, settings.decoders or settings.workers or settings.cores
+            ),
             turns=Turns.among(workers.threads),
         ),
         workers=workers,
+        volumes=_build_volumes(settings, metrics),
+        volume_workers=volume_workers,
         metrics=metrics,
         settings=settings,
         keys=keys,
@@ -199,6 +219,9 @@ def _build(settings: Settings, engine: Engine, keys: Keys) -> tuple[State, Batch
     metrics.watch("api_keys_file_refused", text, lambda: float(bool(keys.problem)))
     metrics.watch("queue_depth", "Requests that wait for a worker.", lambda: state.workers.waiting)
     metrics.watch("busy_workers", "Workers that compute.", lambda: state.workers.running)
+    text = "Volumes that wait for their turn."
+    metrics.watch("volume_queue_depth", text, lambda: state.volume_workers.waiting)
+    metrics.watch("busy_volumes", "Volumes being computed.", lambda: state.volume_workers.running)
     metrics.watch("in_flight", "Requests being answered.", lambda: state.lifecycle.in_flight)
     metrics.watch(
         "buffered_bytes", "Bytes of requests in memory.", lambda: state.lifecycle.buffered_bytes
@@ -207,13 +230,29 @@ def _build(settings: Settings, engine: Engine, keys: Keys) -> tuple[State, Batch
     return state, batcher
 
 
-def _build_decoders(settings: Settings, metrics: Metrics) -> Decoders:
+def _build_volumes(settings: Settings, metrics: Metrics) -> VolumePipeline:
+    """Volumes share nothing with slices but the models, so that these need not wait for them."""
+    threads = settings.volume_threads or settings.cores
+    return VolumePipeline(
+        runner=Runner(on_batch=metrics.batch_size.observe),
+        threads=threads,
+        limits=VolumeLimits(
+            max_slices=settings.max_volume_slices,
+            max_bytes=settings.max_volume_bytes,
+            max_pixels=settings.max_pixels,
+            max_files=FILES_PER_SLICE * settings.max_volume_slices,
+        ),
+        decoders=_build_decoders(settings, metrics, threads * settings.volumes),
+    )
+
+
+def _build_decoders(settings: Settings, metrics: Metrics, processes: int) -> Decoders:
     def told(reason: Reason) -> None:
         metrics.decoder_restarts.labels(reason).inc()
         LOG.warning("decoder replaced", extra={"fields": {"reason": reason}})
 
     limits = DecoderLimits(
-        processes=settings.decoders or settings.workers or settings.cores,
+        processes=processes,
         timeout_s=settings.decoder_timeout_s,
         memory_bytes=settings.decoder_memory_bytes,
     )

@@ -7,58 +7,39 @@
 
 from __future__ import annotations
 
-import itertools
+import base64
+import io
 import json
-import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import httpx
+import numpy as np
 
-from lungseg.answers import MASK_ENCODING, SUMMARY, File, Result, Source, as_texts, content_of
-from lungseg.core.errors import InvalidParameter, LungsegError
+from lungseg.answers import (
+    LABELS_FORM,
+    MASK_ENCODING,
+    SUMMARY,
+    VOLUME_SUMMARY,
+    File,
+    Result,
+    VolumeResult,
+    as_texts,
+)
+from lungseg.calling import (
+    RETRIES,
+    TIMEOUT_S,
+    Answer,
+    Calls,
+    Progress,
+    ServiceError,
+    check_url,
+)
+from lungseg.core.errors import InvalidParameter
+from lungseg.sources import Source, VolumeSource, content_of, files_of
 
 T = TypeVar("T")
-TIMEOUT_S = 60.0
-RETRIES = 4
-FIRST_PAUSE_S = 0.25
-"""Before the first retry; doubled before each further one."""
-LONGEST_PAUSE_S = 30.0
-"""A server that asks for more patience than this gets none."""
-PERMANENT = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
-"""What is wrong with the request itself: no repetition mends it."""
-NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-"""After these no server has seen the request."""
-BROKEN = 1
-"""How often a request is repeated whose connection broke: it may be what ends its server."""
-SCHEMES = ("http", "https")
-LAST_PORT = 65535
-_RETRIED = 503
-
-
-class ServiceError(LungsegError, code="unknown"):
-    """The service refused: HTTP status, stable code, sentence, and the id under which it logs."""
-
-    def __init__(self, status: int, code: str, detail: str, request_id: str) -> None:
-        super().__init__(f"{detail} ({status} {code}, request {request_id})")
-        self.status = status
-        self.code = code
-        self.detail = detail
-        self.request_id = request_id
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Survives pickling, and so a pool of processes."""
-        return type(self), (self.status, self.code, self.detail, self.request_id)
-
-    @classmethod
-    def of(cls, problem: Any, status: int, request_id: str = "unknown") -> ServiceError:
-        """Reads a problem document, or anything that came in its place."""
-        try:
-            code, detail = str(problem["code"]), str(problem["detail"])
-        except (KeyError, TypeError):  # from something in between, not the service
-            code, detail = "unknown", f"expected an answer of lungseg, received status {status}"
-        return cls(status, code, detail, request_id)
+_OF_ANY_TYPE = {"Content-Type": "application/octet-stream"}
 
 
 class Client:
@@ -85,10 +66,8 @@ class Client:
             raise InvalidParameter("expected an API key of printable ASCII characters")
         check_url(url)
         headers = {"User-Agent": "lungseg-client"} | ({"X-API-Key": api_key} if api_key else {})
-        self._retries = retries
-        self._http = httpx.Client(
-            base_url=url, timeout=timeout_s, headers=headers, transport=transport
-        )
+        http = httpx.Client(base_url=url, timeout=timeout_s, headers=headers, transport=transport)
+        self._calls = Calls(http, retries)
 
     def segment(self, source: Source, **parameters: Any) -> Result:
         """Segments one slice; of arrays whose intensities are HU say so by ``unit="hu"``.
@@ -127,35 +106,75 @@ class Client:
         if not files:
             return []
         query = {**parameters, "format": "json", "encoding": MASK_ENCODING}
-        return _read(self._post("/segment/batch", query, files=files), _items)
+        answer = self._calls.post("/segment/batch", as_texts(query), files=files)
+        return _read(answer, _items)
 
     def models(self) -> list[dict[str, Any]]:
         """Names, versions and states of the service's models."""
-        return _read(_checked(self._http.get("/models")), lambda found: found["models"])
+        return _read(self._calls.get("/models"), lambda found: found["models"])
 
-    def _segment(self, source: Source, parameters: Mapping[str, Any]) -> httpx.Response:
-        headers = {"Content-Type": "application/octet-stream"}
-        return self._post("/segment", parameters, content=content_of(source), headers=headers)
+    def segment_volume(
+        self, source: VolumeSource, *, progress: Progress | None = None, **parameters: Any
+    ) -> VolumeResult:
+        """Segments one volume: a folder, a file or the files of a series, bytes, or an array.
 
-    def _post(self, path: str, parameters: Mapping[str, Any], **body: Any) -> httpx.Response:
-        broken = 0
-        for attempt in itertools.count():
-            response = None
-            try:
-                response = self._http.post(path, params=as_texts(parameters), **body)
-            except httpx.TransportError as error:
-                broken += not isinstance(error, NOT_SENT)
-                if attempt >= self._retries or broken > BROKEN or isinstance(error, PERMANENT):
-                    raise
-            pause_s = _pause_s(response, attempt, self._retries)
-            if response is not None and pause_s is None:
-                return _checked(response)
-            time.sleep(pause_s or 0.0)
-        raise AssertionError("unreachable")
+        Parameters are what ``VolumeQuery`` lists, for example ``series``, ``threshold``, ``unit``,
+        ``spacing_mm`` (three numbers), ``model`` and ``version``. To ``save`` anything but JSON,
+        the service is asked again; ``fetch_volume`` spares that.
+
+        Args:
+            source: the volume, with whatever lies beside it; all of it is sent.
+            progress: hears ("read" | "decode" | "segment", done, total).
+            parameters: what is asked.
+
+        Raises:
+            OSError: a file cannot be read.
+            ServiceError: the service refuses, or stays overloaded.
+            httpx.TransportError: it can't be reached, or not in time.
+        """
+        found = self.fetch_volume(source, LABELS_FORM, progress=progress, **parameters)
+
+        def fetch(form: str) -> File:
+            if form == LABELS_FORM:
+                return found
+            if form != "json":
+                return self.fetch_volume(source, form, **parameters)
+            content = json.dumps(found.summary).encode()
+            return File(content=content, media_type="application/json", summary=found.summary)
+
+        with np.load(io.BytesIO(found.content)) as arrays:
+            labels = arrays["labels"]
+        return VolumeResult(labels=labels, answer=found.summary, fetch=fetch)
+
+    def fetch_volume(
+        self,
+        source: VolumeSource,
+        form: str,
+        *,
+        progress: Progress | None = None,
+        **parameters: Any,
+    ) -> File:
+        """As ``segment_volume``, but asks for a file: the form is a value of ``format``."""
+        contents = [content_of(file) for file in files_of(source)]
+        headers = {"Accept": "application/x-ndjson"}
+        if len(contents) == 1:
+            body: dict[str, Any] = {"content": contents[0], "headers": headers | _OF_ANY_TYPE}
+        else:
+            named = [("files", (str(place), one)) for place, one in enumerate(contents)]
+            body = {"files": named, "headers": headers}
+        query = as_texts({**parameters, "format": form})
+        answer = self._calls.post("/segment/volume", query, progress=progress or _silent, **body)
+        return _read(answer, _volume_file)
+
+    def _segment(self, source: Source, parameters: Mapping[str, Any]) -> Answer:
+        content = content_of(source)
+        return self._calls.post(
+            "/segment", as_texts(parameters), content=content, headers=_OF_ANY_TYPE
+        )
 
     def close(self) -> None:
         """Closes the connections."""
-        self._http.close()
+        self._calls.close()
 
     def __enter__(self) -> Self:
         return self
@@ -164,53 +183,12 @@ class Client:
         self.close()
 
 
-def check_url(url: str) -> None:
-    """Makes sure that a URL is one of a server.
-
-    Raises:
-        InvalidParameter: it names no host or no possible port, its scheme is neither http nor
-            https, or a query or fragment follows, behind which no path could be put.
-    """
-    try:
-        parsed = httpx.URL(url)
-        plain = not parsed.query and not parsed.fragment and (parsed.port or 1) <= LAST_PORT
-        if parsed.scheme in SCHEMES and parsed.host and plain:
-            return
-    except httpx.InvalidURL:
-        pass
-    raise InvalidParameter(f"expected a URL as http://127.0.0.1:8000, received {url or 'none'}")
-
-
-def _pause_s(response: httpx.Response | None, attempt: int, retries: int) -> float | None:
-    """Seconds until the next attempt; None when the response is the answer."""
-    if response is not None and (response.status_code != _RETRIED or attempt >= retries):
-        return None
-    backoff_s = FIRST_PAUSE_S * 2**attempt * random.uniform(0.75, 1.25)  # noqa: S311
-    asked = response.headers.get("Retry-After", "") if response is not None else ""
-    asked_s = float(asked) if asked.isdecimal() else 0.0
-    if asked_s > LONGEST_PAUSE_S:
-        return None
-    return min(LONGEST_PAUSE_S, max(backoff_s, asked_s))
-
-
-def _checked(response: httpx.Response) -> httpx.Response:
-    """The response itself, unless it is a problem."""
-    if response.is_success:
-        return response
-    try:
-        problem = response.json()
-    except ValueError:
-        problem = None
-    request_id = response.headers.get("X-Request-ID", "unknown")
-    raise ServiceError.of(problem, response.status_code, request_id)
-
-
-def _read(response: httpx.Response, read: Callable[[Any], T]) -> T:
+def _read(answer: Answer, read: Callable[[Any], T]) -> T:
     """What an answer says; ``ServiceError`` where something else than the service answered."""
     try:
-        return read(json.loads(response.headers.get("X-Segmentation") or response.content))
+        return read(json.loads(answer.headers.get("X-Segmentation") or answer.content))
     except (ValueError, KeyError, TypeError):
-        raise ServiceError.of(None, response.status_code) from None
+        raise ServiceError.of(None, answer.status) from None
 
 
 def _items(answer: dict[str, Any]) -> list[Result | ServiceError]:
@@ -220,3 +198,18 @@ def _items(answer: dict[str, Any]) -> list[Result | ServiceError]:
         else Result.of(item)
         for item in answer["items"]
     ]
+
+
+def _volume_file(answer: dict[str, Any]) -> File:
+    """The file of a volume's last line, or JSON, which is the line itself."""
+    described = {name: answer[name] for name in VOLUME_SUMMARY}
+    if "file" not in answer:
+        content = json.dumps(described).encode()
+        return File(content=content, media_type="application/json", summary=described)
+    file = answer["file"]
+    content = base64.b64decode(file["base64"], validate=True)
+    return File(content=content, media_type=file["media_type"], summary=described)
+
+
+def _silent(_stage: str, _done: int, _total: int) -> None:
+    """Hears of progress and does nothing."""

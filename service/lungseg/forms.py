@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from lungseg.formats import write
 from lungseg.formats.dicom_derived import Algorithm
@@ -14,19 +14,20 @@ from lungseg.formats.dicom_seg import dicom_seg
 if TYPE_CHECKING:
     from lungseg.pipeline import Outcome  # brings ONNX Runtime, which the names do not need
 
+Found = TypeVar("Found")
 MAX_SUMMARY_BYTES = 4096
 """What a header may have: gateways refuse responses with far longer ones."""
-SPARE_PARTS = ("lungs", "density", "intensity")
-"""Members of ``statistics`` left out of the summary, in turn, should it ever get too long."""
+SPARE_PARTS = (("statistics", "lungs"), ("statistics", "density"), ("statistics", "intensity"))
+"""Left out of the summary, in turn, should it ever get too long."""
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class Form(Generic[Found]):
     """One form of an answer: media type, what a file's name ends with, how it is made."""
 
     media_type: str
     suffix: str
-    encode: Callable[[Outcome], bytes]
+    encode: Callable[[Found], bytes]
 
 
 def answer(outcome: Outcome) -> dict[str, Any]:
@@ -37,14 +38,18 @@ def answer(outcome: Outcome) -> dict[str, Any]:
     return {**first, "mask": mask, **described}
 
 
-def summary(outcome: Outcome) -> str:
-    """The JSON answer without mask, request id and timings, short enough for a header."""
-    document = outcome.describe()
+def summary(document: dict[str, Any], spare: Sequence[tuple[str, str]] = SPARE_PARTS) -> str:
+    """What an outcome says of itself, short enough for a header.
+
+    Args:
+        document: as the outcome describes itself; parts of it are taken out.
+        spare: member and its member that may go, the first first.
+    """
     text = compact(document)
-    for spare in SPARE_PARTS:
+    for member, part in spare:
         if len(text) <= MAX_SUMMARY_BYTES:
             break
-        del document["statistics"][spare]
+        del document[member][part]
         text = compact(document)
     return text
 
@@ -75,7 +80,7 @@ def _dicom_seg(outcome: Outcome) -> bytes:
     return dicom_seg(outcome.content, outcome.scan, outcome.segmentation, algorithm)
 
 
-FORMS: dict[str, Form] = {
+FORMS: dict[str, Form[Outcome]] = {
     "json": Form("application/json", ".json", lambda found: compact(answer(found)).encode()),
     "png": Form("image/png", "_mask.png", lambda found: write.mask_png(found.segmentation.mask[0])),
     "overlay": Form("image/png", "_overlay.png", _overlay),

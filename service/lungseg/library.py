@@ -1,29 +1,41 @@
-"""The library: a model opened once, slices segmented in this process, no server.
+"""The library: a model opened once, slices and volumes segmented in this process, no server.
 
 >>> import lungseg                                            # doctest: +SKIP
->>> lungseg.load().segment("slice.dcm").statistics["area_mm2"]
+>>> segmenter = lungseg.load()
+>>> segmenter.segment("slice.dcm").statistics["area_mm2"]
+>>> segmenter.segment_volume("series/").statistics["volume_ml"]
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lungseg.answers import MASK_ENCODING, File, Result, Source, content_of
+from lungseg.answers import MASK_ENCODING, File, Result, VolumeResult
 from lungseg.core.errors import InvalidParameter
-from lungseg.forms import FORMS, answer
+from lungseg.core.volume import Progress, VolumeLimits, silent
+from lungseg.formats.archive import Member, in_memory
+from lungseg.formats.decoders import usable_cores
+from lungseg.forms import FORMS, Form, answer
 from lungseg.inference.errors import BundleError, ModelNotReady, UnknownModel
 from lungseg.inference.model import Model
 from lungseg.inference.registry import Policy, Registry
 from lungseg.inference.session import Engine
 from lungseg.packaged import models_folder
 from lungseg.pipeline import Outcome, Pipeline
-from lungseg.query import checked_query
+from lungseg.query import ModelQuery, SegmentQuery, checked_query
+from lungseg.sources import Source, VolumeSource, content_of, files_of
+from lungseg.volume_forms import VOLUME_FORMS
+from lungseg.volume_query import VolumeQuery
+from lungseg.volumes import VolumeOutcome, VolumePipeline
 
 DEFAULT_MODEL = "lung-unet"
 CPU = ("CPUExecutionProvider",)
+LOCAL_LIMITS = VolumeLimits(max_files=1_000_000, max_sent_bytes=1 << 40)
+"""What lies in a folder is read file by file when it is needed: it may be a whole study."""
 
 
 def load(
@@ -68,14 +80,21 @@ def load(
 
 
 class Segmenter:
-    """A model that segments slices; threads may share one.
+    """A model that segments slices and volumes; threads may share one.
 
-    The pipeline says what is accepted, by default what a service with default settings accepts.
+    The pipelines say what is accepted, by default about what a service with default settings
+    accepts, and folders of any size.
     """
 
-    def __init__(self, model: Model, pipeline: Pipeline | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        pipeline: Pipeline | None = None,
+        volumes: VolumePipeline | None = None,
+    ) -> None:
         self.model = model
         self._pipeline = pipeline or Pipeline()
+        self._volumes = volumes or VolumePipeline(threads=usable_cores(), limits=LOCAL_LIMITS)
 
     def segment(self, source: Source, **parameters: Any) -> Result:
         """Segments one slice; of arrays whose intensities are HU say so by ``unit="hu"``.
@@ -92,8 +111,7 @@ class Segmenter:
 
     def fetch(self, source: Source, form: str, **parameters: Any) -> File:
         """As ``segment``, but makes a file: the form is a name of ``FORMS``."""
-        if form not in FORMS:
-            raise InvalidParameter(f"expected a form among {', '.join(FORMS)}, received another")
+        _check_form(form, FORMS)
         outcome = self._outcome(source, parameters)
         return File(
             content=FORMS[form].encode(outcome),
@@ -101,8 +119,80 @@ class Segmenter:
             summary=outcome.describe(),
         )
 
+    def segment_volume(
+        self, source: VolumeSource, *, progress: Progress | None = None, **parameters: Any
+    ) -> VolumeResult:
+        """Segments one volume: a folder, a file or the files of a series, bytes, or an array.
+
+        Arrays have the shape (slices, rows, columns). Parameters are what ``VolumeQuery`` lists,
+        for example ``series``, ``threshold``, ``unit`` and ``spacing_mm`` (three numbers).
+
+        Args:
+            source: the volume, with whatever lies beside it.
+            progress: hears ("read" | "decode" | "segment", done, total), perhaps in other threads.
+            parameters: what is asked.
+
+        Raises:
+            LungsegError: the volume or a parameter is refused.
+            OSError: a file cannot be read.
+        """
+        query = checked_query(VolumeQuery, parameters)
+        self._refuse_other_models(query)
+        members = [_member(file) for file in files_of(source)]
+        heard = progress or silent
+        volume = self._volumes.read(members, query, progress=heard)
+        outcome = self._volumes.segment(volume, self.model, query, progress=heard)
+        return VolumeResult(
+            labels=outcome.segmentation.labels,
+            answer=outcome.describe(),
+            fetch=partial(_file_of, outcome),
+        )
+
+    def fetch_volume(
+        self,
+        source: VolumeSource,
+        form: str,
+        *,
+        progress: Progress | None = None,
+        **parameters: Any,
+    ) -> File:
+        """As ``segment_volume``, but makes a file: the form is a name of ``VOLUME_FORMS``."""
+        _check_form(form, VOLUME_FORMS)
+        return self.segment_volume(source, progress=progress, **parameters).fetch(form)
+
     def _outcome(self, source: Source, parameters: dict[str, Any]) -> Outcome:
-        query = checked_query(parameters)
+        query = checked_query(SegmentQuery, parameters)
+        self._refuse_other_models(query)
+        return self._pipeline.segment(content_of(source), self.model, query)
+
+    def _refuse_other_models(self, query: ModelQuery) -> None:
         if query.model or query.version:
             raise InvalidParameter("a segmenter has one model, load() opens another")
-        return self._pipeline.segment(content_of(source), self.model, query)
+
+
+def _file_of(outcome: VolumeOutcome, form: str) -> File:
+    """One form of an answer."""
+    _check_form(form, VOLUME_FORMS)
+    return File(
+        content=VOLUME_FORMS[form].encode(outcome),
+        media_type=VOLUME_FORMS[form].media_type,
+        summary=outcome.describe(),
+    )
+
+
+def _check_form(form: str, forms: Mapping[str, Form[Any]]) -> None:
+    if form not in forms:
+        raise InvalidParameter(f"expected a form among {', '.join(forms)}, received another")
+
+
+def _member(file: Path | bytes) -> Member:
+    """A file that is read when it is needed, or its content."""
+    if isinstance(file, bytes):
+        return in_memory(file)
+
+    def head(size: int) -> bytes:
+        with file.open("rb") as stream:
+            return stream.read(size)
+
+    size_bytes = file.stat().st_size
+    return Member(filename="", size_bytes=size_bytes, read=file.read_bytes, read_head=head)

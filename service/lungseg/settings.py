@@ -95,7 +95,12 @@ class Settings(BaseSettings):
     file of a batch; a whole batch has a limit of its own."""
     max_batch_bytes: int = Field(default=256 * MIB, ge=1024)
     """The largest body of a batch that is accepted, also once it is unpacked."""
-    max_buffered_bytes: int = Field(default=512 * MIB, ge=1024)
+    max_volume_bytes: int = Field(default=512 * MIB, ge=1024)
+    """The largest body of a volume that is accepted, also once it is unpacked, and the most bytes
+    that its values may take."""
+    max_volume_slices: int = Field(default=2000, ge=1, le=100_000)
+    """How many slices one volume may have at most."""
+    max_buffered_bytes: int = Field(default=1024 * MIB, ge=1024)
     """How many bytes of request bodies are held in memory at most, as they came and unpacked, those
     of all requests together and until the last thread lets them go; a request that would exceed
     this is refused with 503."""
@@ -120,6 +125,15 @@ class Settings(BaseSettings):
     deadline_s: float = Field(default=30.0, gt=0)
     """How long a request may take from its arrival to its answer; what is not ready by then is
     answered with 504."""
+    volumes: int = Field(default=1, ge=1, le=256)
+    """How many volumes are computed at a time; as many more may wait, and the next one is refused
+    at once with 503 and `Retry-After`. They stand back behind slices, which have threads of their
+    own."""
+    volume_threads: int = Field(default=0, ge=0, le=256)
+    """How many threads compute one volume; 0 takes one for each processor core."""
+    volume_deadline_s: float = Field(default=300.0, gt=0)
+    """How long a request for a volume may take from its arrival to its answer; what is not ready by
+    then is answered with 504."""
     header_timeout_s: float = Field(default=10.0, gt=0)
     """How long the headers of a request may take, from its first byte or, on a new connection, from
     the connection; what is not there by then is refused with 408."""

@@ -1,4 +1,4 @@
-"""Volumes through the stages: fit → infer → restore → label by slabs, then settle → measure.
+"""Volumes through the stages: read → fit → infer → restore → label by slabs, then settle → measure.
 
 What a volume takes beside its values is its labels, and what the slabs in work need: probabilities
 are never there as a whole. Like the pipeline it is called from any thread, and knows no HTTP.
@@ -6,16 +6,17 @@ are never there as a whole. Like the pipeline it is called from any thread, and 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lungseg.core.axial import AxialPlanes
+from lungseg.core.errors import UndecodableImage
 from lungseg.core.geometry import even_affine, step_mm
 from lungseg.core.postprocess import Certainty, cut, restore
 from lungseg.core.preprocess import fit
@@ -23,25 +24,26 @@ from lungseg.core.sides import label_planes
 from lungseg.core.soft_tissue import take_out_tissue
 from lungseg.core.solid import settle
 from lungseg.core.types import BoolArray, FloatArray, LabelArray, Scan, Segmentation
-from lungseg.core.volume import Progress, Volume
+from lungseg.core.volume import Progress, Volume, VolumeLimits, silent
 from lungseg.core.volume_report import VolumeReport, measure_volume
+from lungseg.formats.archive import Member
+from lungseg.formats.decoder_wire import CodedFrame
+from lungseg.formats.decoders import Decoders, shared_decoders
+from lungseg.formats.volume import read_volume
 from lungseg.inference.model import Model
 from lungseg.inference.runner import Runner
-from lungseg.inference.timing import Stopwatch
-from lungseg.pipeline import SLAB_SLICES, members
+from lungseg.inference.timing import Deadline, Stopwatch
+from lungseg.pipeline import members
+from lungseg.query import UNITS
+from lungseg.volume_query import VolumeQuery
 
+SLAB_SLICES = 8
+"""Slices that pass the network at a time, in each thread."""
 USUAL_STEP_MM = 2.5
 """Height of planes where it is unknown."""
+AS_THE_MODEL_SAYS = VolumeQuery()
 PLANE_NAMES = ("sagittal", "coronal", "axial")
 """By the patient's axis, x, y or z, that a stack of such planes runs along."""
-
-
-def _silent(_stage: str, _done: int, _total: int) -> None:
-    """Hears of progress and does nothing."""
-
-
-def _never() -> bool:
-    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,7 @@ class VolumeOutcome:
     volume: Volume
     segmentation: Segmentation
     report: VolumeReport
+    query: VolumeQuery
 
     def describe(self) -> dict[str, Any]:
         """The JSON answer without request id and timings."""
@@ -88,31 +91,82 @@ def _described(volume: Volume) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumePipeline:
-    """The stages after decoding, bound to what runs arrays.
+    """All stages from bytes to measurements, bound to what is accepted and to what runs arrays.
 
     Attributes:
         runner: joins arrays of several callers, or runs each alone.
-        threads: slabs that are in work at a time.
+        threads: slices that are decoded, and slabs that are in work, at a time.
+        limits: what a volume may be.
+        decoders: processes that decode compressed DICOM.
     """
 
-    runner: Runner
+    runner: Runner = field(default_factory=Runner)
     threads: int = 1
+    limits: VolumeLimits = field(default_factory=VolumeLimits)
+    decoders: Decoders = field(default_factory=shared_decoders)
+
+    def read(
+        self,
+        files: Sequence[Member | bytes | memoryview],
+        query: VolumeQuery = AS_THE_MODEL_SAYS,
+        *,
+        watch: Stopwatch | None = None,
+        progress: Progress = silent,
+    ) -> Volume:
+        """Reads the one volume of some files that is meant; the watch says when to stop.
+
+        Args:
+            files: one, or the instances of a series; they can go when this returns.
+            query: which volume is meant, and what its values are.
+            watch: hears the time that it takes.
+            progress: hears ("read", files done, files in all) and ("decode", slices done, all).
+
+        Raises:
+            LungsegError: see ``read_volume``.
+            DeadlineExceeded: the time is used up, or nobody waits any more.
+        """
+        watch = watch or Stopwatch()
+        deadline = watch.deadline or Deadline.never()
+
+        def heard(stage: str, done: int, total: int) -> None:
+            deadline.check()
+            progress(stage, done, total)
+
+        def decoded(frame: CodedFrame) -> bytearray:
+            return self.decoders.decode(frame, deadline.remaining_s)
+
+        with watch.stage("decode"):
+            try:
+                return read_volume(
+                    files,
+                    limits=self.limits,
+                    series=query.series,
+                    volume=query.volume,
+                    unit=UNITS[query.unit] if query.unit else None,
+                    spacing_mm=query.spacing_mm,
+                    decode=decoded,
+                    threads=self.threads,
+                    progress=heard,
+                )
+            except UndecodableImage:
+                deadline.check()  # a decoder that got no time says nothing of the files
+                raise
 
     def segment(
         self,
         volume: Volume,
         model: Model,
+        query: VolumeQuery = AS_THE_MODEL_SAYS,
         *,
-        threshold: float | None = None,
         watch: Stopwatch | None = None,
-        progress: Progress = _silent,
+        progress: Progress = silent,
     ) -> VolumeOutcome:
         """Segments and measures a volume; the watch says when to stop.
 
         Args:
             volume: what was read.
             model: which model.
-            threshold: lung begins at this probability; None for the model's own.
+            query: where lung begins, and what will be written.
             watch: hears the time of each stage, of all threads together.
             progress: hears ("segment", slices done, slices in all) as slabs are ready.
 
@@ -121,11 +175,13 @@ class VolumePipeline:
         """
         watch = watch or Stopwatch()
         found = self.find_lungs(
-            volume.scan, model, threshold=threshold, watch=watch, progress=progress
+            volume.scan, model, threshold=query.threshold, watch=watch, progress=progress
         )
         with watch.stage("measure"):
             report = measure_volume(volume, found)
-        return VolumeOutcome(model=model, volume=volume, segmentation=found, report=report)
+        return VolumeOutcome(
+            model=model, volume=volume, segmentation=found, report=report, query=query
+        )
 
     def find_lungs(
         self,
@@ -134,7 +190,7 @@ class VolumePipeline:
         *,
         threshold: float | None = None,
         watch: Stopwatch | None = None,
-        progress: Progress = _silent,
+        progress: Progress = silent,
     ) -> Segmentation:
         """Labels the lungs of a scan, plane by plane of its usual view and then over all of it.
 
@@ -146,8 +202,7 @@ class VolumePipeline:
             planes=AxialPlanes.of(scan),
             labels=np.zeros(scan.values.shape, np.uint8),
             model=model,
-            # Slabs beside each other fill the processors: none is alone.
-            runner=replace(self.runner, alone=_never) if self.threads > 1 else self.runner,
+            runner=self.runner,
             threshold=threshold or model.contract.mask.threshold,
         )
         certainty = Certainty()

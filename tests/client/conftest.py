@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lungseg import client
+from lungseg import calling
 from lungseg.cli import main
 
 Here = Callable[..., subprocess.CompletedProcess[bytes]]
@@ -21,7 +21,7 @@ Here = Callable[..., subprocess.CompletedProcess[bytes]]
 def pauses_s(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long the client would have slept, which it does not here."""
     slept: list[float] = []
-    monkeypatch.setattr(client, "time", SimpleNamespace(sleep=slept.append))
+    monkeypatch.setattr(calling, "time", SimpleNamespace(sleep=slept.append))
     return slept
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from lungseg.cli import main
 from lungseg.cli.errors import EXITS
-from lungseg.formats.table import COLUMNS
+from lungseg.formats.table import SLICES
 from tests.client.conftest import Here, run
 from tests.client.test_client import Scripted
 from tests.conftest import encode
@@ -35,7 +35,7 @@ def test_a_folder_to_a_folder_with_a_table(folder: Path, models: Path, tmp_path:
     found = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     assert found == ["a_mask.png", "deeper/b_mask.png", "statistics.csv"]
     rows = list(csv.DictReader((out / "statistics.csv").read_text().splitlines()))
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == SLICES.columns
     for row in rows:
         mask = np.asarray(Image.open(out / row["result"]))
         assert int(row["pixels"]) == np.count_nonzero(mask)
@@ -112,7 +112,7 @@ def test_a_server_answers_as_this_process_does(folder: Path, here: Here, service
         (["nowhere.png"], "expected a file or folder, received nowhere.png: there is none"),
         (["{folder}", "--format", "png"], "png of several files needs a folder"),
         (["-", "-"], "standard input can be read only once"),
-        (["{folder}/a.dcm", "{folder}/../in/a.dcm"], "two files are called a.dcm"),
+        (["{folder}/a.dcm", "{folder}/../in/a.dcm"], "two slices are called a.dcm"),
         (["{folder}", "--threshold", "3"], "--threshold: expected a value less than 1"),
         (["{folder}", "--spacing-mm", "wide"], "--spacing-mm: expected two finite"),
         (["{folder}", "--window-hu", "-5"], "--window-hu: expected two finite"),
@@ -122,7 +122,7 @@ def test_a_server_answers_as_this_process_does(folder: Path, here: Here, service
         (["{folder}", "--csv", "{folder}"], "a file for --csv, received {folder}: it is a folder"),
         (["{folder}", "--csv", "-", "-o", "-"], "results and table can't both go to standard"),
         (["{folder}", "--csv", "-", "--format", "json"], "results and table can't both go to"),
-        (["{folder}", "--csv", "{folder}/a.dcm", "--force"], "{folder}/a.dcm is a slice itself"),
+        (["{folder}", "--csv", "{folder}/a.dcm", "--force"], "{folder}/a.dcm is an input itself"),
         (["{folder}", "--skip-existing"], "--skip-existing needs a folder of results"),
         (["{folder}", "--model", "nobody"], "(looked for nobody in {models})"),
         (["{folder}", "--version", "7"], "(looked for standin 7 in {models})"),

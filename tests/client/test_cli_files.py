@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from lungseg.formats.table import COLUMNS
+from lungseg.formats.table import SLICES
 from tests.client.conftest import Here, environment_of
 from tests.client.test_client import PNG, Scripted
 from tests.serving import running, wait_until
@@ -119,7 +119,7 @@ def test_what_was_done_before_an_interruption_is_there(
         b"lungseg: interrupted: 2 of 3 files are done; "
         b"the same command with --skip-existing goes on\n"
     )
-    assert tuple(rows_of(table)[0]) == COLUMNS
+    assert tuple(rows_of(table)[0]) == SLICES.columns
     rest = here("segment", folder, "-o", out, "--skip-existing")
     assert (rest.returncode, rest.stderr) == (0, b"lungseg: 2 of 2 files are done already\n")
 
@@ -318,4 +318,5 @@ def test_a_terminal_sees_how_long_it_will_take(folder: Path, models: Path) -> No
     subprocess.run(command, stderr=follower, stdout=subprocess.DEVNULL, env=environment, check=True)
     os.close(follower)
     reader.join(PATIENCE_S)
-    assert b"2/2, 00:00 left" in seen
+    assert b"0 of 2" in seen
+    assert b"2 of 2: 100%|" in seen

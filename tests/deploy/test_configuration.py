@@ -19,12 +19,15 @@ def numbers(text: str, directive: str) -> list[int]:
 def test_the_gateways_limits_are_the_services() -> None:
     """Body limits are equal; the gateway waits longer than the service's deadline."""
     defaults = Settings(_env_file=None)
-    routes, proxy = (NGINX / "routes.conf").read_text(), (NGINX / "proxy.conf").read_text()
+    routes = (NGINX / "routes.conf").read_text()
     assert numbers(routes, "client_max_body_size") == [
         defaults.max_body_bytes // MIB,
         defaults.max_batch_bytes // MIB,
+        defaults.max_volume_bytes // MIB,
     ]
-    assert numbers(proxy, "proxy_read_timeout")[0] > defaults.deadline_s
+    waits = numbers(routes, "proxy_read_timeout")
+    assert len(waits) == 2
+    assert defaults.deadline_s < waits[0] < defaults.volume_deadline_s < waits[1]
 
 
 def test_the_gateways_codes_are_known_or_its_own() -> None:

@@ -110,9 +110,10 @@ def test_replicas_that_take_no_connection_are_passed_over(
     assert 1 <= len(replicas[0].received) <= 2
 
 
-def test_a_batch_and_a_body_without_length_are_sent_once(
+def test_batches_volumes_and_bodies_without_length_are_sent_once(
     gateway: str, replicas: list[Dying]
 ) -> None:
-    httpx.post(f"{gateway}/segment/batch", content=bytes(1000))
+    for path in ("/segment/batch", "/segment/volume"):
+        httpx.post(f"{gateway}{path}", content=bytes(1000))
     httpx.post(f"{gateway}/segment", content=iter([bytes(1000)]))
-    assert sum(len(replica.received) for replica in replicas) == 2
+    assert sum(len(replica.received) for replica in replicas) == 3

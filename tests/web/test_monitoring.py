@@ -102,7 +102,7 @@ def test_masks_and_their_flags_are_counted(models: Path, grey_png: bytes) -> Non
     assert flags.keys() == set(CODES)
 
 
-STAGES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, math.inf)
+STAGES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 100, math.inf)
 """Bounds of histograms of time, in seconds: a service that changes them breaks recorded series."""
 
 

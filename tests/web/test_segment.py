@@ -192,15 +192,15 @@ def test_a_header_is_never_longer_than_gateways_take(models: Path, dicom: bytes)
     """Of the statistics the lungs go first, then density and intensity; the rest stays whole."""
     model = Model.load(models / "standin" / "1", Engine())
     outcome = Pipeline().segment(dicom, model, AS_THE_MODEL_SAYS)
-    whole = json.loads(summary(named(outcome, "")))
-    room = 4096 - len(summary(named(outcome, "")))
+    whole = json.loads(summary(named(outcome, "").describe()))
+    room = 4096 - len(summary(named(outcome, "").describe()))
     for gone in ((), ("lungs",), ("lungs", "density"), ("lungs", "density", "intensity")):
         for part in gone:
             whole["statistics"].pop(part, None)
         longest = "x" * (4096 - len(compact(whole)))
         whole["model"]["name"] = longest
-        assert json.loads(summary(named(outcome, longest))) == whole
-        assert len(summary(named(outcome, longest))) == 4096
+        assert json.loads(summary(named(outcome, longest).describe())) == whole
+        assert len(summary(named(outcome, longest).describe())) == 4096
         assert len(longest) >= room
         whole["model"]["name"] = ""
     with pytest.raises(ValueError, match="not JSON compliant"):

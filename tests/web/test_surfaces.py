@@ -52,7 +52,7 @@ def upper() -> Surface:
         render=shout,
         body_limit=lambda _settings: 10,
         needs_key=False,
-        takes_work=True,
+        takes="slices",
     )
 
 

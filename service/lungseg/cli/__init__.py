@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import lungseg
-from lungseg.cli import segment, serve
+from lungseg.cli import segment, serve, volume
 from lungseg.cli.errors import (
     EXITS,
     INTERRUPTED,
@@ -62,11 +62,11 @@ def _parser() -> argparse.ArgumentParser:
     exits = "; ".join(f"{code} = {meaning}" for code, meaning in EXITS.items())
     parser = Parser(
         prog="lungseg",
-        description="Lung segmentation of chest CT slices. Research use only.",
+        description="Lung segmentation of chest CT. Research use only.",
         epilog=f"Exit codes: {exits}.",
     )
     parser.add_argument("--version", action="version", version=f"lungseg {lungseg.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (segment, serve):
+    for command in (segment, volume, serve):
         command.add_to(commands)
     return parser

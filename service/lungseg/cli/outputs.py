@@ -1,4 +1,4 @@
-"""What a run leaves: a result for each slice, and tables that are whole at any moment."""
+"""What a run leaves: results of each slice or volume, and tables that are whole at any moment."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from typing import Any
 from lungseg.answers import File
 from lungseg.cli.errors import UsageError
 from lungseg.cli.streams import STREAM, check_output, named_in_errors, write_output
-from lungseg.formats.table import COLUMNS, as_cell, csv_lines, read_rows, table_row
+from lungseg.formats.table import Table, as_cell, csv_lines
 
 TABLE = "statistics.csv"
 JSON = "application/json"
+SEPARATOR = "; "
+"""Between the names of several results in a cell."""
 SHOWN = 3
 """Results in the way that are named before the others are only counted."""
 
@@ -27,14 +29,16 @@ class Outputs:
     Attributes:
         folder: of results, each named relative to it; None for standard output.
         prints: whether results go to standard output where there is no folder.
+        table: the kind of tables.
         tables: paths of tables of statistics, ``-`` for standard output.
-        targets: the result's name for each slice, in the folder.
+        targets: the results' names for each input, in the folder.
     """
 
     folder: Path | None
     prints: bool
+    table: Table
     tables: Sequence[str]
-    targets: Mapping[str, str]
+    targets: Mapping[str, Sequence[str]]
     _kept: list[list[Any]] = field(default_factory=list[list[Any]])
     _begun: bool = False
 
@@ -42,7 +46,7 @@ class Outputs:
         """Makes sure that nothing is in the way.
 
         Args:
-            sources: the slices' files, which no result may overwrite.
+            sources: the inputs' files, which no result may overwrite.
             keep: results that exist already are all right.
 
         Raises:
@@ -59,21 +63,21 @@ class Outputs:
             if os.path.realpath(table) in results:
                 raise UsageError(f"expected another place for --csv: {table} is a result's")
         taken = self._taken()
-        slices = {_identity(path) for path in sources} if taken else set[tuple[int, int]]()
+        inputs = {_identity(path) for path in sources} if taken else set[tuple[int, int]]()
         for path in taken:
-            if _identity(path) in slices:
-                raise UsageError(f"expected another place for results: {path} is a slice itself")
+            if _identity(path) in inputs:
+                raise UsageError(f"expected another place for results: {path} is an input itself")
         if taken and not keep:
             more = f" and {len(taken) - SHOWN} more" if len(taken) > SHOWN else ""
             raise UsageError(
                 f"{', '.join(map(str, taken[:SHOWN]))}{more} would be overwritten: --skip-existing "
-                "goes on with the slices that are left, --force overwrites"
+                "goes on with what is left, --force overwrites"
             )
 
     def keep_done(self) -> set[str]:
-        """Names of slices that have result and row already; their rows stay in the tables.
+        """Names of inputs that have results and row already; their rows stay in the tables.
 
-        Rows of slices that this run does not know stay too.
+        Rows of inputs that this run does not know stay too.
 
         Raises:
             UsageError: the folder's table is none that can be continued.
@@ -81,7 +85,7 @@ class Outputs:
         if self.folder is None or not (table := self.folder / TABLE).exists():
             return set()
         try:
-            rows = read_rows(table.read_bytes().decode(errors="replace"))
+            rows = self.table.read(table.read_bytes().decode(errors="replace"))
         except ValueError as error:
             raise UsageError(f"{table}: {error}; --force begins a new one") from None
         ours = {as_cell(name): name for name in self.targets}
@@ -93,15 +97,16 @@ class Outputs:
                 done |= {name} if name is not None else set[str]()
         return done
 
-    def write(self, name: str, result: File) -> str:
-        """Writes one result, whole or not at all; returns its name in the folder."""
-        content = result.content
+    def write(self, name: str, results: Sequence[File]) -> str:
+        """Writes the results of one input, each whole or not at all; returns their names."""
         if self.folder is not None:
-            target = self.folder / self.targets[name]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _replace(target, content)
-            return self.targets[name]
-        if self.prints:
+            for target, result in zip(self.targets[name], results, strict=True):
+                place = self.folder / target
+                place.parent.mkdir(parents=True, exist_ok=True)
+                _replace(place, result.content)
+            return SEPARATOR.join(self.targets[name])
+        for result in results if self.prints else ():
+            content = result.content
             if result.media_type == JSON:
                 answer = {"filename": name, **json.loads(content)}
                 content = json.dumps(answer, separators=(",", ":")).encode() + b"\n"
@@ -113,18 +118,19 @@ class Outputs:
         if not self._begun:
             self._begun = True
             for table in self.tables:
-                _begin(table, csv_lines([COLUMNS, *self._kept]))
+                _begin(table, csv_lines([self.table.columns, *self._kept]))
 
     def add(self, name: str, answer: Mapping[str, Any]) -> None:
         """Adds a row to each table, which is whole after it."""
-        rows = [table_row(name, answer)]
+        rows = [self.table.row(name, answer)]
         self.begin()
         for table in self.tables:
             _append(table, csv_lines(rows))
 
-    def _is_done(self, row: Mapping[str, str], target: str) -> bool:
-        same = row["result"] == as_cell(target) and not row["error"]
-        return same and self.folder is not None and (self.folder / target).is_file()
+    def _is_done(self, row: Mapping[str, str], targets: Sequence[str]) -> bool:
+        if self.folder is None or row["error"] or row["result"] != as_cell(SEPARATOR.join(targets)):
+            return False
+        return all((self.folder / target).is_file() for target in targets)
 
     def _taken(self) -> list[Path]:
         """Results and tables that are there already."""
@@ -137,7 +143,7 @@ class Outputs:
         """Where results go."""
         if self.folder is None:
             return []
-        return [self.folder / target for target in self.targets.values()]
+        return [self.folder / target for targets in self.targets.values() for target in targets]
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -1,12 +1,12 @@
-"""Where slices are computed, here or by a server, and what is said where that cannot be."""
+"""Where slices and volumes are computed, here or by a server; what is said where they cannot be."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from lungseg.answers import File
+from lungseg.calling import ServiceError, check_url
 from lungseg.cli.configured import NO_KEYS, configured
 from lungseg.cli.errors import UsageError
-from lungseg.client import Client, ServiceError, check_url
+from lungseg.client import Client
 from lungseg.core.errors import InvalidParameter, LungsegError
 from lungseg.formats.dicom_derived import NOT_INSTALLED, check_installed
 
 if TYPE_CHECKING:
     from lungseg.inference.model import Model
+    from lungseg.library import Segmenter
     from lungseg.settings import Settings
 
 AHEAD = 2
@@ -36,44 +38,87 @@ _PASSING = (httpx.codes.REQUEST_ENTITY_TOO_LARGE, httpx.codes.TOO_MANY_REQUESTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where slices are computed.
+class Question:
+    """What is asked of each input.
 
     Attributes:
-        fetch: makes the answer for a slice's content; raises ``LungsegError`` where this slice
-            is refused, and ``UsageError`` where no other will fare better.
-        at_a_time: how many slices are worked on at a time.
+        ask: asks a segmenter or a client of the content of an input, with parameters by name.
+        forms: of the results.
+        parameters: by name; None where nothing is said.
+        volumes: whether inputs are volumes: each takes all processors, and a gigabyte.
     """
 
-    fetch: Callable[[bytes], File]
+    ask: Callable[..., Sequence[File]]
+    forms: Sequence[str]
+    parameters: dict[str, Any]
+    volumes: bool = False
+
+    @property
+    def things(self) -> str:
+        """What inputs are called."""
+        return "volumes" if self.volumes else "files"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where inputs are computed.
+
+    Attributes:
+        fetch: makes the results for the content of an input; raises ``LungsegError`` where this
+            one is refused, and ``UsageError`` where no other will fare better.
+        at_a_time: how many inputs are worked on at a time.
+        things: what inputs are called.
+    """
+
+    fetch: Callable[[Any], Sequence[File]]
     at_a_time: int
+    things: str
 
 
-def here(form: str, parameters: dict[str, Any], *, models_dir: Path | None) -> Place:
+def here(question: Question, *, models_dir: Path | None) -> Place:
     """This process, as its settings say: model, version, providers, threads and limits.
 
     Raises:
         UsageError: a setting is wrong, or there is no such model.
     """
     settings = configured(NO_KEYS | ({} if models_dir is None else {"models_dir": models_dir}))
-    if form == "dicom-seg":
+    if any(form.startswith("dicom-") for form in question.forms):
         try:
             check_installed()
         except InvalidParameter as error:
             raise UsageError(f"{error}: {INSTALL}") from None
-    from lungseg.library import Segmenter  # ONNX Runtime, which a server's caller spares
-    from lungseg.pipeline import Pipeline
-
-    others = {name: value for name, value in parameters.items() if name not in ("model", "version")}
-    model = _model(settings, parameters["model"] or settings.model, parameters["version"])
-    pipeline = Pipeline(max_pixels=settings.max_pixels, allow_non_ct=settings.allow_non_ct)
+    segmenter, others = _segmenter(question, settings)
     return Place(
-        fetch=partial(Segmenter(model, pipeline).fetch, form=form, **others),
-        at_a_time=settings.workers or AHEAD * settings.cores,
+        fetch=partial(question.ask, segmenter, **others),
+        at_a_time=1 if question.volumes else settings.workers or AHEAD * settings.cores,
+        things=question.things,
     )
 
 
-def _model(settings: Settings, name: str, version: str | None) -> Model:
+def _segmenter(question: Question, settings: Settings) -> tuple[Segmenter, dict[str, Any]]:
+    """The segmenter of the model that is asked for, and the other parameters."""
+    # ONNX Runtime, which a server's caller spares
+    from lungseg.library import LOCAL_LIMITS, Segmenter
+    from lungseg.pipeline import Pipeline
+    from lungseg.volumes import VolumePipeline
+
+    others = {**question.parameters}
+    name, version = others.pop("model"), others.pop("version")
+    # The slabs of a volume have threads of their own.
+    threads = 1 if question.volumes else settings.cores
+    model = _model(settings, name or settings.model, version, threads)
+    pipeline = Pipeline(max_pixels=settings.max_pixels, allow_non_ct=settings.allow_non_ct)
+    limits = replace(
+        LOCAL_LIMITS,
+        max_slices=settings.max_volume_slices,
+        max_bytes=settings.max_volume_bytes,
+        max_pixels=settings.max_pixels,
+    )
+    volumes = VolumePipeline(threads=settings.volume_threads or settings.cores, limits=limits)
+    return Segmenter(model, pipeline, volumes), others
+
+
+def _model(settings: Settings, name: str, version: str | None, threads: int) -> Model:
     from lungseg.inference.session import ProviderMissing
     from lungseg.library import load
 
@@ -84,7 +129,7 @@ def _model(settings: Settings, name: str, version: str | None) -> Model:
             name,
             version=version,
             models=settings.models_dir,
-            threads=settings.intra_op_threads or settings.cores,
+            threads=settings.intra_op_threads or threads,
             providers=settings.providers,
         ).model
     except ProviderMissing as error:
@@ -94,7 +139,7 @@ def _model(settings: Settings, name: str, version: str | None) -> Model:
 
 
 @contextmanager
-def there(form: str, parameters: dict[str, Any], *, url: str) -> Generator[Place]:
+def there(question: Question, *, url: str) -> Generator[Place]:
     """The server at a URL.
 
     Raises:
@@ -111,12 +156,12 @@ def there(form: str, parameters: dict[str, Any], *, url: str) -> Generator[Place
 
     calls = _Calls(client)
 
-    def fetch(content: bytes) -> File:
+    def fetch(content: Any) -> Sequence[File]:
         try:
             with calls.one():
-                return client.fetch(content, form=form, **parameters)
+                return question.ask(client, content, **question.parameters)
         except ServiceError as error:
-            if reason := _fatal(error, parameters):
+            if reason := _fatal(error, question):
                 raise UsageError(f"{shown} {reason}") from None
             raise
         except httpx.TransportError as error:
@@ -124,7 +169,11 @@ def there(form: str, parameters: dict[str, Any], *, url: str) -> Generator[Place
             raise UsageError(f"{shown} cannot be reached: {reason}") from None
 
     with calls.one():
-        yield Place(fetch=fetch, at_a_time=AHEAD * (os.cpu_count() or 1))
+        yield Place(
+            fetch=fetch,
+            at_a_time=1 if question.volumes else AHEAD * (os.cpu_count() or 1),
+            things=question.things,
+        )
 
 
 class _Calls:
@@ -153,15 +202,17 @@ class _Calls:
                 self._client.close()
 
 
-def _fatal(error: ServiceError, parameters: dict[str, Any]) -> str:
+def _fatal(error: ServiceError, question: Question) -> str:
     """What a server's refusal means for all files; empty where it means this one alone."""
     if error.code == "unauthorized":
         return f"expects an API key that it knows: {KEY} holds none, or another"
     if error.code in ("unknown_model", "model_not_ready"):
+        parameters = question.parameters
         asked = [f"{name} {parameters[name]}" for name in ("model", "version") if parameters[name]]
         return f"has no {', '.join(asked) or 'model'} that could answer: {error.detail}"
     if error.detail == NOT_INSTALLED:
-        return f"cannot write dicom-seg: {NOT_INSTALLED}"
+        wanted = [form for form in question.forms if form.startswith("dicom-")]
+        return f"cannot write {', '.join(wanted)}: {NOT_INSTALLED}"
     strange = error.code == "unknown" and error.status < 500 and error.status not in _PASSING
     if strange or error.code == "not_found":
         return f"is not where lungseg answers: received status {error.status}"

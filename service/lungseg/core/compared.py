@@ -14,6 +14,8 @@ SHARES = (*(f"laa_{level}" for level in LAA_HU), *(f"haa_{level}" for level in H
 LEVELS = ("mean", "p5", "p15")
 LARGEST = 1e9
 """No figure of a lung comes near."""
+SMALLEST = 1e-6
+"""Nothing less is measured: it counts as nothing."""
 Members = dict[str, Any]
 
 
@@ -110,7 +112,7 @@ def _number(members: Members, name: str, place: str) -> float | None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not abs(value) <= LARGEST:  # NaN is not, either
         raise _refused(f"{place}.{name}", "a number of a lung or null")
-    return float(value)
+    return float(value) if abs(value) >= SMALLEST else 0.0
 
 
 def _refused(place: str, expected: str) -> InvalidParameter:

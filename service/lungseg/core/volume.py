@@ -19,6 +19,10 @@ Progress = Callable[[str, int, int], object]
 """Hears (stage, done, total); what it raises ends the work."""
 
 
+def silent(_stage: str, _done: int, _total: int) -> None:
+    """Hears of progress and does nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeLimits:
     """What a volume may be, checked before it is decoded."""
@@ -26,7 +30,9 @@ class VolumeLimits:
     max_slices: int = 2000
     """Slices of 0.5 mm of a metre."""
     max_bytes: int = 1 << 30
-    """Of what was sent once it is unpacked, and of the values that are made of it."""
+    """Of a file, of an archive once it is unpacked, and of the values that are made of them."""
+    max_sent_bytes: int | None = None
+    """Of all files that come together; None for ``max_bytes``."""
     max_pixels: int = 4096 * 4096
     """Rows × columns of a slice."""
     max_files: int = 5000

@@ -158,8 +158,13 @@ def _close(idle: list[Decoder], hosts: list[Host]) -> None:
         hosts.pop().stop()
 
 
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return cores or 1
+
+
 @functools.cache
 def shared_decoders() -> Decoders:
     """Those of callers that bring none: the library, training, scripts."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Decoders(DecoderLimits(processes=cores or 1))
+    return Decoders(DecoderLimits(processes=usable_cores()))

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 
 SLICE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy", ".dcm")
 """What a slice's name ends with; the points of a DICOM UID are none of these."""
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".npy", ".zip", ".dcm")
+"""The same of a volume's; a study's folder has none."""
 MAX_FOLDERS = 15
 """Folders kept of a name in an archive, the innermost: no file system's paths get too long."""
 MAX_PART_BYTES = 200
@@ -32,17 +34,20 @@ def stem_of(name: str, suffixes: Sequence[str] = SLICE_SUFFIXES) -> str:
     return name[: len(name) - len(suffix)]
 
 
-def result_names(names: Sequence[str], suffix: str) -> list[str]:
+def result_names(
+    names: Sequence[str], suffix: str, suffixes: Sequence[str] = SLICE_SUFFIXES
+) -> list[str]:
     """A name for the result of each slice: its own with another ending, different from all others.
 
     Slices that differ in nothing but their endings keep them, and those that do not differ get a
     number. Names count as the same where a file system that ignores case takes them so.
 
     Args:
-        names: of the slices, with folders.
+        names: of the inputs, with folders.
         suffix: what the names of results end with, as ``_mask.png``.
+        suffixes: what the names of inputs may end with.
     """
-    stems = [stem_of(name) for name in names]
+    stems = [stem_of(name, suffixes) for name in names]
     endings: dict[str, set[str]] = {}
     for name, stem in zip(names, stems, strict=True):
         endings.setdefault(_key(stem), set()).add(_key(name))

@@ -17,7 +17,7 @@ from lungseg.core.errors import (
 )
 from lungseg.core.geometry import geometry_notes
 from lungseg.core.types import Scan, Unit
-from lungseg.core.volume import Progress, Volume, VolumeLimits
+from lungseg.core.volume import Progress, Volume, VolumeLimits, silent
 from lungseg.formats.archive import ArchiveLimits, Member, in_memory, is_hidden, open_archive
 from lungseg.formats.decoders import DecodeFrame
 from lungseg.formats.dicom_series import SeriesReader
@@ -33,10 +33,6 @@ SAMPLE = 100_000
 """About as many voxels show whether a volume's intensities have their offset."""
 
 
-def _silent(_stage: str, _done: int, _total: int) -> None:
-    """Hears of progress and does nothing."""
-
-
 def read_volume(  # noqa: PLR0913 - what callers may say of a volume, and how it is read
     files: Sequence[Member | bytes | memoryview],
     *,
@@ -47,7 +43,7 @@ def read_volume(  # noqa: PLR0913 - what callers may say of a volume, and how it
     spacing_mm: tuple[float, float, float] | None = None,
     decode: DecodeFrame | None = None,
     threads: int = THREADS,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Volume:
     """Reads one CT volume.
 
@@ -148,8 +144,12 @@ def _members(files: Sequence[Member | bytes | memoryview], limits: VolumeLimits)
             raise MalformedRequest("expected files in the zip archive, received none")
     if len(members) > limits.max_files:
         raise TooManyItems(f"expected at most {limits.max_files} files, received {len(members)}")
-    if sum(one.size_bytes for one in members) > limits.max_bytes:
-        raise VolumeTooLarge(f"expected at most {limits.max_bytes} bytes in all, received more")
+    sizes, most = [one.size_bytes for one in members], limits.max_bytes
+    if max(sizes) > most:
+        raise VolumeTooLarge(f"expected at most {most} bytes a file, received more")
+    most = most if limits.max_sent_bytes is None else limits.max_sent_bytes
+    if sum(sizes) > most:
+        raise VolumeTooLarge(f"expected at most {most} bytes in all, received more")
     return members
 
 

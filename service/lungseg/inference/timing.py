@@ -23,6 +23,11 @@ class Deadline:
         """So many seconds from now."""
         return cls(time.monotonic() + seconds)
 
+    @classmethod
+    def never(cls) -> Deadline:
+        """There is as much time as it takes."""
+        return cls(math.inf)
+
     @property
     def remaining_s(self) -> float:
         """Seconds left; negative when it has passed."""

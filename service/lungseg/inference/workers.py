@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from lungseg.inference.errors import DeadlineExceeded, Overloaded
@@ -24,6 +27,12 @@ class ClientGone(Exception):
     """The client closed the connection before its answer was ready."""
 
 
+def _stand_back(niceness: int) -> None:
+    """Lowers the priority of this thread; Linux gives it to threads that it begins, too."""
+    if niceness and sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+
+
 @dataclass(slots=True)
 class Workers:
     """A bounded pool of threads behind a bounded queue."""
@@ -32,6 +41,10 @@ class Workers:
     """How many jobs compute at a time."""
     queue_size: int
     """How many more may wait; the next one is refused at once."""
+    large_bytes: int = LARGE_BODY_BYTES
+    """From here on the size of a body makes a job large."""
+    niceness: int = 0
+    """How far the threads, and those that they begin, stand back behind others; on Linux."""
     _pool: ThreadPoolExecutor = field(init=False)
     _large_pool: ThreadPoolExecutor = field(init=False)
     _admitted: int = 0
@@ -41,10 +54,14 @@ class Workers:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="lungseg-worker")
+        self._pool = self._threads(self.threads, "lungseg-worker")
         # Large slices queue for themselves, so they cannot hold every thread from small ones.
         large = max(1, self.threads // 2)
-        self._large_pool = ThreadPoolExecutor(large, thread_name_prefix="lungseg-large")
+        self._large_pool = self._threads(large, "lungseg-large")
+
+    def _threads(self, count: int, name: str) -> ThreadPoolExecutor:
+        stand_back = partial(_stand_back, self.niceness)
+        return ThreadPoolExecutor(count, thread_name_prefix=name, initializer=stand_back)
 
     @property
     def waiting(self) -> int:
@@ -69,7 +86,7 @@ class Workers:
             Overloaded: the queue is full, or half full of large bodies and this is one more.
         """
         places = self.threads + self.queue_size
-        too_large = size_bytes > LARGE_BODY_BYTES and self._large >= max(1, places // 2)
+        too_large = size_bytes > self.large_bytes and self._large >= max(1, places // 2)
         if too_large or self._admitted >= places:
             wait_s = self.expected_wait_s
             raise Overloaded("the queue is full, try again later", retry_after_s=wait_s)
@@ -92,7 +109,7 @@ class Workers:
         self.admit(size_bytes)
         if self.expected_wait_s > deadline.remaining_s:
             raise DeadlineExceeded("the queue is longer than the time left for this request")
-        is_large = size_bytes > LARGE_BODY_BYTES
+        is_large = size_bytes > self.large_bytes
         pool = self._large_pool if is_large else self._pool
         with self._lock:
             self._admitted += 1

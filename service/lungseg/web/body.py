@@ -52,11 +52,15 @@ def _popped(pieces: list[bytes], work: Callable[[bytes], T]) -> T:
 
 async def _run(request: Request, work: Callable[[], T], size_bytes: int) -> T:
     exchange = exchange_of(request.scope)
-    return await state_of(request.scope).workers.run(
-        queued(work, exchange.watch, exchange.held),
-        deadline=exchange.deadline,
-        gone=lambda: disconnected(request),
-        size_bytes=size_bytes,
+    return (
+        await state_of(request.scope)
+        .workers_of(exchange.surface)
+        .run(
+            queued(work, exchange.watch, exchange.held),
+            deadline=exchange.deadline,
+            gone=lambda: disconnected(request),
+            size_bytes=size_bytes,
+        )
     )
 
 

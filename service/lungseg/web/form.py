@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from fastapi import Request
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from lungseg.core.errors import InvalidParameter, MalformedRequest, TooManyItems
-from lungseg.query import SegmentQuery
 from lungseg.web.layers.refusals import sentences
 
-Q = TypeVar("Q", bound=SegmentQuery)
+Q = TypeVar("Q", bound=BaseModel)
 MAX_FORM_FIELDS = 16
 """Parts of a form that are no files: more than there are parameters."""
 MAX_FIELD_BYTES = 1024
@@ -69,8 +68,8 @@ def is_form(content_type: str) -> bool:
     return content_type.lower().startswith("multipart/")
 
 
-def read_form(body: bytes, content_type: str, name: str, max_files: int) -> Form:
-    """Splits a form into files, parts of one name, and fields, parts of other names.
+def read_form(body: bytes, content_type: str, names: Sequence[str], max_files: int) -> Form:
+    """Splits a form into files, parts of some names, and fields, parts of other names.
 
     Raises:
         MalformedRequest: it is damaged, has no such file, or files of other names.
@@ -78,10 +77,11 @@ def read_form(body: bytes, content_type: str, name: str, max_files: int) -> Form
         InvalidParameter: a field is longer than a parameter can be, or no text.
     """
     parts = split_form(body, content_type, max_files)
-    files = [part for part in parts if part.name == name]
-    others = [part for part in parts if part.name != name]
+    files = [part for part in parts if part.name in names]
+    others = [part for part in parts if part.name not in names]
     if not files or any(part.filename for part in others):
-        raise MalformedRequest(f"expected a form part named {name}, received {_names(parts)}")
+        wanted = " or ".join(names)
+        raise MalformedRequest(f"expected a form part named {wanted}, received {_names(parts)}")
     fields: defaultdict[str, list[str]] = defaultdict(list)
     for part in others:
         fields[part.name].append(_text(part))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -17,9 +18,15 @@ WORK_PROBLEMS = tuple(code for code in PROBLEMS if code not in _NO_WORK)
 
 
 def request_of(
-    query: type[BaseModel], part: str, schema: dict[str, Any], *raw_types: str
+    query: type[BaseModel], parts: Mapping[str, dict[str, Any]], *raw_types: str
 ) -> dict[str, Any]:
-    """A request: its parameters, and its body of files and fields, or of bytes of some types."""
+    """A request: its parameters, and its body of files and fields, or of bytes of some types.
+
+    Args:
+        query: its parameters.
+        parts: of a form the schema of each part with files; one of them is there.
+        raw_types: what a body that is no form may be.
+    """
     fields = query.model_json_schema()["properties"]
     parameters = [
         {
@@ -31,8 +38,10 @@ def request_of(
         }
         for name, field in fields.items()
     ]
-    properties = {part: schema} | {name: _without_null(field) for name, field in fields.items()}
-    form = {"type": "object", "required": [part], "properties": properties}
+    properties = {**parts} | {name: _without_null(field) for name, field in fields.items()}
+    required = [{"required": [part]} for part in parts]
+    choice = required[0] if len(required) == 1 else {"anyOf": required}
+    form = {"type": "object", **choice, "properties": properties}
     content = {"multipart/form-data": {"schema": form}, **dict.fromkeys(raw_types, BINARY)}
     return {"parameters": parameters, "requestBody": {"required": True, "content": content}}
 

@@ -7,10 +7,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from lungseg.core.measures import Statistics
+from lungseg.core.quality import Flag
 from lungseg.core.report import Quality
 from lungseg.core.types import Confidence
+from lungseg.core.volume import Dropped, Series
+from lungseg.core.volume_measures import VolumeStatistics
 from lungseg.forms import FORMS
 from lungseg.query import Encoding, OneOf, SegmentQuery
+from lungseg.volume_forms import VOLUME_FORMS
+from lungseg.volume_query import VolumeQuery
 from lungseg.web.errors import PROBLEM, PROBLEMS, problem_document
 
 EXAMPLE_ID = "6f1c0f5e9d3b4b6c8d5e2a7f90c1d2e3"
@@ -63,6 +68,126 @@ class SegmentAnswer(BaseModel):
     confidence: Confidence
     quality: Quality
     timings_ms: dict[str, float]
+
+
+class SeriesQuery(VolumeQuery):
+    """Query parameters of ``/segment/volume``."""
+
+    format: Annotated[str, OneOf(tuple(VOLUME_FORMS))] | None = Field(
+        default=None,
+        description="The answer has this form; by default that which `Accept` names, else `json`.",
+    )
+
+
+class VolumeInfo(BaseModel):
+    """What the files were found to be."""
+
+    slices: int
+    height: int
+    width: int
+    media_type: str
+    intensity_unit: Literal["HU", "grey level"]
+    spacing_mm: tuple[float | None, float, float] | None = Field(
+        description="(slice, row, column) in mm; between slices the median."
+    )
+    affine_lps: list[list[float]] | None = Field(
+        description="4 x 4, from (slice, row, column, 1) to the patient's mm: left, back, head. "
+        "Null where no one matrix places all slices."
+    )
+    acquisition_plane: Literal["axial", "coronal", "sagittal"] | None
+    series: list[Series] = Field(description="All that was sent and could be a volume.")
+    dropped: list[Dropped] = Field(description="What was sent and is part of none.")
+
+
+class AcquisitionInfo(BaseModel):
+    """How the scan was made; null where the header does not say."""
+
+    kernel: str | None
+    slice_thickness_mm: float | None
+    kvp: float | None
+    contrast: bool | None
+    manufacturer: str | None
+    date: None = Field(description="Always null: it might tell who the patient is.")
+
+
+class VolumeAnswer(BaseModel):
+    """The JSON answer for one volume."""
+
+    request_id: str
+    model: ModelRef
+    volume: VolumeInfo
+    statistics: VolumeStatistics
+    acquisition: AcquisitionInfo
+    confidence: Confidence
+    quality: Quality
+    timings_ms: dict[str, float]
+
+
+class TwoAnswers(BaseModel):
+    """What is sent to be compared: of each answer what is measured and how it was made."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    before: dict[str, Any] = Field(description="The answer of `/segment/volume` for the earlier.")
+    after: dict[str, Any] = Field(description="That for the later scan.")
+
+
+class Repeatability(BaseModel):
+    """Between which changes of an unchanged lung lie in 95% of pairs."""
+
+    low: float
+    high: float
+    unit: str
+    source: str
+
+
+class Change(BaseModel):
+    """How one figure changed; null where it is unknown or scans do not compare."""
+
+    unit: str
+    before: float | None
+    after: float | None
+    change: float | None
+    percent: float | None
+    repeatability: Repeatability | None
+    verdict: Literal["within", "beyond"] | None
+
+
+class Figure(Change):
+    """The same, raw and brought to the volume before."""
+
+    adjusted: Change | None
+
+
+Figures = dict[str, Figure] | None
+Thirds = dict[Literal["lower", "middle", "upper"], Figures] | None
+
+
+class Differences(BaseModel):
+    """Of both lungs, each lung and each third, by the names of the statistics."""
+
+    both: Figures
+    lungs: dict[Literal["right", "left"], Figures]
+    thirds: dict[
+        Literal["right", "left"], dict[Literal["lower", "middle", "upper"], Figures] | None
+    ]
+
+
+class Adjustment(BaseModel):
+    """How densities are brought to the volume before."""
+
+    model: str
+    formula: str
+    reference: str
+
+
+class Comparison(BaseModel):
+    """What changed between two scans."""
+
+    request_id: str
+    differences: Differences
+    adjustment: Adjustment
+    warnings: list[Flag]
 
 
 class Problem(BaseModel):

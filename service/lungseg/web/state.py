@@ -13,6 +13,7 @@ from lungseg.inference.timing import Deadline, Stopwatch
 from lungseg.inference.workers import Workers
 from lungseg.pipeline import Pipeline
 from lungseg.settings import Settings
+from lungseg.volumes import VolumePipeline
 from lungseg.web.errors import Draining
 from lungseg.web.held import Ledger, Share
 from lungseg.web.keys import Keys
@@ -53,10 +54,16 @@ class State:
     registry: Registry
     pipeline: Pipeline
     workers: Workers
+    volumes: VolumePipeline
+    volume_workers: Workers
     metrics: Metrics
     settings: Settings
     keys: Keys
     lifecycle: Lifecycle
+
+    def workers_of(self, surface: Surface) -> Workers:
+        """The threads that compute what a surface takes."""
+        return self.volume_workers if surface.takes == "volumes" else self.workers
 
     @property
     def unreadiness(self) -> LungsegError | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from fastapi import APIRouter
 from starlette.responses import Response
@@ -26,7 +27,8 @@ class Surface:
         render: how its clients expect an error.
         body_limit: most bytes of a body, as sent and unpacked.
         needs_key: whether it asks for an API key, where any are configured.
-        takes_work: whether a POST computes, so that a full queue refuses it before it is read.
+        takes: what a POST brings to be computed, so that a full queue refuses it before it is
+            read; volumes have threads, a queue and a deadline of their own.
         quiet: asked every few seconds by machines: neither logged nor traced, no work in flight.
     """
 
@@ -35,7 +37,7 @@ class Surface:
     render: Render = problem
     body_limit: Callable[[Settings], int] = lambda settings: settings.max_body_bytes
     needs_key: bool = True
-    takes_work: bool = False
+    takes: Literal["nothing", "slices", "volumes"] = "nothing"
     quiet: bool = False
 
     @property

@@ -64,9 +64,9 @@ def _check(state: State, exchange: Exchange, scope: Scope, limit: int) -> None:
     size_bytes = int(announced) if announced.isdecimal() and len(announced) < 20 else 0
     if size_bytes > limit:
         raise _too_large(limit)
-    if surface.takes_work:
+    if surface.takes != "nothing":
         # Before the body is read: under a storm, refusing must cost almost nothing.
-        state.workers.admit(size_bytes)
+        state.workers_of(surface).admit(size_bytes)
 
 
 def _too_large(limit: int) -> BodyTooLarge:

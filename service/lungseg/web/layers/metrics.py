@@ -18,11 +18,12 @@ from prometheus_client import (
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from lungseg.core.quality import CODES, Flag
+from lungseg.core.volume_quality import VOLUME_CODES
 from lungseg.formats.decoders import Reason
 from lungseg.inference.registry import Registry
 from lungseg.web.errors import PROBLEMS
 
-STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 100)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 ALARMING = ("internal_error", "overloaded", "deadline_exceeded")
 """Codes that alerts ask for: a counter that begins at its first event shows no increase then."""
@@ -54,6 +55,10 @@ class Metrics:
         self.flags = counter("flags", "Quality flags of those masks.", ("code",))
         for code in CODES:
             self.flags.labels(code)
+        self.volumes = counter("volumes", "Volumes that were answered with a mask.")
+        self.volume_flags = counter("volume_flags", "Quality flags of those volumes.", ("code",))
+        for code in VOLUME_CODES:
+            self.volume_flags.labels(code)
         self.load_failures = counter(
             "model_load_failures", "Bundles refused.", ("model", "version")
         )
@@ -75,6 +80,12 @@ class Metrics:
         self.masks.inc()
         for flag in flags:
             self.flags.labels(flag.code).inc()
+
+    def count_volume(self, flags: Iterable[Flag]) -> None:
+        """Counts one answered volume and its flags; threads may do so."""
+        self.volumes.inc()
+        for flag in flags:
+            self.volume_flags.labels(flag.code).inc()
 
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
         """Adds a gauge that is read when it is asked for."""

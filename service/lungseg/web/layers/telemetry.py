@@ -97,10 +97,13 @@ def answer_unread(state: State, headers: list[tuple[bytes, bytes]], error: Lungs
 def _exchange(headers: Headers, state: State, surface: Surface) -> Exchange:
     request_id = headers.get("x-request-id", "")
     trace = TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    settings = state.settings
     return Exchange(
         request_id=request_id if REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex,
         surface=surface,
-        deadline=Deadline.after(state.settings.deadline_s),
+        deadline=Deadline.after(
+            settings.volume_deadline_s if surface.takes == "volumes" else settings.deadline_s
+        ),
         held=Share(state.lifecycle.ledger),
         trace_id=trace[1] if trace else "",
     )

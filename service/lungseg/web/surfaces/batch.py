@@ -22,7 +22,7 @@ from lungseg.core.errors import (
 from lungseg.formats.archive import ArchiveLimits, Member, open_archive, write_archive
 from lungseg.formats.names import archive_name, result_names
 from lungseg.formats.sniff import SNIFFED_BYTES, is_zip
-from lungseg.formats.table import statistics_csv
+from lungseg.formats.table import SLICES
 from lungseg.forms import FORMS, compact
 from lungseg.inference.errors import Overloaded
 from lungseg.inference.model import Model
@@ -60,7 +60,7 @@ SURFACE = Surface(
     prefixes=("/segment/batch",),
     router=router,
     body_limit=lambda settings: settings.max_batch_bytes,
-    takes_work=True,
+    takes="slices",
 )
 
 
@@ -166,7 +166,7 @@ class Batch:
     response_model=BatchAnswer,
     responses=_RESPONSES,
     openapi_extra=request_of(
-        BatchQuery, PART, {"type": "array", "minItems": 1, "items": BINARY["schema"]}, ZIP
+        BatchQuery, {PART: {"type": "array", "minItems": 1, "items": BINARY["schema"]}}, ZIP
     ),
     summary="Segment many CT slices",
 )
@@ -201,7 +201,7 @@ def _members(
     """The files of a form's parts, of a zip that is the body, or of a form's only part; fields."""
     fields = NO_FIELDS
     if is_form(content_type):
-        form = read_form(body, content_type, PART, limits.max_batch_items)
+        form = read_form(body, content_type, (PART,), limits.max_batch_items)
         files, fields = form.files, form.fields
         if len(files) != 1 or not is_zip(bytes(files[0].content[:SNIFFED_BYTES])):
             members = [_member(part, limits.max_body_bytes) for part in files]
@@ -267,4 +267,4 @@ def _zip(results: list[Done]) -> bytes:
         for place, result in enumerate(results)
     ]
     masks = {names[place]: results[place].png for place in places}
-    return write_archive({**masks, "statistics.csv": statistics_csv(rows).encode()})
+    return write_archive({**masks, "statistics.csv": SLICES.csv(rows).encode()})

@@ -15,7 +15,7 @@ from lungseg.forms import FORMS, answer, compact, summary
 from lungseg.inference.model import Model
 from lungseg.inference.timing import Stopwatch
 from lungseg.pipeline import Outcome
-from lungseg.query import SegmentQuery
+from lungseg.query import ModelQuery
 from lungseg.web.body import compute
 from lungseg.web.example import ANSWER
 from lungseg.web.form import NO_FIELDS, is_form, read_form, read_query
@@ -34,28 +34,29 @@ _PARTS = {
     "decode": ("decode", "fit"),
     "queue": ("queue",),
     "inference": ("inference",),
-    "postprocess": ("restore", "label", "measure"),
+    "postprocess": ("restore", "label", "settle", "measure"),
     "encode": ("encode",),
 }
-_HEADERS = {
-    "X-Request-ID": "Echoed or made.",
-    "Server-Timing": "The parts of `timings_ms`.",
-    "X-Segmentation": "Where the body is not JSON: the JSON answer without mask, id and times.",
+HEADERS = {
+    name: {"schema": {"type": "string"}, "description": text}
+    for name, text in {
+        "X-Request-ID": "Echoed or made.",
+        "Server-Timing": "The parts of `timings_ms`.",
+        "X-Segmentation": "Where the body is not JSON: the JSON answer without mask, id and times.",
+    }.items()
 }
+"""What every success has, for the OpenAPI document."""
 _EXAMPLE = {"examples": {"sample": {"summary": "The sample slice", "value": ANSWER}}}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The mask, in the form asked for",
-        "headers": {
-            name: {"schema": {"type": "string"}, "description": text}
-            for name, text in _HEADERS.items()
-        },
+        "headers": HEADERS,
         "content": dict.fromkeys(ACCEPTED, BINARY) | {FORMS["json"].media_type: _EXAMPLE},
     },
     **problems(*WORK_PROBLEMS),
 }
 router = APIRouter(tags=["segmentation"])
-SURFACE = Surface(prefixes=("/segment",), router=router, takes_work=True)
+SURFACE = Surface(prefixes=("/segment",), router=router, takes="slices")
 
 
 @router.post(
@@ -63,7 +64,7 @@ SURFACE = Surface(prefixes=("/segment",), router=router, takes_work=True)
     name="segment",
     response_model=SegmentAnswer,
     responses=_RESPONSES,
-    openapi_extra=request_of(SliceQuery, PART, BINARY["schema"], *RAW_TYPES),
+    openapi_extra=request_of(SliceQuery, {PART: BINARY["schema"]}, *RAW_TYPES),
     summary="Segment one CT slice",
 )
 async def segment_slice(request: Request) -> Response:
@@ -94,14 +95,14 @@ def _one_file(
     """The one file of a body, its only part ``file`` or the body itself, and the form's fields."""
     if not is_form(content_type):
         return body, NO_FIELDS
-    form = read_form(body, content_type, PART, 1)
+    form = read_form(body, content_type, (PART,), 1)
     if len(form.files) != 1:
         raise MalformedRequest(f"expected one form part named {PART}, received {len(form.files)}")
     with held.holding(len(body)):  # copied, and then the form goes
         return bytes(form.files[0].content), form.fields
 
 
-def chosen_model(request: Request, query: SegmentQuery) -> Model:
+def chosen_model(request: Request, query: ModelQuery) -> Model:
     """The model that answers, whatever is loaded meanwhile; errors are ``Registry.get``'s."""
     state, exchange = state_of(request.scope), exchange_of(request.scope)
     model = state.registry.get(query.model, query.version)
@@ -132,9 +133,8 @@ def respond(outcome: Outcome, form: str, exchange: Exchange) -> Response:
     else:
         with watch.stage("encode"):
             content = FORMS[form].encode(outcome)
-            headers["X-Segmentation"] = summary(outcome)
-    times = timings(watch).items()
-    headers["Server-Timing"] = ", ".join(f"{part};dur={spent_ms}" for part, spent_ms in times)
+            headers["X-Segmentation"] = summary(outcome.describe())
+    headers["Server-Timing"] = server_timing(watch)
     return Response(content, headers=headers, media_type=FORMS[form].media_type)
 
 
@@ -152,3 +152,8 @@ def timings(watch: Stopwatch) -> dict[str, float]:
         part: round(sum(spent.get(stage, 0.0) for stage in stages), 3)
         for part, stages in _PARTS.items()
     }
+
+
+def server_timing(watch: Stopwatch) -> str:
+    """The same as a response header."""
+    return ", ".join(f"{part};dur={spent_ms}" for part, spent_ms in timings(watch).items())

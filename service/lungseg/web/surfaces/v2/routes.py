@@ -16,7 +16,7 @@ from lungseg.core.errors import InvalidParameter
 from lungseg.inference.contract import TensorSpec
 from lungseg.inference.errors import BundleError
 from lungseg.inference.model import Model
-from lungseg.query import checked_query
+from lungseg.query import SegmentQuery, checked_query
 from lungseg.settings import Settings
 from lungseg.web.body import compute, read_body
 from lungseg.web.errors import PROBLEMS, Forbidden
@@ -59,8 +59,8 @@ def _control_limit(_settings: Settings) -> int:
     return MAX_CONTROL_BYTES
 
 
-_V2 = Surface(prefixes=("/v2",), router=router, render=_error_object, takes_work=True)
-_PART = replace(_V2, router=None, takes_work=False)
+_V2 = Surface(prefixes=("/v2",), router=router, render=_error_object, takes="slices")
+_PART = replace(_V2, router=None, takes="nothing")
 SURFACES = (
     _V2,
     replace(_PART, prefixes=("/v2/health",), needs_key=False, quiet=True),
@@ -198,7 +198,7 @@ def _answer(
         request = codec.parse(body, header_length, _expected(model, state.settings))
     if isinstance(request.images, list):
         # encoded images come to the grid as ``/segment`` brings them there
-        pipeline, query = state.pipeline, checked_query(request.reading)
+        pipeline, query = state.pipeline, checked_query(SegmentQuery, request.reading)
         grey = np.concatenate(
             [pipeline.fitted(image, model, query, watch) for image in request.images]
         )
