@@ -14,7 +14,8 @@ from training.synthetic.phantom import make_phantom, write_dicom, write_png
 
 ROOT = Path(__file__).parents[1]
 ADDRESS = "127.0.0.1:8000"
-PROGRAMS_SHOWN = ("curl ", "lungseg segment", "lungseg sample")
+PROGRAMS_SHOWN = ("curl ", "printf ", "lungseg segment", "lungseg sample")
+SERIES_SLICES = 5
 
 
 def blocks(page: str, kind: str) -> list[str]:
@@ -40,6 +41,13 @@ def prepare(folder: Path) -> Path:
     shutil.copy(folder / "slice.dcm", folder / "slices")
     with zipfile.ZipFile(folder / "slices.zip", "w") as archive:
         archive.write(folder / "slice.dcm", "slice.dcm")
+    (folder / "series").mkdir()
+    with zipfile.ZipFile(folder / "series.zip", "w") as archive:
+        for number in range(SERIES_SLICES):
+            place = {"SOPInstanceUID": f"1.2.3.{number}", "InstanceNumber": number}
+            place |= {"ImagePositionPatient": [-170, -170, 10 * number]}
+            write_dicom(phantom, folder / "series" / f"{number}.dcm", **place)
+            archive.write(folder / "series" / f"{number}.dcm", f"{number}.dcm")
     (folder / "service").symlink_to(ROOT / "service")
     return folder
 
