@@ -22,6 +22,7 @@ from training.synthetic.phantom import dicom_bytes, make_phantom
 
 MARKER = "ZQXMARKERQXZ"
 TEXT_VRS = ("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC")
+PROGRESS = {"Accept": "application/x-ndjson"}
 NUMBERS = {"DS": "9876543.2109", "IS": "987654321098"}
 NEEDED = ("Modality", "ImageType", "SpecificCharacterSet", "PhotometricInterpretation")
 
@@ -118,7 +119,10 @@ def test_markers_are_found_nowhere(
             seen += [str(answer.headers), answer.text]
             refused = service.client.post("/segment?format=dicom-seg", content=content)
             seen += [str(refused.headers), refused.text if refused.is_error else ""]
-            service.client.post("/segment/batch", files={"files": (f"{MARKER}.dcm", content)})
+            part = {"files": (f"{MARKER}.dcm", content)}
+            service.client.post("/segment/batch", files=part)
+            whole = service.client.post("/segment/volume", files=part, headers=PROGRESS)
+            seen += [str(whole.headers), whole.text if '"error"' in whole.text else ""]
         seen.append(service.client.get("/metrics").text)
     finally:
         pydicom.config.debug(False)
