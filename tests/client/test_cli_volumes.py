@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +220,27 @@ def test_answers_and_scans_are_compared(
     assert same["change"] == 0
 
 
+def test_an_answer_may_come_by_standard_input(two: tuple[Path, Path], models: Path) -> None:
+    """As ``lungseg volume`` writes it; what is a scan there is no answer."""
+    expected = lungseg.compare(*(json.loads(path.read_bytes()) for path in two))
+    done = run("compare", two[0], "-", models=models, stdin=two[1].read_bytes())
+    assert json.loads(done.stdout) == expected
+    done = run("compare", two[0], "-", models=models, stdin=b"PK")
+    assert done.returncode == 2
+    assert b"-: expected one JSON answer" in done.stderr
+
+
+def test_a_pipe_is_read_once(here: Here, studies: Path, tmp_path: Path) -> None:
+    """As a shell makes one of what another command writes."""
+    os.mkfifo(pipe := tmp_path / "pipe")
+    content = (studies / "c.zip").read_bytes()
+    with ThreadPoolExecutor() as pool:
+        written = pool.submit(pipe.write_bytes, content)
+        done = here("volume", pipe, "-q")
+        assert written.result() == len(content)
+    assert json.loads(done.stdout)["volume"]["slices"] == SLICES
+
+
 def test_a_table_of_changes_is_for_people(two: tuple[Path, Path], here: Here) -> None:
     done = here("compare", *two, "--format", "table").stdout.decode()
     heading, first, *others = done.splitlines()
@@ -242,7 +265,7 @@ def test_what_cannot_be_compared_is_said(
     (tmp_path / "other.json").write_text('{"a": 1}')
     for other, said in (
         (studies, b"expected one study in "),
-        (lines, b"lines.json: expected one JSON answer, received another text"),
+        (lines, b"lines.json: expected one JSON answer, received something else"),
         (tmp_path / "other.json", b"expected an answer for a volume"),
         (tmp_path / "nowhere", b"there is none"),
     ):
