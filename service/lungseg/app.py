@@ -27,6 +27,7 @@ from lungseg.inference.registry import Policy, Registry, Version
 from lungseg.inference.runner import Runner
 from lungseg.inference.session import Engine, ProviderMissing
 from lungseg.inference.trouble import trouble
+from lungseg.inference.turns import Turns
 from lungseg.inference.workers import Workers
 from lungseg.pipeline import Pipeline
 from lungseg.settings import Settings
@@ -202,6 +203,7 @@ def _build(settings: Settings, engine: Engine, keys: Keys) -> tuple[State, Batch
             decoders=_build_decoders(
                 settings, metrics, settings.decoders or settings.workers or settings.cores
             ),
+            turns=Turns.among(workers.threads),
         ),
         workers=workers,
         volumes=_build_volumes(settings, metrics),

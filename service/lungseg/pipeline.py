@@ -11,24 +11,21 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache, partial
 from typing import Any
 
-import numpy as np
-
 from lungseg.core.errors import UndecodableImage
 from lungseg.core.orientation import usual_view
 from lungseg.core.postprocess import Certainty, cut, restore
 from lungseg.core.preprocess import fit
 from lungseg.core.report import Report, measure
 from lungseg.core.sides import label_lungs
-from lungseg.core.types import BoolArray, FloatArray, Scan, Segmentation
+from lungseg.core.types import FloatArray, Scan, Segmentation
 from lungseg.formats.decoders import Decoders, shared_decoders
 from lungseg.formats.read import MAX_PIXELS, read_scan
 from lungseg.inference.model import Model
 from lungseg.inference.runner import Runner
 from lungseg.inference.timing import Stopwatch
+from lungseg.inference.turns import Turns
 from lungseg.query import UNITS, SegmentQuery
 
-SLAB_SLICES = 8
-"""Slices that pass the network at a time: a volume takes no more memory than these."""
 AS_THE_MODEL_SAYS = SegmentQuery()
 
 
@@ -81,12 +78,14 @@ class Pipeline:
         max_pixels: rows × columns accepted; more is refused before decoding.
         allow_non_ct: accept DICOM that is not CT even where a caller does not ask for it.
         decoders: processes that decode compressed DICOM.
+        turns: how many slices at a time are in the stages that Python computes.
     """
 
     runner: Runner = field(default_factory=Runner)
     max_pixels: int = MAX_PIXELS
     allow_non_ct: bool = False
     decoders: Decoders = field(default_factory=shared_decoders)
+    turns: Turns = field(default_factory=Turns)
 
     def segment(
         self, content: bytes, model: Model, query: SegmentQuery, watch: Stopwatch | None = None
@@ -100,7 +99,7 @@ class Pipeline:
         watch = watch or Stopwatch()
         scan = self._decode(content, query, watch)
         found = self.find_lungs(scan, model, query, watch)
-        with watch.stage("measure"):
+        with self.turns.taken(scan, watch), watch.stage("measure"):
             report = measure(scan, found)
         return Outcome(
             content=content, model=model, query=query, scan=scan, segmentation=found, report=report
@@ -113,40 +112,35 @@ class Pipeline:
         query: SegmentQuery = AS_THE_MODEL_SAYS,
         watch: Stopwatch | None = None,
     ) -> Segmentation:
-        """Labels the lungs of a scan of any number of slices, a slab at a time.
+        """Labels the lungs of one slice, Z = 1.
 
         Raises:
             DeadlineExceeded: the time is used up.
+            ValueError: more than one slice (``volumes``).
         """
+        if len(scan.values) != 1:
+            raise ValueError(f"expected one slice, received {len(scan.values)}")
         watch = watch or Stopwatch()
-        view, rule = usual_view(scan), model.contract.mask
-        threshold = query.threshold or rule.threshold
+        view, contract = usual_view(scan), model.contract
+        threshold = query.threshold or contract.mask.threshold
         asked = query.largest_components
-        largest = rule.largest_components if asked is None else asked
-        probability = np.zeros((0, *scan.size), np.float32)
-        masks: list[BoolArray] = []
-        certainty = Certainty()
-        for start in range(0, scan.values.shape[view.order[0]], SLAB_SLICES):
-            with watch.stage("fit"):
-                part = slice(start, start + SLAB_SLICES)
-                contract = model.contract
-                fitted = fit(scan, model.grid_size, contract.intensity, part, contract.grid)
-            output = self.runner.infer(model, fitted.grey, watch)
-            with watch.stage("restore"):
-                probability = restore(output, fitted.placement)
-                mask = cut(probability, threshold=threshold, largest_components=largest)
-                masks.append(mask)
-                certainty += Certainty.of(probability, mask)
-        with watch.stage("label"):
-            found = label_lungs(view.undo(np.concatenate(masks)), scan, view)
-        single = len(scan.values) == 1
+        largest = contract.mask.largest_components if asked is None else asked
+        with self.turns.taken(scan, watch), watch.stage("fit"):
+            fitted = fit(scan, model.grid_size, contract.intensity, covers=contract.grid)
+        output = self.runner.infer(model, fitted.grey, watch)
+        with self.turns.taken(scan, watch), watch.stage("restore"):
+            probability = restore(output, fitted.placement)
+            mask = cut(probability, threshold=threshold, largest_components=largest)
+            certainty = Certainty.of(probability, mask)
+        with self.turns.taken(scan, watch), watch.stage("label"):
+            found = label_lungs(view.undo(mask), scan, view)
         return Segmentation(
             labels=found.labels,
             threshold=threshold,
-            laterality=view.laterality if not single or found.sided[0] else None,
-            components=found.components[0] if single else None,
+            laterality=view.laterality if found.sided[0] else None,
+            components=found.components[0],
             confidence=certainty.confidence,
-            probability=view.undo(probability) if single else probability[:0],
+            probability=view.undo(probability),
         )
 
     def fitted(

@@ -33,10 +33,12 @@ from lungseg.formats.volume import read_volume
 from lungseg.inference.model import Model
 from lungseg.inference.runner import Runner
 from lungseg.inference.timing import Deadline, Stopwatch
-from lungseg.pipeline import SLAB_SLICES, members
+from lungseg.pipeline import members
 from lungseg.query import UNITS
 from lungseg.volume_query import VolumeQuery
 
+SLAB_SLICES = 8
+"""Slices that pass the network at a time, in each thread."""
 USUAL_STEP_MM = 2.5
 """Height of planes where it is unknown."""
 AS_THE_MODEL_SAYS = VolumeQuery()

@@ -38,6 +38,10 @@ def test_runs_that_touch_make_the_regions_of_scipy(seed: int, share: float) -> N
     noise = np.random.default_rng(seed)
     mask = noise.random(tuple(noise.integers(1, 9, 3))) < share
     runs = SolidRuns.of(mask.astype(np.uint8))
+    assert runs is not None
+    count = runs.lengths.size
+    assert SolidRuns.of(mask.astype(np.uint8), count) is not None
+    assert count == 0 or SolidRuns.of(mask.astype(np.uint8), count - 1) is None
     assert runs.lengths.sum() == mask.sum()
     one, other, faces = runs.touching()
     region = runs.regions(one, other)
@@ -56,6 +60,7 @@ def test_runs_that_touch_make_the_regions_of_scipy(seed: int, share: float) -> N
 def test_sides_that_meet_in_a_row_touch_by_one_face() -> None:
     labels = np.array([[[0, 1, 1, 2, 2, 0, 1]]], np.uint8)
     runs = SolidRuns.of(labels)
+    assert runs is not None
     assert runs.labels.tolist() == [1, 2, 1]
     assert [part.tolist() for part in runs.touching()] == [[0], [1], [1]]
 

@@ -61,19 +61,28 @@ def volume() -> Volume:
     )
 
 
+def slice_of(volume: Scan, index: int) -> Scan:
+    part = slice(index, index + 1)
+    return replace(volume, values=volume.values[part], positions_mm=volume.positions_mm[part])
+
+
 def test_slabs_in_threads_are_the_slices_one_after_the_other(model: Model, volume: Volume) -> None:
-    """However many threads, the labels are those of the pipeline, and both sides are there."""
-    expected = Pipeline().find_lungs(volume.scan, model)
+    """However many threads, each slice has the labels that it gets alone."""
+    alone = [Pipeline().find_lungs(slice_of(volume.scan, k), model) for k in range(SLICES)]
+    expected = np.concatenate([found.labels for found in alone])
+    lung = np.array([found.mask.sum() for found in alone])
+    shown = [found.confidence.mean_probability or 0.0 for found in alone]
     for threads in (1, 3):
         sizes: list[int] = []
         pipeline = VolumePipeline(runner=Runner(on_batch=sizes.append), threads=threads)
         found = pipeline.find_lungs(volume.scan, model)
-        assert np.array_equal(found.labels, expected.labels)
-        assert found.confidence == expected.confidence
+        assert np.array_equal(found.labels, expected)
+        mean = found.confidence.mean_probability
+        assert mean == pytest.approx((lung @ shown) / lung.sum(), abs=1e-5)
         assert (found.laterality, found.components) == ("dicom_orientation", None)
         assert sorted(sizes) == [3, 8, 8]
         assert found.probability.size == 0
-    assert {RIGHT, LEFT} < set(np.unique(expected.labels))
+    assert {RIGHT, LEFT} < set(np.unique(expected))
 
 
 def test_a_coronal_stack_gives_the_same_lungs(model: Model, volume: Volume) -> None:

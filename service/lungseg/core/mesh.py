@@ -28,8 +28,10 @@ LEVEL = 0.5
 """Of lung in a cell, where the surface runs."""
 REACH, BORDER = 2, 3
 """Cells that the smoothing reaches, and empty ones around, which are more."""
-MOVES, MAX_MOVE_MM = 2, 1.0
-"""How often vertices are moved to give back volume, and by how much at most: half a cell."""
+MOVES, MAX_MOVE_MM = 6, 1.0
+"""How often vertices are moved to give back volume at most, and by how much each time."""
+CLOSE = 5e-4
+"""Share of the volume that may still be lacking then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +84,8 @@ def lung_meshes(volume: Volume, labels: LabelArray) -> list[Mesh]:
     for label in (RIGHT, LEFT, UNSIDED):
         voxels = np.count_nonzero(inside == label, axis=(1, 2))
         if voxels.any():
-            mesh = _mesh(mapped == label, affine, label)
-            for _ in range(MOVES):
-                mesh = _given_back(mesh, float(voxels @ weights) * area_mm2 / 1000)
-            meshes.append(mesh)
+            volume_ml = float(voxels @ weights) * area_mm2 / 1000
+            meshes.append(_given_back(_mesh(mapped == label, affine, label), volume_ml))
     return meshes
 
 
@@ -140,10 +140,15 @@ def _smoothed(field: FloatArray) -> FloatArray:
 
 def _given_back(mesh: Mesh, volume_ml: float) -> Mesh:
     """The mesh with all vertices moved along their normals, so that it holds so much."""
-    normals, area_mm2 = _normals(mesh)
-    move = 1000 * (volume_ml - mesh.volume_ml) / max(area_mm2, 1e-9)
-    moved = mesh.vertices + float(np.clip(move, -MAX_MOVE_MM, MAX_MOVE_MM)) * normals
-    return replace(mesh, vertices=moved.astype(np.float32))
+    for _ in range(MOVES):
+        lacking = volume_ml - mesh.volume_ml
+        if abs(lacking) <= CLOSE * volume_ml:
+            break
+        normals, area_mm2 = _normals(mesh)
+        move = np.clip(1000 * lacking / max(area_mm2, 1e-9), -MAX_MOVE_MM, MAX_MOVE_MM)
+        moved = mesh.vertices + float(move) * normals
+        mesh = replace(mesh, vertices=moved.astype(np.float32))
+    return mesh
 
 
 def _normals(mesh: Mesh) -> tuple[NDArray[np.float64], float]:

@@ -12,6 +12,9 @@ import numpy as np
 from lungseg.core.runs import Integers, lowest_connected
 from lungseg.core.types import BoolArray, LabelArray
 
+MOST_RUNS = 2_000_000
+"""Two thousand slices of real lungs have 600 000; more are noise, and would take gigabytes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SolidRuns:
@@ -28,13 +31,14 @@ class SolidRuns:
     """(height, width) of a plane."""
 
     @classmethod
-    def of(cls, labels: LabelArray) -> SolidRuns:
-        """Those of labels, uint8, shape (planes, Y, X)."""
+    def of(cls, labels: LabelArray, most: int = MOST_RUNS) -> SolidRuns | None:
+        """Those of labels, uint8, shape (planes, Y, X); None where there are more than so many."""
         height, width = labels.shape[1:]
         found: list[Integers] = []
         kinds: list[LabelArray] = []
         edged = np.zeros(1 + height * (width + 1), np.uint8)  # no run goes on in the next row
         rows = edged[1:].reshape(height, width + 1)
+        total = 0
         for index, plane in enumerate(labels):
             rows[:, :-1] = plane
             edges = np.flatnonzero(edged[1:] != edged[:-1])
@@ -44,6 +48,9 @@ class SolidRuns:
             length = (ended - begun)[lung]
             found.append(np.stack([np.full(row.size, index), row, first, first + length]))
             kinds.append(kind[lung])
+            total += row.size
+            if total > most:
+                return None
         planes, row, first, end = np.concatenate(found, axis=1)
         return cls(
             planes=planes,

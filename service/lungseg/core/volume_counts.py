@@ -47,7 +47,7 @@ class PlaneLung:
                 area = planes.area_mm2(mask, box)
                 areas[label] = np.nan if area is None else area
         measured = inside > 0
-        padding = padding_within(scan, box) if inside.size else None
+        padding = padding_within(scan, box, measured) if inside.size else None
         if padding is not None:
             measured &= ~padding
         values = scan.values[0][box]

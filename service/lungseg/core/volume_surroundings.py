@@ -18,7 +18,7 @@ from lungseg.core.types import LabelArray
 BEYOND_MM = 30.0
 """Below and above the lungs found, air that is left out may be lung that was missed; farther off
 it is the bowel's and the throat's."""
-LOOK_STEP_MM = 2.5
+LOOK_STEP_MM = 5.0
 """Planes about so far apart are looked at: each takes a millisecond."""
 USUAL_STEP_MM = 2.5
 """Distance of planes where it is unknown."""
