@@ -16,7 +16,10 @@ from training.synthetic.phantom import make_phantom, write_dicom, write_png
 
 ROOT = Path(__file__).parents[1]
 ADDRESS = "127.0.0.1:8000"
-PROGRAMS_SHOWN = ("curl ", "lungseg segment", "lungseg sample", "lungseg volume", "lungseg compare")
+PROGRAMS_SHOWN = (
+    *("curl ", "printf ", "lungseg segment", "lungseg sample", "lungseg volume"),
+    "lungseg compare",
+)
 SLICES = 8
 
 
