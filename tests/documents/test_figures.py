@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from lungseg.inference.workers import LARGE_BODY_BYTES
+from lungseg.settings import Settings
 from tests.documents.test_pages import ROOT, table, text_of
 
 CARDS = [str(path.relative_to(ROOT)) for path in ROOT.glob("models/*/*/CARD.md")]
@@ -77,7 +78,8 @@ def test_the_gateways_figures_are_those_of_its_configuration() -> None:
         f"each client to {rate} requests a second (429 beyond a burst of {burst}) and "
         f"{connections} connections"
     ) in said
-    (lost,) = re.findall(r"proxy_read_timeout (\d+)s", files["proxy"])
+    lost, of_volumes = re.findall(r"proxy_read_timeout (\d+)s", files["routes"])
+    assert int(of_volumes) > Settings.model_fields["volume_deadline_s"].default
     assert f"noticed after {lost} seconds" in said
     assert '"~^POST ([0-9]{1,6}|1[0-9]{6})$" @slice;' in files["nginx"]
     assert "announced with less than 2,000,000 bytes" in said
