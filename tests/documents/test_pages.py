@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import yaml
 
-from lungseg.core import quality
+from lungseg.core import geometry, quality, volume_quality
 from lungseg.core.body import SOLID_HU
 from lungseg.core.postprocess import UNCERTAIN_PROBABILITY
 from lungseg.core.surroundings import GAS_HU
 from lungseg.settings import Settings
+from lungseg.volume_forms import VOLUME_FORMS
 from tests.examples import ADDRESS, ROOT, blocks, commands, prepare, run, run_line
 from tests.serving import Running, running, wait_until
 
@@ -124,6 +125,33 @@ def test_the_pages_flags_are_the_services() -> None:
         f"those in a field of {quality.FIELD_MM2**0.5:g} mm",
     ):
         assert sentence in said
+
+
+def test_the_pages_flags_of_volumes_are_the_services() -> None:
+    """Every flag of a volume is explained, with the thresholds that stand beside it."""
+    rows = table("docs/operating.md", "Quality flags of volumes")
+    shown = [code for row in rows for code in re.findall(r"`([^`]+)`", row[0])]
+    assert sorted(shown) == sorted(volume_quality.VOLUME_CODES)
+    said = {code: row[1] for row in rows for code in named([row[0]])}
+    low, high = volume_quality.VOLUME_RANGE_ML
+    for code, words in (
+        ("missing_slices", f"over {volume_quality.MAX_GAP:g} steps"),
+        ("gantry_tilt", f"over {geometry.MAX_TILT_DEGREES:g}°"),
+        ("non_axial", f"more than {quality.MAX_TILT_DEGREES:g}°"),
+        ("incomplete_base", f"over {volume_quality.LEAST_CUT_MM2:g} mm²"),
+        ("volume_out_of_range", f"under {low:g} or over {high:g} ml"),
+        ("air_unlabelled", f"over {volume_quality.LEAST_UNLABELLED_ML:g} ml"),
+        ("outside_body", f"over {volume_quality.LEAST_OUTSIDE_ML:g} ml"),
+    ):
+        assert words in said[code]
+
+
+def test_the_pages_forms_of_volumes_are_the_interfaces() -> None:
+    """Form by form, in their order, with the media type that ``Accept`` may name."""
+    rows = [row for row in table("docs/using.md", "Volumes") if named([row[0]]) & set(VOLUME_FORMS)]
+    assert [row[0].strip("`") for row in rows] == list(VOLUME_FORMS)
+    types = re.findall(r"`(\w+/[\w.-]+)`", " ".join(row[1] for row in rows))
+    assert types == list(dict.fromkeys(form.media_type for form in VOLUME_FORMS.values()))
 
 
 def test_the_pages_errors_are_the_interfaces() -> None:
