@@ -10,12 +10,17 @@ import sys
 import zipfile
 from pathlib import Path
 
+from lungseg.formats.label_map import volume_nifti
+from lungseg.formats.volume import read_volume
 from training.synthetic.phantom import make_phantom, write_dicom, write_png
 
 ROOT = Path(__file__).parents[1]
 ADDRESS = "127.0.0.1:8000"
-PROGRAMS_SHOWN = ("curl ", "printf ", "lungseg segment", "lungseg sample")
-SERIES_SLICES = 5
+PROGRAMS_SHOWN = (
+    *("curl ", "printf ", "lungseg segment", "lungseg sample", "lungseg volume"),
+    "lungseg compare",
+)
+SLICES = 8
 
 
 def blocks(page: str, kind: str) -> list[str]:
@@ -41,15 +46,23 @@ def prepare(folder: Path) -> Path:
     shutil.copy(folder / "slice.dcm", folder / "slices")
     with zipfile.ZipFile(folder / "slices.zip", "w") as archive:
         archive.write(folder / "slice.dcm", "slice.dcm")
-    (folder / "series").mkdir()
-    with zipfile.ZipFile(folder / "series.zip", "w") as archive:
-        for number in range(SERIES_SLICES):
-            place = {"SOPInstanceUID": f"1.2.3.{number}", "InstanceNumber": number}
-            place |= {"ImagePositionPatient": [-170, -170, 10 * number]}
-            write_dicom(phantom, folder / "series" / f"{number}.dcm", **place)
-            archive.write(folder / "series" / f"{number}.dcm", f"{number}.dcm")
     (folder / "service").symlink_to(ROOT / "service")
+    _prepare_volumes(folder)
     return folder
+
+
+def _prepare_volumes(folder: Path) -> None:
+    """A series of a chest in a folder, in a study of a folder of studies, as zip and NIfTI."""
+    uids = {"StudyInstanceUID": "1.2.3.1", "SeriesInstanceUID": "1.2.3.2"}
+    (folder / "series").mkdir()
+    for number in range(SLICES):
+        phantom = make_phantom((128, 128), seed=2, level=number / SLICES)
+        place = {"ImagePositionPatient": [-175.0, -175.0, -20.0 * number], **uids}
+        write_dicom(phantom, folder / f"series/{number}.dcm", FrameOfReferenceUID="1.2.3", **place)
+    shutil.copytree(folder / "series", folder / "studies" / "one")
+    files = [path.read_bytes() for path in sorted((folder / "series").iterdir())]
+    (folder / "chest.nii.gz").write_bytes(volume_nifti(read_volume(files)))
+    shutil.make_archive(str(folder / "series"), "zip", folder / "series")
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -121,7 +121,9 @@ def test_the_program_of_the_readme_runs(shipped: Running, folder: Path) -> None:
     """The library and the client give the same statistics of the same slice."""
     (program,) = blocks(README, "python")
     script = program.replace(ADDRESS, f"127.0.0.1:{shipped.port}")
-    by_library, by_server = run([sys.executable, "-c", script], folder).splitlines()
+    by_library, of_volume, by_server = run([sys.executable, "-c", script], folder).splitlines()
+    assert float(of_volume.split()[0]) > 100
+    assert (folder / "mask.nii.gz").stat().st_size
     assert by_library == by_server
     assert "area_mm2" in by_library
 

@@ -60,7 +60,7 @@ def _files_of(source: Source) -> Iterator[Path | bytes]:
     if path.is_dir():
         yield from (found for found in walk(path) if found.is_file())
     else:
-        yield path
+        yield path if path.is_file() else path.read_bytes()  # a pipe can be read but once
 
 
 def walk(root: Path, unreadable: list[OSError] | None = None) -> Iterator[Path]:

@@ -17,11 +17,9 @@ _GIVEN = stack()
 _GIVEN = replace(_GIVEN, hu=np.where(_GIVEN.hu == AIR_HU, TISSUE_HU, _GIVEN.hu).astype(np.int16))
 
 
-def instances_of(uid: str) -> list[bytes]:
-    """The slices of a study of that UID, its series below it, shuffled."""
-    return instances(
-        _GIVEN, StudyInstanceUID=uid, SeriesInstanceUID=f"{uid}.1", FrameOfReferenceUID=f"{uid}.2"
-    )
+def instances_of(uid: str | None) -> list[bytes]:
+    """The slices of a study of that UID, or of one that says none, shuffled."""
+    return instances(_GIVEN, StudyInstanceUID=uid, SeriesInstanceUID=f"{uid or 1}.1")
 
 
 def study(folder: Path, uid: str = "1.2.3") -> Path:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import json
+import os
 import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +18,13 @@ import numpy as np
 import pytest
 
 import lungseg
+from lungseg.cli.bar import Bar
 from lungseg.formats.archive import write_archive
 from lungseg.formats.table import VOLUMES
 from tests.client.conftest import Here, run
 from tests.client.studies import SLICES, instances_of, study
 from tests.serving import Running
+from tests.volume.grids import affine_of, chest, nifti, npy, nrrd
 
 
 @pytest.fixture
@@ -119,6 +126,44 @@ def test_slices_are_told_apart_by_their_study(here: Here, tmp_path: Path) -> Non
     assert (line["filename"], line["volume"]["slices"]) == ("flat", SLICES)
 
 
+def test_files_of_grids_are_volumes_by_their_content(here: Here, tmp_path: Path) -> None:
+    """Whatever they are called; slices without a study are one volume for each folder."""
+    root = tmp_path / "in"
+    root.mkdir()
+    values = chest((4, 40, 48))
+    image = nifti(values, affine_of())
+    (root / "a.nii").write_bytes(image)
+    (root / "a.nii.gz").write_bytes(gzip.compress(image))
+    (root / "b.bin").write_bytes(nrrd(values))
+    (root / "c.npy").write_bytes(npy(values))
+    for folder in ("x", "y"):
+        for number, content in enumerate(instances_of(None)[:3]):
+            (root / folder).mkdir(exist_ok=True)
+            (root / folder / f"{number}").write_bytes(content)
+    out = tmp_path / "out"
+    done = here("volume", root, "-o", out, "--format", "npz")
+    assert (done.returncode, done.stderr) == (0, b"")
+    found = sorted(path.name for path in out.iterdir())
+    names = ["a.nii.gz", "a.nii", "b.bin", "c", "x", "y"]
+    assert found == sorted([*(f"{name}_mask.npz" for name in names), "statistics.csv"])
+
+
+def test_a_bar_shows_how_far_a_volume_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal: what it is doing, and one bar that only grows."""
+    shown = io.StringIO()
+    monkeypatch.setattr(shown, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", shown)
+    with Bar(2, quiet=False) as bar:
+        for stage in ("read", "decode", "segment"):
+            for done in range(1, 5):
+                bar.hear(stage, done, 4)
+        bar.finish()
+        bar.finish()
+    lines = [line for line in shown.getvalue().split("\r") if line.strip()]
+    assert lines[0].startswith("0 of 2:   0%")
+    assert lines[-1].startswith("2 of 2: 100%")
+
+
 def test_a_server_answers_as_this_process_does(
     studies: Path, here: Here, service: Running, tmp_path: Path
 ) -> None:
@@ -218,6 +263,27 @@ def test_answers_and_scans_are_compared(
     assert same["change"] == 0
 
 
+def test_an_answer_may_come_by_standard_input(two: tuple[Path, Path], models: Path) -> None:
+    """As ``lungseg volume`` writes it; what is a scan there is no answer."""
+    expected = lungseg.compare(*(json.loads(path.read_bytes()) for path in two))
+    done = run("compare", two[0], "-", models=models, stdin=two[1].read_bytes())
+    assert json.loads(done.stdout) == expected
+    done = run("compare", two[0], "-", models=models, stdin=b"PK")
+    assert done.returncode == 2
+    assert b"-: expected one JSON answer" in done.stderr
+
+
+def test_a_pipe_is_read_once(here: Here, studies: Path, tmp_path: Path) -> None:
+    """As a shell makes one of what another command writes."""
+    os.mkfifo(pipe := tmp_path / "pipe")
+    content = (studies / "c.zip").read_bytes()
+    with ThreadPoolExecutor() as pool:
+        written = pool.submit(pipe.write_bytes, content)
+        done = here("volume", pipe, "-q")
+        assert written.result() == len(content)
+    assert json.loads(done.stdout)["volume"]["slices"] == SLICES
+
+
 def test_a_table_of_changes_is_for_people(two: tuple[Path, Path], here: Here) -> None:
     done = here("compare", *two, "--format", "table").stdout.decode()
     heading, first, *others = done.splitlines()
@@ -242,7 +308,7 @@ def test_what_cannot_be_compared_is_said(
     (tmp_path / "other.json").write_text('{"a": 1}')
     for other, said in (
         (studies, b"expected one study in "),
-        (lines, b"lines.json: expected one JSON answer, received another text"),
+        (lines, b"lines.json: expected one JSON answer, received something else"),
         (tmp_path / "other.json", b"expected an answer for a volume"),
         (tmp_path / "nowhere", b"there is none"),
     ):

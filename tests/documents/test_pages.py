@@ -221,7 +221,7 @@ def test_the_commands_of_a_page_succeed(page: str, shipped: Running, tmp_path: P
 @pytest.mark.parametrize(
     "program",
     blocks("docs/using.md", "python"),
-    ids=["library", "client", "errors", "triton"],
+    ids=["library", "volumes", "client", "errors", "triton"],
 )
 def test_a_program_of_the_page_on_use_runs(program: str, shipped: Running, tmp_path: Path) -> None:
     """The client's and Triton's, at the address of this service."""

@@ -16,7 +16,7 @@ from lungseg.cli.inputs import SHOWN
 from lungseg.cli.options import add_parameters, add_place, check_place, parameters_of
 from lungseg.cli.places import Place, Question, here, there
 from lungseg.cli.running import Refusal, answers
-from lungseg.cli.streams import say, write_output
+from lungseg.cli.streams import STREAM, say, standard_input, write_output
 from lungseg.cli.studies import Study, find_studies
 from lungseg.core.compare import compare
 from lungseg.core.errors import InvalidParameter
@@ -45,7 +45,7 @@ def add_to(commands: Any) -> None:
     text = "say what changed between two CT volumes of one patient"
     parser = commands.add_parser("compare", help=text, description=text)
     add = parser.add_argument
-    text = "scan: its folder or file, or the JSON that lungseg volume wrote of it"
+    text = "scan: its folder or file, or the JSON that lungseg volume wrote of it (- reads it)"
     add("before", help=f"the earlier {text}")
     add("after", help=f"the later {text}")
     add("--format", choices=("json", "table"), type=str.lower, help="default: json")
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     check_place(options)
     parameters = parameters_of(options, VolumeQuery)
     names = (options.before, options.after)
-    found = [_answer_in(Path(name)) for name in names]
+    found = [_answer_in(name) for name in names]
     scans = [_scan(name) for name, answer in zip(names, found, strict=True) if answer is None]
     if scans:
         computed = iter(_computed(scans, options, parameters))
@@ -83,17 +83,18 @@ def run(options: argparse.Namespace) -> int:
     return OK
 
 
-def _answer_in(path: Path) -> Answer | None:
-    """The answer that a file holds; None of what is something else."""
-    if not path.is_file():
+def _answer_in(name: str) -> Answer | None:
+    """The answer that a file or standard input holds; None of what is something else."""
+    if name != STREAM and not Path(name).is_file():
         return None
-    with path.open("rb") as stream:
-        if stream.read(1) != b"{":
+    with Path(name).open("rb") if name != STREAM else standard_input() as stream:
+        begin = stream.read(1)
+        if name != STREAM and begin != b"{":
             return None
         try:
-            return json.loads(b"{" + stream.read())
+            return json.loads(begin + stream.read())
         except ValueError:
-            raise UsageError(f"{path}: expected one JSON answer, received another text") from None
+            raise UsageError(f"{name}: expected one JSON answer, received something else") from None
 
 
 def _scan(name: str) -> Study:

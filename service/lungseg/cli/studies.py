@@ -69,7 +69,9 @@ def find_studies(names: Sequence[str]) -> list[Study]:
 
 
 def _kind(file: Path) -> Kind | None:
-    """What a file is; one that cannot be read fails when it is."""
+    """What a file is; one that cannot be read fails when it is, and a pipe is read but once."""
+    if not file.is_file():
+        return Kind(whole=True)
     try:
         with file.open("rb") as stream:
             return kind_of(stream.read(HEAD_BYTES))
