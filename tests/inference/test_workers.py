@@ -6,8 +6,11 @@ import asyncio
 import gc
 import http.client
 import math
+import os
+import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -226,6 +229,31 @@ def test_large_bodies_fill_at_most_half_of_the_places(models: Path) -> None:
         assert all(job.result(PATIENCE_S) for job in held)
         wait_until(lambda: workers.waiting + workers.running == 0)
         assert service.client.post("/segment", content=large).status_code == 415
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority")
+def test_who_stands_back_does_so_with_all_threads_that_he_begins() -> None:
+    """By so much behind whoever made the pool, who stays as he was; and jobs of one kind only."""
+
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def job() -> tuple[int, int]:
+        with ThreadPoolExecutor(1) as own:
+            return priority(), own.submit(priority).result()
+
+    before = priority()
+    workers = Workers(threads=1, queue_size=1, large_bytes=2 * LARGE_BODY_BYTES, niceness=2)
+    try:
+        for size_bytes in (0, LARGE_BODY_BYTES + 1):
+            run = workers.run(job, deadline=Deadline.after(PATIENCE_S), size_bytes=size_bytes)
+            expected = min(19, before + 2)
+            assert asyncio.run(run) == (expected, expected)
+            assert len(workers._pool._threads) == 1
+            assert not workers._large_pool._threads
+    finally:
+        workers.close()
+    assert priority() == before
 
 
 def test_the_times_of_a_stopwatch_are_a_copy() -> None:

@@ -28,9 +28,9 @@ class ClientGone(Exception):
 
 
 def _stand_back(niceness: int) -> None:
-    """Lowers the priority of this thread; Linux gives it to threads that it begins, too."""
+    """Lowers the priority of this thread and of those that it begins; on Linux each has one."""
     if niceness and sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+        os.nice(niceness)
 
 
 @dataclass(slots=True)
