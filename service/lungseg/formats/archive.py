@@ -25,6 +25,8 @@ MIN_RATIO_BYTES = 1 << 20
 MAX_ENTRIES_PER_ITEM = 16
 """Folders and hidden files are no slices, but each entry of the directory costs time and memory."""
 _ENTRY_SIGNATURE = b"PK\x01\x02"
+_PIECE_BYTES = 1 << 20
+"""Looked through at a time: meanwhile no other thread gets its turn."""
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
 _UTF_8 = 0x800
@@ -79,18 +81,22 @@ def open_archive(content: bytes, limits: ArchiveLimits, *, hidden: bool = False)
         MalformedRequest: it is damaged, encrypted, or has names that point elsewhere.
         TooManyItems, BodyTooLarge: it goes beyond the limits.
     """
-    if content.count(_ENTRY_SIGNATURE) > MAX_ENTRIES_PER_ITEM * limits.max_items:
+    entries = sum(
+        content.count(_ENTRY_SIGNATURE, start, start + _PIECE_BYTES + len(_ENTRY_SIGNATURE) - 1)
+        for start in range(0, len(content), _PIECE_BYTES)
+    )
+    if entries > MAX_ENTRIES_PER_ITEM * limits.max_items:
         raise TooManyItems(f"expected at most {limits.max_items} files, received far more entries")
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
     except Exception:  # noqa: BLE001 - zipfile raises many kinds on broken directories
         raise MalformedRequest("expected a zip archive, received a damaged one") from None
-    entries = archive.infolist()
-    for entry in entries:
+    listed = archive.infolist()
+    for entry in listed:
         _check_name(entry.filename)
     files = [
         entry
-        for entry in entries
+        for entry in listed
         if not _is_folder(entry.filename) and (hidden or not is_hidden(entry.filename))
     ]
     if len(files) > limits.max_items:
