@@ -26,7 +26,6 @@ from lungseg.inference.registry import Policy, Registry, Version
 from lungseg.inference.runner import Runner
 from lungseg.inference.session import Engine, ProviderMissing
 from lungseg.inference.trouble import trouble
-from lungseg.inference.turns import Turns
 from lungseg.inference.workers import Workers
 from lungseg.pipeline import Pipeline
 from lungseg.settings import Settings
@@ -185,7 +184,6 @@ def _build(settings: Settings, engine: Engine, keys: Keys) -> tuple[State, Batch
             max_pixels=settings.max_pixels,
             allow_non_ct=settings.allow_non_ct,
             decoders=_build_decoders(settings, metrics),
-            turns=Turns.among(workers.threads),
         ),
         workers=workers,
         metrics=metrics,

@@ -25,7 +25,6 @@ from lungseg.formats.read import MAX_PIXELS, read_scan
 from lungseg.inference.model import Model
 from lungseg.inference.runner import Runner
 from lungseg.inference.timing import Stopwatch
-from lungseg.inference.turns import Turns
 from lungseg.query import UNITS, SegmentQuery
 
 SLAB_SLICES = 8
@@ -82,14 +81,12 @@ class Pipeline:
         max_pixels: rows × columns accepted; more is refused before decoding.
         allow_non_ct: accept DICOM that is not CT even where a caller does not ask for it.
         decoders: processes that decode compressed DICOM.
-        turns: how many slices at a time are in the stages that Python computes.
     """
 
     runner: Runner = field(default_factory=Runner)
     max_pixels: int = MAX_PIXELS
     allow_non_ct: bool = False
     decoders: Decoders = field(default_factory=shared_decoders)
-    turns: Turns = field(default_factory=Turns)
 
     def segment(
         self, content: bytes, model: Model, query: SegmentQuery, watch: Stopwatch | None = None
@@ -103,7 +100,7 @@ class Pipeline:
         watch = watch or Stopwatch()
         scan = self._decode(content, query, watch)
         found = self.find_lungs(scan, model, query, watch)
-        with self.turns.taken(scan, watch), watch.stage("measure"):
+        with watch.stage("measure"):
             report = measure(scan, found)
         return Outcome(
             content=content, model=model, query=query, scan=scan, segmentation=found, report=report
@@ -130,17 +127,17 @@ class Pipeline:
         masks: list[BoolArray] = []
         certainty = Certainty()
         for start in range(0, scan.values.shape[view.order[0]], SLAB_SLICES):
-            with self.turns.taken(scan, watch), watch.stage("fit"):
+            with watch.stage("fit"):
                 part = slice(start, start + SLAB_SLICES)
                 contract = model.contract
                 fitted = fit(scan, model.grid_size, contract.intensity, part, contract.grid)
             output = self.runner.infer(model, fitted.grey, watch)
-            with self.turns.taken(scan, watch), watch.stage("restore"):
+            with watch.stage("restore"):
                 probability = restore(output, fitted.placement)
                 mask = cut(probability, threshold=threshold, largest_components=largest)
                 masks.append(mask)
                 certainty += Certainty.of(probability, mask)
-        with self.turns.taken(scan, watch), watch.stage("label"):
+        with watch.stage("label"):
             found = label_lungs(view.undo(np.concatenate(masks)), scan, view)
         single = len(scan.values) == 1
         return Segmentation(
