@@ -14,7 +14,6 @@ from lungseg.inference.model import Model
 from lungseg.inference.runner import Runner
 from lungseg.inference.session import Engine
 from lungseg.inference.timing import Stopwatch
-from lungseg.inference.turns import Turns
 from lungseg.query import SegmentQuery
 from lungseg.settings import Settings
 
@@ -26,7 +25,7 @@ class Pipeline:
         settings = Settings()
         engine = Engine(alone_threads=min(settings.alone_threads, settings.cores))
         self.model = Model.load(bundle, engine)
-        self._shared = pipeline.Pipeline(turns=Turns.among(settings.cores))
+        self._shared = pipeline.Pipeline()
         self._alone = pipeline.Pipeline(runner=Runner(alone=lambda: True))
 
     def segment(self, content: bytes, form: str, watch: Stopwatch, *, alone: bool = False) -> None:

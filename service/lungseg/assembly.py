@@ -13,7 +13,6 @@ from lungseg.inference.model import Model
 from lungseg.inference.registry import Policy, Registry, Version
 from lungseg.inference.runner import Runner
 from lungseg.inference.session import Engine
-from lungseg.inference.turns import Turns
 from lungseg.inference.workers import Workers
 from lungseg.pipeline import Pipeline
 from lungseg.settings import Settings
@@ -60,7 +59,6 @@ def build(settings: Settings, engine: Engine, keys: Keys) -> tuple[State, Batche
             decoders=_build_decoders(
                 settings, metrics, settings.decoders or settings.workers or settings.cores
             ),
-            turns=Turns.among(workers.threads),
         ),
         workers=workers,
         volumes=_build_volumes(settings, metrics),

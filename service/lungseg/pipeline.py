@@ -23,7 +23,6 @@ from lungseg.formats.read import MAX_PIXELS, read_scan
 from lungseg.inference.model import Model
 from lungseg.inference.runner import Runner
 from lungseg.inference.timing import Stopwatch
-from lungseg.inference.turns import Turns
 from lungseg.query import UNITS, SegmentQuery
 
 AS_THE_MODEL_SAYS = SegmentQuery()
@@ -78,14 +77,12 @@ class Pipeline:
         max_pixels: rows × columns accepted; more is refused before decoding.
         allow_non_ct: accept DICOM that is not CT even where a caller does not ask for it.
         decoders: processes that decode compressed DICOM.
-        turns: how many slices at a time are in the stages that Python computes.
     """
 
     runner: Runner = field(default_factory=Runner)
     max_pixels: int = MAX_PIXELS
     allow_non_ct: bool = False
     decoders: Decoders = field(default_factory=shared_decoders)
-    turns: Turns = field(default_factory=Turns)
 
     def segment(
         self, content: bytes, model: Model, query: SegmentQuery, watch: Stopwatch | None = None
@@ -99,7 +96,7 @@ class Pipeline:
         watch = watch or Stopwatch()
         scan = self._decode(content, query, watch)
         found = self.find_lungs(scan, model, query, watch)
-        with self.turns.taken(scan, watch), watch.stage("measure"):
+        with watch.stage("measure"):
             report = measure(scan, found)
         return Outcome(
             content=content, model=model, query=query, scan=scan, segmentation=found, report=report
@@ -125,14 +122,14 @@ class Pipeline:
         threshold = query.threshold or contract.mask.threshold
         asked = query.largest_components
         largest = contract.mask.largest_components if asked is None else asked
-        with self.turns.taken(scan, watch), watch.stage("fit"):
+        with watch.stage("fit"):
             fitted = fit(scan, model.grid_size, contract.intensity, covers=contract.grid)
         output = self.runner.infer(model, fitted.grey, watch)
-        with self.turns.taken(scan, watch), watch.stage("restore"):
+        with watch.stage("restore"):
             probability = restore(output, fitted.placement)
             mask = cut(probability, threshold=threshold, largest_components=largest)
             certainty = Certainty.of(probability, mask)
-        with self.turns.taken(scan, watch), watch.stage("label"):
+        with watch.stage("label"):
             found = label_lungs(view.undo(mask), scan, view)
         return Segmentation(
             labels=found.labels,

@@ -410,6 +410,27 @@ def _axes(phantom: Phantom) -> tuple[tuple[int, tuple], tuple[int, tuple]]:
 # --- geometry and kind --------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("written", "spacing"),
+    [
+        (b"0.9 \\0.65", (0.9, 0.65)),
+        (b"0.9\\0.6\0\0", (0.9, 0.6)),
+        (b"0.9\0\\0.60", (0.9, 0.6)),
+        (b"\0000.9\\0.6", None),
+        (b"0.9\\\0000.6", None),
+        (b"0.9\\\0\0\0\0", None),
+    ],
+)
+def test_decimal_strings_are_padded_at_the_end_of_each(
+    small: Phantom, written: bytes, spacing: tuple[float, float] | None
+) -> None:
+    """With blanks, or with NUL as some writers do; NUL before a number makes it none."""
+    marked = b"1.111\\2.22"
+    given = dicom_bytes(small, PixelSpacing=[1.111, 2.22])
+    assert given.count(marked) == 1
+    assert read(given.replace(marked, written.ljust(len(marked)))).spacing_mm == spacing
+
+
 def test_spacing_and_orientation_where_they_are_sound(small: Phantom) -> None:
     scan = read(dicom_bytes(small, PixelSpacing=[0.9, 0.6]))
     assert scan.spacing_mm == (0.9, 0.6)

@@ -206,6 +206,14 @@ def test_what_is_behind_a_good_request_does_not_harm_its_answer(service: Running
     assert b'"models"' in answer
 
 
+def test_headers_behind_a_body_are_bounded_as_others_are(service: Running) -> None:
+    """Also where a large body's end and they come in one read."""
+    body = b"x" * 20_000
+    request = b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    behind = get(a="x" * 80_000, Connection="close")
+    assert asked(service, request + body + behind).count(b"HTTP/1.1 ") == 1
+
+
 def test_pipelined_requests_are_answered_in_turn(service: Running) -> None:
     """As many as come, while few of them are held."""
     answer = asked(service, get("/livez") * 2000 + get("/models", Connection="close"))

@@ -117,6 +117,20 @@ def test_a_parameter_that_is_given_twice_is_refused_by_name(
     assert query.partition("=")[0] in detail
 
 
+def test_parameters_that_are_given_twice_are_named_in_the_order_of_the_documentation(
+    client: httpx.Client, grey_png: bytes
+) -> None:
+    """The same mistake has the same sentence, however its parts are ordered."""
+    twice = ["format=json&format=json", "threshold=.3&threshold=.4"]
+    details = {
+        check(client.post(f"/segment?{'&'.join(given)}", content=grey_png), "invalid_parameter")[
+            "detail"
+        ]
+        for given in (twice, twice[::-1])
+    }
+    assert details == {"threshold, format: expected once, received several times"}
+
+
 def test_a_field_may_name_the_model(client: httpx.Client, grey_png: bytes) -> None:
     """One that is not there is refused as in the address."""
     files = {"file": ("a.png", grey_png)}

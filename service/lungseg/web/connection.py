@@ -22,9 +22,10 @@ from lungseg.web.errors import Draining, HeadersTooLarge, HeadersTooSlow
 from lungseg.web.layers.telemetry import answer_unread
 from lungseg.web.state import Arrival, State
 
-PIECE_BYTES = {"between": 8192, "head": 8192, "body": 65536}
-"""Parsed at a time: so few that what is too much is noticed before it is kept. Within a body no
-headers are kept, and the layers count."""
+PIECE_BYTES = 8192
+"""Parsed at a time: so few that what is too much is noticed before it is kept."""
+BODY_PIECE_BYTES = 65536
+"""Of a body that is known to go on so far: no headers are in there, and the layers count."""
 PROBES_S = (0.3, 0.05, 1.0)
 """After how long a caller who has ended his side is asked whether he still listens, and asked again
 and again: who has left answers the first time with a reset, which the second time shows."""
@@ -54,6 +55,7 @@ class Connection(HttpToolsProtocol):
         self._state: State = app_state["lungseg"]
         self._stage: Literal["between", "head", "body"] = "between"
         self._unparsed = b""
+        self._body_left = 0  # bytes, as far as its headers say
         self._framing_bytes = 0  # of this request, since its beginning or its last byte of body
         self._fields = 0
         self._arrival = Arrival()
@@ -145,12 +147,14 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
         self.cycle.transport = _Answering(self)
         self._stage, self._framing_bytes = "body", 0
+        self._body_left = int(dict(self.headers).get(b"content-length", 0))
         self._stop_waiting()
 
     def on_body(self, body: bytes) -> None:
         """A part of the body, which the layers count."""
         super().on_body(body)
         self._framing_bytes = 0
+        self._body_left -= len(body)
 
     def on_message_complete(self) -> None:
         """The request is whole, unless the parser left its body to another protocol."""
@@ -213,7 +217,7 @@ class Connection(HttpToolsProtocol):
             if room <= 0:
                 self._refuse(HeadersTooLarge(f"expected at most {limit} bytes of headers"))
                 return
-            size = min(room, PIECE_BYTES[self._stage])
+            size = min(room, max(PIECE_BYTES, min(self._body_left, BODY_PIECE_BYTES)))
             piece, data = data[:size], data[size:]
             self._framing_bytes += len(piece)
             self._parse_piece(piece)

@@ -105,9 +105,8 @@ def read_query(
         query = kind.model_validate(given)
     except ValidationError as error:
         raise InvalidParameter(sentences(error.errors())) from None
-    # Every name is one of ours by now, so that it can be repeated.
     named = [name for name, _ in in_address]
-    repeated = [name for name in dict(in_address) if named.count(name) > 1]
+    repeated = [name for name in kind.model_fields if named.count(name) > 1]
     repeated += [name for name, values in fields.items() if len(values) > 1]
     if repeated:
         raise InvalidParameter(f"{', '.join(repeated)}: expected once, received several times")
