@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-Data = bytes | bytearray | memoryview[Any]
-
 
 class Answering(asyncio.Transport):
     """The transport of one answer: closing it spares an answer that is on its way.
@@ -27,10 +25,10 @@ class Answering(asyncio.Transport):
         self._transport = transport
         self._loop = loop
         self._close = close
-        self._head: Data | None = None
+        self._head: bytes | bytearray | memoryview[Any] | None = None
         self._begun = False
 
-    def write(self, data: Data) -> None:
+    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         """Sends, or keeps the head for a moment."""
         if not self._begun:
             self._begun, self._head = True, data
