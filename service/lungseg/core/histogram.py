@@ -110,7 +110,8 @@ def _coded(values: IntensityArray) -> tuple[NDArray[np.float64], NDArray[np.inte
         shifted = values.astype(np.float32, copy=False) - lowest
         if shifted.max() <= COUNTED_SPAN:
             codes = shifted.astype(np.uint16)
-            if np.array_equal(codes, shifted):  # whole numbers
+            # Whole numbers come back from their codes; others may only look whole once shifted.
+            if lowest == np.rint(lowest) and np.array_equal(codes + lowest, values):
                 return np.arange(int(codes.max()) + 1, dtype=np.float64) + float(lowest), codes
     levels, indices = np.unique(values, return_inverse=True)
     return levels.astype(np.float64), indices
