@@ -57,7 +57,7 @@ class Outcome:
 
 
 def members(value: Any) -> Any:
-    """As ``dataclasses.asdict`` at a quarter of its time: frozen values need no deep copies."""
+    """As ``dataclasses.asdict`` without its deep copies, which frozen values do not need."""
     if is_dataclass(value):
         return {name: members(getattr(value, name)) for name in _names(type(value))}
     return [members(item) for item in value] if isinstance(value, tuple) else value

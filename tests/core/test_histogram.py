@@ -50,3 +50,9 @@ def test_nothing_has_no_values() -> None:
     """An empty histogram has a size of 0, and nothing below or above any level."""
     nothing = Histogram.of(np.zeros(0, np.float32))
     assert (nothing.size, nothing.below(0), nothing.above(0)) == (0, 0, 0)
+
+
+def test_what_only_looks_whole_is_kept_as_it_is() -> None:
+    """Far from the least value the distance to it is rounded; the value is not."""
+    levels, _ = counted(np.array([-3000, 1e-5], np.float32), np.zeros(2, np.uint8), 1)
+    assert levels.tolist() == [-3000, float(np.float32(1e-5))]

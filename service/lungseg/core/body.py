@@ -92,6 +92,7 @@ def _border(cells: NDArray[np.float32]) -> float:
     border = (low + high) / 2
     if low == high:
         return border
+    # float64: between any two float32 lies a border that leaves some on each side.
     levels = np.clip(values.levels, low, high)
     summed = np.cumsum(levels * values.counts)
     for _ in range(ROUNDS):

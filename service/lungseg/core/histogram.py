@@ -47,13 +47,8 @@ class Histogram:
     @classmethod
     def of(cls, values: IntensityArray) -> Histogram:
         """Counts all values of an array of any shape."""
-        whole = _whole(values := values.ravel())
-        if whole is None:
-            levels, counts = np.unique(values, return_counts=True)
-            return cls(levels.astype(np.float64), counts, np.cumsum(counts))
-        lowest, codes = whole
-        counts = np.bincount(codes)
-        return cls.of_counts(np.arange(counts.size, dtype=np.float64) + lowest, counts)
+        levels, codes = _coded(values.ravel())
+        return cls.of_counts(levels, np.bincount(codes, minlength=levels.size))
 
     @property
     def size(self) -> int:
@@ -110,22 +105,13 @@ def counted(
 
 def _coded(values: IntensityArray) -> tuple[NDArray[np.float64], NDArray[np.integer]]:
     """Levels, ascending, and of each value the index of its level."""
-    whole = _whole(values)
-    if whole is None:
-        levels, codes = np.unique(values, return_inverse=True)
-        return levels.astype(np.float64), codes
-    lowest, codes = whole
-    return np.arange(int(codes.max()) + 1, dtype=np.float64) + lowest, codes
-
-
-def _whole(values: IntensityArray) -> tuple[float, NDArray[np.uint16]] | None:
-    """The least of some whole numbers, and how far above it each lies; None of any others."""
-    if not values.size:
-        return None
-    values = values.astype(np.float32, copy=False)
-    lowest = values.min()
-    shifted = values - lowest
-    if shifted.max() > COUNTED_SPAN:
-        return None
-    codes = shifted.astype(np.uint16)
-    return (float(lowest), codes) if np.array_equal(codes, shifted) else None
+    if values.size:
+        lowest = np.float32(values.min())
+        shifted = values.astype(np.float32, copy=False) - lowest
+        if shifted.max() <= COUNTED_SPAN:
+            codes = shifted.astype(np.uint16)
+            # Whole numbers come back from their codes; others may only look whole once shifted.
+            if lowest == np.rint(lowest) and np.array_equal(codes + lowest, values):
+                return np.arange(int(codes.max()) + 1, dtype=np.float64) + float(lowest), codes
+    levels, indices = np.unique(values, return_inverse=True)
+    return levels.astype(np.float64), indices

@@ -101,19 +101,28 @@ def padding_within(
     if scan.unit == "HU":
         far = np.asarray(values[box] < FILL_HU)
         found = far if found is None else found | far
-    corner = values[0, 0]
-    corners = values[[0, 0, -1, -1], [0, -1, 0, -1]]
-    dark = corner <= AIR_HU if scan.unit == "HU" else corner == values.min()
     told = scan.padding is not None and bool(scan.padding[0, 0, 0])
-    alike = values == corner
-    if lung is not None and not _is_entered(lung, alike, box):
-        dark = False
-    # What reaches into the box from a corner of the slice crosses the rim of the box.
-    if dark and not told and (corners == corner).all() and rim(alike[box]).any():
-        regions, _ = label_regions(alike, corners=False)
-        outer = np.isin(regions[box], regions[[0, 0, -1, -1], [0, -1, 0, -1]])
+    outer = None if told else _outer(scan, box, lung)
+    if outer is not None:
         found = outer if found is None else found | outer
     return found if found is not None and found.any() else None
+
+
+def _outer(scan: Scan, box: tuple[slice, slice], lung: BoolArray | None) -> BoolArray | None:
+    """What one lowest value fills of a part from the slice's corners inwards, None for nothing."""
+    values = scan.values[0]
+    corner = values[0, 0]
+    if (values[[0, 0, -1, -1], [0, -1, 0, -1]] != corner).any():
+        return None
+    dark = corner <= AIR_HU if scan.unit == "HU" else corner == values.min()
+    if not dark:
+        return None
+    alike = values == corner
+    # What reaches into the box from a corner of the slice crosses the rim of the box.
+    if not rim(alike[box]).any() or (lung is not None and not _is_entered(lung, alike, box)):
+        return None
+    regions, _ = label_regions(alike, corners=False)
+    return np.isin(regions[box], regions[[0, 0, -1, -1], [0, -1, 0, -1]])
 
 
 def _is_entered(lung: BoolArray, alike: BoolArray, box: tuple[slice, slice]) -> bool:

@@ -54,8 +54,8 @@ def encode_mask(plane: BoolArray, encoding: str) -> dict[str, Any]:
 def mask_png(plane: BoolArray) -> bytes:
     """8-bit grey PNG, 0 = background, 255 = lung.
 
-    Two values in long runs need neither filters nor a search for matches: written by hand
-    (PNG specification, third edition), it takes a third of Pillow's time and half its bytes.
+    Two values in long runs need neither filters nor a search for matches, so it is written by hand
+    (PNG specification, third edition).
     """
     height, width = plane.shape
     rows = np.zeros((height, width + 1), np.uint8)  # each begins with its filter: none

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from lungseg.core.errors import LungsegError, MalformedRequest
+from lungseg.web.answering import Answering
 from lungseg.web.errors import Draining, HeadersTooLarge, HeadersTooSlow
 from lungseg.web.layers.telemetry import answer_unread
 from lungseg.web.state import Arrival, State
@@ -59,6 +60,7 @@ class Connection(HttpToolsProtocol):
         self._framing_bytes = 0  # of this request, since its beginning or its last byte of body
         self._fields = 0
         self._arrival = Arrival()
+        self._answer: Answering | None = None
         self._wrong: LungsegError | None = None
         self._deaf = False  # nothing that still comes is read
         self._known = False  # what the parser reports is known from its predecessor
@@ -145,7 +147,8 @@ class Connection(HttpToolsProtocol):
         if self._known:
             return
         super().on_headers_complete()
-        self.cycle.transport = _Answering(self)
+        self._answer = Answering(self.transport, self.loop, self.close)
+        self.cycle.transport = self._answer
         self._stage, self._framing_bytes = "body", 0
         self._body_left = int(dict(self.headers).get(b"content-length", 0))
         self._stop_waiting()
@@ -168,8 +171,8 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """An answer is written; what came meanwhile is looked at."""
-        if isinstance(self.cycle.transport, _Answering):
-            self.cycle.transport.flush()
+        if self._answer:
+            self._answer.flush()
         if self._parting:
             self.server_state.total_requests += 1
             return
@@ -309,39 +312,3 @@ class Connection(HttpToolsProtocol):
             self.transport.write(CONTINUE)
         pause_s = PROBES_S[min(times, len(PROBES_S) - 1)]
         self._probing = self.loop.call_later(pause_s, self._probe, times + 1)
-
-
-class _Answering(asyncio.Transport):
-    """What one answer is written to: closing it spares an answer that is on its way.
-
-    What is written first, the head, waits for the body as long as nothing else happens: together
-    they leave at once, and wake the client once.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        super().__init__()
-        self._connection = connection
-        self._head: bytes | bytearray | memoryview[Any] | None = None
-        self._begun = False
-
-    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
-        if not self._begun:
-            self._begun, self._head = True, data
-            self._connection.loop.call_soon(self.flush)
-        elif self._head is None:
-            self._connection.transport.write(data)
-        else:
-            head, self._head = self._head, None
-            self._connection.transport.write(b"".join((head, data)))
-
-    def flush(self) -> None:
-        head, self._head = self._head, None
-        if head is not None:
-            self._connection.transport.write(head)
-
-    def close(self) -> None:
-        self.flush()
-        self._connection.close()
-
-    def is_closing(self) -> bool:
-        return self._connection.transport.is_closing()

@@ -93,8 +93,8 @@ def read_query(
 ) -> Q:
     """What is asked by the address and by the fields of a form; where both say it, the address.
 
-    The surfaces document it by ``openapi.parameters``: FastAPI would look at the model's fields
-    anew with every request, which took as long as all else of ours between socket and worker.
+    The surfaces document it by ``openapi.request_of``: FastAPI would look at the model's fields
+    anew with every request.
 
     Raises:
         InvalidParameter: a name or value is not accepted, or one is repeated.
