@@ -1,4 +1,4 @@
-"""What comes with the package: the default model and a sample slice."""
+"""What comes with the package: the default model, a sample slice and the page's files."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ _BUNDLE = "*/[1-9]*/model.onnx"
 def sample_slice() -> Path:
     """A real chest CT slice, DICOM; ``SAMPLE_CITATION`` says whose."""
     return _PACKAGE / "samples" / "chest.dcm"
+
+
+def page_folder() -> Path:
+    """The files of the page at ``/``, as browsers get them."""
+    return _PACKAGE / "page"
 
 
 def models_folder() -> Path:
