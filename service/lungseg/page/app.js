@@ -1,12 +1,11 @@
 // The page's frame: what is dropped, chosen or pasted, the colours, the key; the views do the rest.
 import {about, askForKey, key} from "./service.js";
 import {dropped, sort} from "./files.js";
+import {listenForTheme} from "./theme.js";
 import {problem, say, view} from "./ui.js";
 import * as slices from "./slices.js";
 
 const $ = (id) => document.getElementById(id);
-const THEME = "lungseg-theme";
-const STYLES = {light: "Dark colours", dark: "Light colours"};
 
 /** Hands files to the view that shows them. */
 async function take(files, folder = false) {
@@ -97,25 +96,6 @@ function listenForDrops() {
   });
 }
 
-function paint(theme) {
-  const button = $("theme");
-  document.documentElement.dataset.theme = theme;
-  button.setAttribute("aria-label", STYLES[theme]);
-  button.title = STYLES[theme];
-}
-
-function listenForTheme() {
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  const chosenTheme = () => localStorage.getItem(THEME);
-  paint(chosenTheme() || (dark.matches ? "dark" : "light"));
-  dark.addEventListener("change", () => chosenTheme() || paint(dark.matches ? "dark" : "light"));
-  $("theme").addEventListener("click", () => {
-    const theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-    localStorage.setItem(THEME, theme);
-    paint(theme);
-  });
-}
-
 function showKey() {
   $("key-button").textContent = key() ? "Change key" : "Enter key";
 }
@@ -131,7 +111,7 @@ async function introduce() {
   }
 }
 
-listenForTheme();
+listenForTheme($("theme"));
 listen();
 listenForDrops();
 view("start");

@@ -1,8 +1,8 @@
 // What was dropped, chosen or pasted: found in folders, and told apart by content, not by name.
 import {header as npyHeader} from "./npy.js";
 
-export const SCAN_FROM = 10;
 /** So many DICOM files at once are one scan; fewer are slices. */
+const SCAN_FROM = 10;
 const HEAD_BYTES = 1024;
 const AT_A_TIME = 16;
 
@@ -31,15 +31,16 @@ async function walk(entry, files) {
   }
 }
 
-/** Which files are slices and which make a scan; whatever is neither, the service will refuse. */
+/** Which files are slices and which make a scan, each with its `kind`; what is neither, the service will refuse. */
 export async function sort(files, folder = false) {
-  const kinds = [];
   for (let at = 0; at < files.length; at += AT_A_TIME) {
-    kinds.push(...await Promise.all(files.slice(at, at + AT_A_TIME).map(kindOf)));
+    await Promise.all(files.slice(at, at + AT_A_TIME).map(async (file) => {
+      file.kind = await kindOf(file);
+    }));
   }
-  const volumes = files.filter((_, place) => kinds[place] === "volume");
-  if (volumes.length) return {slices: [], scan: volumes};
-  const dicom = kinds.filter((kind) => kind === "dicom").length;
+  const of = (kind) => files.filter((file) => file.kind === kind);
+  if (of("volume").length) return {slices: [], scan: of("volume")};
+  const dicom = of("dicom").length;
   if (dicom && (folder || dicom >= SCAN_FROM)) return {slices: [], scan: files};
   return {slices: files, scan: []};
 }

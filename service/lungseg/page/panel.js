@@ -42,14 +42,15 @@ function figures({statistics, image, confidence}) {
   const sided = right && left;
   const parts = sided ? [right, left, statistics] : [statistics];
   const columns = sided
-    ? [h("span", {class: "swatch right"}, "Right lung"), h("span", {class: "swatch left"}, "Left lung"), "Both"]
+    ? [h("span", {class: "swatch right"}, "Right"), h("span", {class: "swatch left"}, "Left"), "Both"]
     : ["Lung"];
-  const unit = image.intensity_unit === "HU" ? "HU" : "";
+  const isHu = image.intensity_unit === "HU";
   const rows = SLICE_ROWS
     .map((row) => ({
-      name: unit ? row.name : row.name.replace("density", "grey level"),
+      name: isHu ? row.name : row.name.replace("density", "grey level"),
+      unit: row.unit === "intensity" ? isHu && "HU" : row.unit,
       note: row.note,
-      values: parts.map((part) => written(row, part, unit)),
+      values: parts.map((part) => written(row, part)),
     }))
     .filter((row) => row.values.some((value) => value !== "–"));
   const sure = confidence.mean_probability === null
@@ -66,10 +67,9 @@ function figures({statistics, image, confidence}) {
     h("p", {class: "fine"}, [sides, sure].filter(Boolean).join(" ")));
 }
 
-function written(row, part, unit) {
+function written(row, part) {
   const value = row.at(part);
-  if (value === null || value === undefined) return "–";
-  return number(value / (row.per || 1), row.digits, row.unit === "intensity" ? unit : row.unit || "");
+  return value === null || value === undefined ? "–" : number(value / (row.per || 1), row.digits);
 }
 
 /** What a picture cannot say of itself, to be told; nothing where the file says all. */

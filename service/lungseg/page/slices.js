@@ -170,8 +170,7 @@ class Batch {
 
   /** Slices that may be meant as one scan can be had as one. */
   scanOffer() {
-    const dicom = this.items.length > 1 && this.items.some((item) => /\.dcm$|^[^.]*$|\.ima$/i.test(item.name));
-    return dicom && h("p", {class: "fine"}, "Do these belong to one scan? ",
+    return this.items.filter((item) => item.file.kind === "dicom").length > 1 && h("p", {class: "fine"}, "Do these belong to one scan? ",
       h("button", {type: "button", class: "link", onclick: async () => {
         const files = this.items.map((item) => item.file);
         await (await import("./scan.js")).open(files);
@@ -202,7 +201,8 @@ class Batch {
     this.current?.button.removeAttribute("aria-current");
     this.place = place;
     this.current.button.setAttribute("aria-current", "true");
-    this.current.button.scrollIntoView({block: "nearest", inline: "nearest"});
+    const {button} = this.current;
+    this.strip.scrollLeft = button.offsetLeft - (this.strip.clientWidth - button.offsetWidth) / 2;
     this.drawCurrent();
     if (this.items.length > 1) {
       this.counter.textContent = `${place + 1} of ${this.items.length}`;
@@ -295,7 +295,7 @@ class Batch {
 
   tools(several) {
     const {look} = this;
-    const presets = Object.entries({...PRESETS, all: {name: "All"}}).map(([name, preset]) =>
+    const presets = Object.entries({...PRESETS, all: {name: "Full"}}).map(([name, preset]) =>
       choice("window", name, preset.name, () => look.use(name)));
     const centre = numeric("Centre", (value) => look.change({preset: "", centre: value}));
     const width = numeric("Width", (value) => look.change({preset: "", width: Math.max(1e-3, value)}));

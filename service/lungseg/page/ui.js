@@ -48,13 +48,13 @@ export function flags(list) {
     h("strong", {}, sentence(flag.message)), " ", flagAdvice(flag.code))));
 }
 
-/** A table with a heading for each row and column. */
+/** A table with a heading for each row, which has the unit, and for each column. */
 export function table({caption, columns, rows}) {
   return h("div", {class: "scroll"}, h("table", {},
     h("caption", {}, caption),
     h("thead", {}, h("tr", {}, h("td", {}), columns.map((column) => h("th", {scope: "col"}, column)))),
     h("tbody", {}, rows.map((row) => h("tr", {},
-      h("th", {scope: "row"}, row.name, row.note && h("span", {class: "note"}, row.note)),
+      h("th", {scope: "row"}, row.name, row.unit && h("span", {class: "unit"}, `,\u00a0${row.unit}`), row.note && h("span", {class: "note"}, row.note)),
       row.values.map((value) => h("td", {}, value)))))));
 }
 

@@ -109,7 +109,7 @@ export class Viewer {
     this.draw();
   }
 
-  /** The window of this slice: grey levels and "All" have the slice's own. */
+  /** The window of this slice: grey levels and "Full" have the slice's own. */
   get window() {
     const {preset, centre, width} = this.look;
     const own = preset === "all" || (PRESETS[preset] && this.slice.image.intensity_unit !== "HU");

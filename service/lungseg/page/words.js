@@ -43,8 +43,7 @@ const PROBLEMS = {
   image_too_large: "Reduce the picture, or ask whoever runs this server to raise the limit.",
   too_many_items: "Send fewer files at a time.",
   volume_too_large: "Send a part of the scan, or ask whoever runs this server to raise the limit.",
-  unsupported_media_type:
-    "Slices may be DICOM, PNG, JPEG, TIFF, BMP or NPY, scans a folder or zip of DICOM, NIfTI, NRRD or MHA.",
+  unsupported_media_type: "Slices may be DICOM, PNG, JPEG, TIFF, BMP or NPY, scans a folder or zip of DICOM, NIfTI, NRRD or MHA.",
   undecodable_image: "Open it in a viewer: if it is whole there, export it again, best as uncompressed DICOM.",
   multi_frame: "Drop it as a scan, or export a single slice.",
   not_ct: "Only CT is understood. Scouts, reports and other modalities have no answer here.",
@@ -58,7 +57,7 @@ const PROBLEMS = {
   draining: "The server is restarting: try again in a few seconds.",
   deadline_exceeded: "Try again when the server is less busy, or send less at once.",
   unreachable: "Check your connection, and whether the server runs. Your files are still here.",
-  cancelled: "",
+  cancelled: "Drop or choose files whenever you like.",
   no_problem: "Something between this page and the service refused it: ask whoever runs the server.",
 };
 
@@ -72,15 +71,15 @@ export function problemAdvice(error) {
   return PROBLEMS[error.code] ?? "Reload this page and try again.";
 }
 
-/** Statistics of a slice in words: how each is called, and how it is written. `at` finds it in a part. */
+/** Statistics of a slice in words: how each is called, and its unit; `at` finds it in a part of the answer. */
 export const SLICE_ROWS = [
-  {name: "Area", note: "of the lung in this slice", at: (part) => part.area_mm2, per: 100, digits: 1, unit: "cm²"},
+  {name: "Area", at: (part) => part.area_mm2, per: 100, digits: 1, unit: "cm²"},
   {name: "Share of the picture", at: (part) => part.fraction, per: 0.01, digits: 1, unit: "%"},
-  {name: "Regions", note: "separate pieces", at: (part) => part.components, digits: 0},
+  {name: "Separate regions", at: (part) => part.components, digits: 0},
   {name: "Mean density", at: (part) => part.intensity.mean, digits: 0, unit: "intensity"},
   {name: "Median density", at: (part) => part.intensity.median, digits: 0, unit: "intensity"},
   {name: "15th percentile", note: "lower means more air", at: (part) => part.intensity.p15, digits: 0, unit: "intensity"},
-  {name: "Below −950 HU", note: "low attenuation, as in emphysema", at: (part) => part.density?.laa_950, per: 0.01, digits: 1, unit: "%"},
-  {name: "Above −700 HU", note: "dense, as in fibrosis", at: (part) => part.density?.haa_700, per: 0.01, digits: 1, unit: "%"},
-  {name: "Above −250 HU", note: "without air: vessels, consolidation", at: (part) => part.density?.haa_250, per: 0.01, digits: 1, unit: "%"},
+  {name: "Below −950 HU", note: "as in emphysema", at: (part) => part.density?.laa_950, per: 0.01, digits: 1, unit: "%"},
+  {name: "Above −700 HU", note: "as in fibrosis", at: (part) => part.density?.haa_700, per: 0.01, digits: 1, unit: "%"},
+  {name: "Above −250 HU", note: "vessels, consolidation", at: (part) => part.density?.haa_250, per: 0.01, digits: 1, unit: "%"},
 ];

@@ -31,7 +31,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Vary": "Accept",
 }
-OF_DOCS = ("style.css", "docs.js", "service.js", "icon.svg")
+OF_DOCS = ("style.css", "docs.js", "service.js", "theme.js", "icon.svg")
 """What the page of the interface needs, which is there without the other."""
 KEPT = "no-cache"
 """Browsers may keep the files, which hold no data, and ask each time whether they have changed."""

@@ -1,0 +1,126 @@
+"""The page in a real browser: one browser for all, a context of its own for each test."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.serving import Running
+
+CHROMIUM = shutil.which("chromium")
+ARGUMENTS = (
+    "--no-sandbox",  # tests run as root in containers
+    *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
+    "--ignore-gpu-blocklist",
+)
+PATIENCE_MS = 15_000
+"""Of whatever is waited for: far beyond what it takes."""
+DROP = """([files, target]) => {
+  const transfer = new DataTransfer();
+  for (const [name, content] of files) {
+    const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+    transfer.items.add(new File([bytes], name));
+  }
+  const type = target === "paste" ? "paste" : "drop";
+  const event = type === "paste"
+    ? new ClipboardEvent(type, {clipboardData: transfer, bubbles: true})
+    : new DragEvent(type, {dataTransfer: transfer, bubbles: true, cancelable: true});
+  document.body.dispatchEvent(event);
+}"""
+"""Drops or pastes files as a person's hand would."""
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium; it ends with these tests, since others have event loops of their own."""
+    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium here (apt-get install chromium)")
+    with driver.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield started
+        started.close()
+
+
+@dataclass(slots=True)
+class Visit:
+    """One visit of the page, and what a browser complained about.
+
+    ``allowed`` are statuses that the test provokes: browsers complain about those, too.
+    """
+
+    page: Any
+    host: str
+    complaints: list[str] = field(default_factory=list)
+    requests: list[Any] = field(default_factory=list)
+    allowed: set[str] = field(default_factory=set)
+
+    def open(self, path: str = "/") -> Any:
+        """Opens an address of the service and returns the browser's page."""
+        self.page.goto(f"http://{self.host}{path}")
+        return self.page
+
+    def hear(self, request: Any) -> None:
+        """Remembers what was asked for; the browser's driver wants a function of Python."""
+        self.requests.append(request)
+
+    def drop(self, *files: Path, paste: bool = False) -> None:
+        """Drops files onto the page, or pastes them."""
+        sent = [[file.name, base64.b64encode(file.read_bytes()).decode()] for file in files]
+        self.page.evaluate(DROP, [sent, "paste" if paste else "drop"])
+
+    def status(self, text: str) -> str:
+        """Waits until the page says so, and returns all that it says."""
+        line = self.page.locator("#status", has_text=text)
+        line.wait_for()
+        return line.inner_text()
+
+    def check(self) -> None:
+        """Nothing came from elsewhere, and nothing went wrong that the test did not provoke."""
+        foreign = [
+            request.url
+            for request in self.requests
+            if urlsplit(request.url).scheme in ("http", "https", "ws", "wss")
+            and urlsplit(request.url).netloc != self.host
+        ]
+        assert foreign == []
+        wrong = [
+            text for text in self.complaints if not any(status in text for status in self.allowed)
+        ]
+        assert wrong == []
+
+
+@pytest.fixture
+def visits(browser: Any) -> Iterator[Any]:
+    """Makes visits, of any service and any size of window; each is checked at its end."""
+    begun: list[Visit] = []
+
+    def visit(service: Running, *, width: int = 1280, height: int = 860, **options: Any) -> Visit:
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        context.set_default_timeout(PATIENCE_MS)
+        context.add_init_script(
+            "document.addEventListener('securitypolicyviolation',"
+            " (event) => console.error('policy', event.violatedDirective, event.blockedURI))"
+        )
+        page = context.new_page()
+        made = Visit(page=page, host=urlsplit(service.url).netloc)
+        page.on("request", made.hear)
+        page.on("pageerror", lambda error: made.complaints.append(str(error)))
+        page.on(
+            "console",
+            lambda line: line.type in ("error", "warning") and made.complaints.append(line.text),
+        )
+        begun.append(made)
+        return made
+
+    yield visit
+    for made in begun:
+        made.check()
+        made.page.context.close()
