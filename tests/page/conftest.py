@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +11,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from bench.browser import chromium, missing
 from tests.serving import Running
 
-CHROMIUM = shutil.which("chromium")
-ARGUMENTS = (
-    "--no-sandbox",  # tests run as root in containers
-    *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
-    "--ignore-gpu-blocklist",
-)
 PATIENCE_MS = 15_000
 """Of whatever is waited for: far beyond what it takes."""
 DROP = """([files, target]) => {
@@ -40,13 +34,10 @@ DROP = """([files, target]) => {
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
     """Debian's Chromium; it ends with these tests, since others have event loops of their own."""
-    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium here (apt-get install chromium)")
-    with driver.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    if reason := missing():
+        pytest.skip(reason)
+    with chromium() as started:
         yield started
-        started.close()
 
 
 @dataclass(slots=True)

@@ -48,37 +48,42 @@ export function compose(values, labels, {centre, width}, tint, pixels) {
   }
 }
 
-/** Of each label the lines along the edges of its pixels, [x, y, x, y] in pixels from the top left corner. */
+/** Of each label the lines along the edges of its pixels, x, y, x, y … in pixels from the top left corner. */
 export function outlines(labels, rows, columns) {
   const found = new Map();
-  const add = (label, line) => {
+  const add = (label, ...line) => {
     if (!found.has(label)) found.set(label, []);
-    found.get(label).push(line);
+    found.get(label).push(...line);
   };
-  const at = (row, column) =>
-    (row < 0 || column < 0 || row >= rows || column >= columns ? 0 : labels[row * columns + column]);
-  // Along each line of edges, equal neighbours become one line.
-  const follow = (steps, across, along, line) => {
-    for (let place = 0; place <= across; place += 1) {
-      for (const side of [0, 1]) {
-        let begun = 0;
-        let current = 0;
-        for (let step = 0; step <= steps; step += 1) {
-          const inner = step < steps ? along(place - 1 + side, step) : 0;
-          const outer = step < steps ? along(place - side, step) : 0;
-          const label = inner !== outer ? inner : 0;
-          if (label !== current) {
-            if (current) add(current, line(place, begun, step));
-            current = label;
-            begun = step;
-          }
-        }
+  const across = (line, from, to, label) => add(label, from, line, to, line);
+  const down = (line, from, to, label) => add(label, line, from, line, to);
+  follow(labels, rows, columns, columns, 1, across);
+  follow(labels, columns, rows, 1, columns, down);
+  return found;
+}
+
+/** Walks along all borders between neighbouring lines of pixels; edges in a row become one line. */
+function follow(labels, lines, length, toNext, toPixel, add) {
+  for (let line = 0; line <= lines; line += 1) {
+    let [before, beforeFrom, after, afterFrom] = [0, 0, 0, 0];
+    for (let step = 0; step <= length; step += 1) {
+      const at = line * toNext + step * toPixel;
+      const inside = step < length;
+      const above = inside && line > 0 ? labels[at - toNext] : 0;
+      const below = inside && line < lines ? labels[at] : 0;
+      const differ = above !== below;
+      if (!differ && !before && !after) continue;
+      const [nowBefore, nowAfter] = differ ? [above, below] : [0, 0];
+      if (nowBefore !== before) {
+        if (before) add(line, beforeFrom, step, before);
+        [before, beforeFrom] = [nowBefore, step];
+      }
+      if (nowAfter !== after) {
+        if (after) add(line, afterFrom, step, after);
+        [after, afterFrom] = [nowAfter, step];
       }
     }
-  };
-  follow(columns, rows, at, (row, from, to) => [from, row, to, row]);
-  follow(rows, columns, (column, row) => at(row, column), (column, from, to) => [column, from, column, to]);
-  return found;
+  }
 }
 
 /** What lies at each side of a picture, as letters: those of the header, or what convention says. */

@@ -177,9 +177,9 @@ export class Viewer {
     context.lineCap = "square";
     const paths = [...this.slice.lines].map(([label, lines]) => {
       const path = new Path2D();
-      for (const [fromX, fromY, toX, toY] of lines) {
-        path.moveTo(left + fromX * x, top + fromY * y);
-        path.lineTo(left + toX * x, top + toY * y);
+      for (let at = 0; at < lines.length; at += 4) {
+        path.moveTo(left + lines[at] * x, top + lines[at + 1] * y);
+        path.lineTo(left + lines[at + 2] * x, top + lines[at + 3] * y);
       }
       return [label, path];
     });
