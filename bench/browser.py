@@ -9,9 +9,7 @@ from typing import Any
 
 ARGUMENTS = (
     "--no-sandbox",  # a container's root may not have one
-    *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
-    "--ignore-gpu-blocklist",  # WebGL without a graphics card,
-    *("--disable-gpu-rasterization", "--disable-accelerated-2d-canvas"),  # and all else without it
+    "--enable-unsafe-swiftshader",  # WebGL, without a graphics card
 )
 
 

@@ -40,7 +40,7 @@ def browser() -> Iterator[Any]:
         yield started
 
 
-@dataclass(slots=True)
+@dataclass
 class Visit:
     """One visit of the page, and what a browser complained about.
 
