@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from bench import browser, host, slices
+from bench import browser, host, samples
 
 DROPS = 10
 LIMITS = {"first view, KB": 150.0, "first view, ms": 1000.0, "drop to outline, ms": 300.0}
@@ -34,7 +34,7 @@ def run(models: Path, model: str) -> None:
     """Prints size and time of the first view, and the time from drop to outline."""
     if reason := browser.missing():
         raise SystemExit(reason)
-    contents = {"png": slices.picture(), **slices.dicoms()}
+    contents = {"png": samples.picture(), **samples.dicoms()}
     with host.service(models, model) as service, browser.chromium() as started:
         before_mb = service.rss_mb()
         page = started.new_page(viewport={"width": WIDTH, "height": HEIGHT})
