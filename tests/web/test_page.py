@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -48,6 +49,19 @@ def test_pages_load_nothing_but_what_this_server_has(client: httpx.Client) -> No
         assert page.headers["referrer-policy"] == "no-referrer"
         assert "<style" not in page.text
         assert "style=" not in page.text
+
+
+def test_all_modules_of_the_first_view_are_asked_for_at_once(client: httpx.Client) -> None:
+    """None waits until the one that imports it was read; scans have modules of their own."""
+    wanted, found = ["app.js"], set[str]()
+    while wanted:
+        if (name := wanted.pop()) not in found:
+            found.add(name)
+            text = client.get(f"/page/{name}").text
+            wanted += re.findall(r'^import .*from "\./(.+)";$', text, re.MULTILINE)
+    named = re.findall(r'(?:href|src)="page/(\w+\.js)"', client.get("/").text)
+    assert len(found) > 10
+    assert sorted(named) == sorted(found)
 
 
 def test_files_have_their_types_and_are_sent_once(client: httpx.Client) -> None:

@@ -4,6 +4,7 @@ const ROOT = new URL("../", import.meta.url);
 const KEY = "lungseg-key";
 const PROBLEM_TYPE = "application/problem+json";
 let known = null;
+let held = "";
 let asking = null;
 
 /** Why something has no answer, in the words of the service where it said them. */
@@ -43,9 +44,18 @@ export function checkSize(bytes, most) {
 /** The key that is used until this tab closes. */
 export function key() {
   try {
-    return sessionStorage.getItem(KEY) || "";
+    return held || sessionStorage.getItem(KEY) || "";
+  } catch { // a browser may keep nothing at all
+    return held;
+  }
+}
+
+function keep(given) {
+  held = given;
+  try {
+    sessionStorage.setItem(KEY, given);
   } catch {
-    return "";
+    // then it is forgotten with this page, not with the tab
   }
 }
 
@@ -61,7 +71,7 @@ export function askForKey(why = "") {
     dialog.addEventListener("close", () => {
       asking = null;
       const given = dialog.returnValue === "use" && field.value.trim();
-      if (given) sessionStorage.setItem(KEY, given);
+      if (given) keep(given);
       field.value = "";
       done(Boolean(given));
     }, {once: true});

@@ -61,6 +61,7 @@ class Batch {
   // --- the work -------------------------------------------------------------------------------
 
   async run(items) {
+    say(items.length > 1 ? "The lungs are being found…" : `${items[0].name}: the lungs are being found…`);
     const most = await limits();
     const waiting = [...items];
     const worker = async () => {
@@ -187,7 +188,7 @@ class Batch {
 
   drawTile(item) {
     const words = {
-      waiting: "waits", working: "is computed", failed: item.error?.title || "failed",
+      waiting: "waits", working: "is computed", failed: "not usable",
       done: item.answer?.quality.flags.length ? `${item.answer.quality.flags.length} to doubt` : "ready",
     };
     item.button.dataset.state = item.state;
