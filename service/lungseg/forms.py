@@ -84,13 +84,12 @@ def _dicom_seg(outcome: Outcome) -> bytes:
 
 
 def _zip(outcome: Outcome) -> bytes:
-    """What a person wants to look at and what a viewer needs for it, in one file."""
+    """What a viewer needs to show a slice and its lungs, in one file."""
     scan, labels = outcome.scan, outcome.segmentation.labels[0]
     return write_archive(
         {
             "statistics.json": compact(outcome.describe()).encode(),
             "mask.png": write.mask_png(labels > 0),
-            "overlay.png": _overlay(outcome),
             "labels.npy": write.array_npy(labels),
             "slice.npy": write.array_npy(scan.values[0]),
         },

@@ -126,7 +126,7 @@ function downloads(item) {
   return h("div", {},
     h("p", {class: "buttons"},
       offer("Mask, PNG", `${stem}_mask.png`, "image/png", item.files.get("mask.png")),
-      offer("Picture, PNG", `${stem}_overlay.png`, "image/png", item.files.get("overlay.png")),
+      offer("Picture, PNG", `${stem}_overlay.png`, "image/png", asked("overlay")),
       offer("Figures, JSON", `${stem}.json`, "application/json", asked("json")),
       offer("Table, CSV", `${stem}.csv`, "text/csv", () => tableOf([item])),
       item.answer.image.media_type === "application/dicom"

@@ -87,7 +87,6 @@ export class Viewer {
     this.readout.textContent = "";
     this.heading.textContent = slice.name;
     if (!slice.lines) slice.lines = outlines(slice.labels, slice.rows, slice.columns);
-    if (!slice.whole) slice.whole = whole(slice.values);
     const sides = directions(slice.image, slice.statistics.laterality);
     for (const [side, mark] of Object.entries(this.marks)) {
       mark.textContent = sides[side];
@@ -113,7 +112,9 @@ export class Viewer {
   get window() {
     const {preset, centre, width} = this.look;
     const own = preset === "all" || (PRESETS[preset] && this.slice.image.intensity_unit !== "HU");
-    return own ? this.slice.whole : {centre, width};
+    if (!own) return {centre, width};
+    this.slice.whole ??= whole(this.slice.values);
+    return this.slice.whole;
   }
 
   /** How the slice lies on the canvas, in its pixels: offset and size of one pixel of the slice. */
