@@ -170,6 +170,10 @@ def test_bad_files_fail_alone_and_say_what_helps(
     page.get_by_role("button", name="Side by side").click()
     assert page.locator(".stage").count() == 3
     assert page.locator(".stage canvas[aria-label*='outlined']").count() == 2
+    boxes = [stage.bounding_box() for stage in page.locator(".stage").all()]
+    (left, right, below) = boxes
+    assert right["x"] >= left["x"] + left["width"]
+    assert below["y"] >= left["y"] + left["height"]
 
 
 def test_what_a_picture_does_not_say_can_be_told(
@@ -325,6 +329,7 @@ def test_a_key_is_asked_for_and_kept_for_the_tab_alone(
             page.get_by_text("does not know that key").wait_for()
     visit.status("outlined")
     assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
+    page.get_by_role("button", name="Change key").wait_for()
     page.get_by_role("link", name="API", exact=True).click()
     page.get_by_text("Segment one CT slice").wait_for()
     assert page.get_by_text("Research use only.", exact=True).is_visible()

@@ -49,8 +49,8 @@ function listen() {
   });
   $("key-button").addEventListener("click", async () => {
     if (await askForKey()) say("The key is kept until this tab closes.");
-    showKey();
   });
+  $("key").addEventListener("close", () => setTimeout(showKey)); // once it is kept
   document.addEventListener("paste", (event) => {
     const files = [...(event.clipboardData?.files || [])];
     if (!files.length) return;

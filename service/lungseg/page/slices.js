@@ -230,7 +230,7 @@ class Batch {
   }
 
   small(item, place) {
-    const viewer = new Viewer(this.look, {heading: item.name});
+    const viewer = new Viewer(this.look, {heading: item.name, wheel: null});
     viewer.element.addEventListener("focusin", () => this.place === place || this.choose(place));
     viewer.element.addEventListener("pointerdown", () => this.place === place || this.choose(place));
     return viewer;

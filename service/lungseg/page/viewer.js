@@ -51,7 +51,7 @@ export class Look {
 }
 
 export class Viewer {
-  /** `wheel(steps)` may take the wheel's turns; it says whether it did. */
+  /** `wheel(steps)` may take the wheel's turns and says whether it did; null leaves them to the page. */
   constructor(look, {wheel = () => false, heading = ""} = {}) {
     this.look = look;
     this.wheel = wheel;
@@ -328,6 +328,7 @@ export class Viewer {
   }
 
   turn(event) {
+    if (!event.ctrlKey && !this.wheel) return;
     event.preventDefault();
     if (!event.ctrlKey && this.wheel(Math.sign(event.deltaY))) return;
     this.look.zoomBy(ZOOMS.step ** (-event.deltaY / 120), this.fromCentre([event.clientX, event.clientY]));
