@@ -128,6 +128,7 @@ def test_however_it_is_sent_the_answer_is_the_same(client: httpx.Client) -> None
     packed = {"Content-Encoding": "gzip"}
     for sent in (
         {"files": parts(series(), "file")},
+        {"files": [("files", (f".{k}", file)) for k, file in enumerate(series())]},
         {"files": {"file": ("study.zip", zipped())}},
         {"content": zipped()},
         {"content": zipped(), "headers": {"Content-Type": "text/plain"}},
