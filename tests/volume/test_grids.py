@@ -434,6 +434,7 @@ def test_packed_files_of_many_streams_and_damaged_ones() -> None:
         nifti(VALUES, None, dim=0),
         nifti(VALUES, None, dim=[3, 26, 0, 6, 1, 1, 1, 1]),
         npy(VALUES[0]),
+        npy(VALUES).replace(b"(6, 22, 26)", b"(True,22,6)"),
         npy(VALUES.astype("S4")),
         b"none of these" * 99,
     ],

@@ -26,10 +26,10 @@ _SPACES = {
     "right-anterior-superior": (-1, -1),
     "left-anterior-superior": (1, -1),
 }
-_SPACES |= {f"{name}-time": to for name, to in _SPACES.items()}
 """By the name of a space: signs that bring x and y to DICOM's."""
-_SIDES = _SPACES | {"".join(re.findall(r"\b\w", name)): to for name, to in _SPACES.items()}
-"""The same by initials, too."""
+_NAMED = _SPACES | {f"{name}-time": to for name, to in _SPACES.items()}
+_SIDES = _NAMED | {"".join(re.findall(r"\b\w", name)): to for name, to in _NAMED.items()}
+"""The same with time as another axis, and by initials, too."""
 _TYPES = {
     "i1": ("signed char", "int8", "int8_t"),
     "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
