@@ -53,10 +53,11 @@ function figures({statistics, image, confidence}) {
       values: parts.map((part) => written(row, part)),
     }))
     .filter((row) => row.values.some((value) => value !== "–"));
+  const percent = (share) => number(share * 100, 1, "%");
   const sure = confidence.mean_probability === null
-    ? `No pixel was taken for lung; the greatest probability anywhere was ${number(confidence.max_probability * 100, 1)} %.`
-    : `Within the outline the model was ${number(confidence.mean_probability * 100, 1)} % sure on average; `
-      + `pixels of which it was unsure are ${number(confidence.uncertain_fraction * 100, 1)} % of the lung's.`;
+    ? `No pixel was taken for lung; the greatest probability anywhere was ${percent(confidence.max_probability)}.`
+    : `Within the outline the model was ${percent(confidence.mean_probability)} sure on average; `
+      + `pixels of which it was unsure are ${percent(confidence.uncertain_fraction)} of the lung's.`;
   const sides = {
     dicom_orientation: "Right and left are the patient's, by the header.",
     radiological_convention: "Right and left are the patient's if the picture follows the radiological convention: "
