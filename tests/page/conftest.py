@@ -16,6 +16,8 @@ from tests.serving import Running
 
 PATIENCE_MS = 15_000
 """Of whatever is waited for: far beyond what it takes."""
+DRAWN_BY_CPU = "GL Driver Message"
+"""Of a browser that has no graphics card for what WebGL draws."""
 DISTURBED = "ERR_NETWORK_CHANGED"
 """Chromium drops what it loads when the machine gets another network: other tests make some."""
 DROP = """([files, target]) => {
@@ -53,7 +55,7 @@ class Visit:
     host: str
     complaints: list[str] = field(default_factory=list)
     requests: list[Any] = field(default_factory=list)
-    allowed: set[str] = field(default_factory=set)
+    allowed: set[str] = field(default_factory=lambda: {DRAWN_BY_CPU})
 
     def open(self, path: str = "/") -> Any:
         """Opens an address of the service and returns the browser's page."""
@@ -76,6 +78,14 @@ class Visit:
         line = self.page.locator("#status", has_text=text)
         line.wait_for()
         return line.inner_text()
+
+    def check_access(self) -> None:
+        """Nothing is wider than the window, and axe finds nothing that keeps people out."""
+        from axe_playwright_python.sync_playwright import Axe
+
+        assert self.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        found = Axe().run(self.page).response["violations"]
+        assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
 
     def check(self) -> None:
         """Nothing came from elsewhere, and nothing went wrong that the test did not provoke."""

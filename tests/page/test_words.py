@@ -9,7 +9,7 @@ from lungseg.core.volume_quality import VOLUME_CODES
 from lungseg.packaged import page_folder
 from lungseg.web.errors import PROBLEMS
 
-OWN = {"unreachable", "cancelled", "no_problem"}
+OWN = {"unreachable", "cancelled", "no_problem", "broken_off"}
 """What the page itself finds wrong."""
 
 

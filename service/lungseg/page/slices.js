@@ -1,5 +1,6 @@
 // Slices: one request each, a few at a time; one is shown large, or all side by side.
 import {PRESETS, compose, whole} from "./picture.js";
+import {lookControls} from "./controls.js";
 import {checkSize, limits, send} from "./service.js";
 import {allOf, panel, tableOf} from "./panel.js";
 import {h, problem, save, say, view} from "./ui.js";
@@ -295,69 +296,20 @@ class Batch {
   // --- controls -------------------------------------------------------------------------------
 
   tools(several) {
-    const {look} = this;
-    const presets = Object.entries({...PRESETS, all: {name: "Full"}}).map(([name, preset]) =>
-      choice("window", name, preset.name, () => look.use(name)));
-    const centre = numeric("Centre", (value) => look.change({preset: "", centre: value}));
-    const width = numeric("Width", (value) => look.change({preset: "", width: Math.max(1e-3, value)}));
-    const tint = h("input", {type: "range", min: "0", max: "100", step: "5", value: String(look.tint * 100), oninput: () =>
-      look.change({tint: Number(tint.value) / 100})});
-    const outline = h("input", {type: "checkbox", checked: true, onchange: () => look.change({outline: outline.checked})});
-    const drags = [["contrast", "Contrast"], ["move", "Move"]].map(([name, text]) =>
-      choice("drag", name, text, () => look.change({drag: name})));
-    drags[0].querySelector("input").checked = true;
-    const percent = h("output", {class: "zoom"}, "100 %");
     this.counter = h("output", {});
-    this.controls = {
-      update: () => {
-        const viewer = this.viewers.find((one) => one.slice);
-        if (!viewer) return;
-        const isHu = viewer.slice.image.intensity_unit === "HU";
-        const used = PRESETS[look.preset] && !isHu ? "all" : look.preset;
-        for (const input of windowGroup.querySelectorAll("input[type=radio]")) {
-          input.checked = input.value === used;
-          input.disabled = !isHu && input.value !== "all";
-        }
-        const now = viewer.window;
-        if (document.activeElement !== centre.input) centre.input.value = String(Math.round(now.centre));
-        if (document.activeElement !== width.input) width.input.value = String(Math.round(now.width));
-        tint.value = String(Math.round(look.tint * 100));
-        outline.checked = look.outline;
-        percent.textContent = `${Math.round(look.zoom * 100)} %`;
-      },
-    };
-    const windowGroup = h("fieldset", {class: "choices"}, h("legend", {}, "Window"), presets);
-    look.listeners.add(() => this.controls.update());
-    return h("div", {class: "tools"},
-      windowGroup,
-      h("div", {class: "pair"}, centre.element, width.element),
-      h("div", {class: "pair"}, h("label", {}, "Tint", tint), h("label", {class: "check"}, outline, "Outline")),
-      h("fieldset", {class: "choices"}, h("legend", {}, "Drag"), drags),
-      h("div", {class: "pair zooms", role: "group", "aria-label": "Zoom"},
-        h("button", {type: "button", "aria-label": "Smaller", onclick: () => look.step(-1)}, "−"), percent,
-        h("button", {type: "button", "aria-label": "Larger", onclick: () => look.step(1)}, "+"),
-        h("button", {type: "button", onclick: () => look.fit()}, "Fit")),
-      several && h("div", {class: "pair flick", role: "group", "aria-label": "Slices"},
-        h("button", {type: "button", "aria-label": "Slice before", onclick: () => this.choose(this.place - 1)}, "‹"),
-        this.counter,
-        h("button", {type: "button", "aria-label": "Next slice", onclick: () => this.choose(this.place + 1)}, "›"),
-        h("button", {type: "button", "aria-pressed": "false", onclick: (event) => {
-          this.beside = !this.beside;
-          event.currentTarget.setAttribute("aria-pressed", String(this.beside));
-          this.drawStages();
-          this.drawCurrent();
-        }}, "Side by side")));
+    const flick = several && h("div", {class: "pair flick", role: "group", "aria-label": "Slices"},
+      h("button", {type: "button", "aria-label": "Slice before", onclick: () => this.choose(this.place - 1)}, "‹"),
+      this.counter,
+      h("button", {type: "button", "aria-label": "Next slice", onclick: () => this.choose(this.place + 1)}, "›"),
+      h("button", {type: "button", "aria-pressed": "false", onclick: (event) => {
+        this.beside = !this.beside;
+        event.currentTarget.setAttribute("aria-pressed", String(this.beside));
+        this.drawStages();
+        this.drawCurrent();
+      }}, "Side by side"));
+    this.controls = lookControls(this.look, {viewer: () => this.viewers.find((one) => one.slice), extra: flick});
+    return this.controls.element;
   }
-}
-
-function choice(group, value, text, chosen) {
-  return h("label", {}, h("input", {type: "radio", name: group, value, onchange: chosen}), h("span", {}, text));
-}
-
-function numeric(label, changed) {
-  const input = h("input", {type: "number", step: "any", onchange: () =>
-    input.value !== "" && Number.isFinite(input.valueAsNumber) && changed(input.valueAsNumber)});
-  return {input, element: h("label", {}, label, input)};
 }
 
 function drawThumb(item) {

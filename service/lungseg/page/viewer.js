@@ -4,7 +4,8 @@ import {h, number} from "./ui.js";
 
 const ZOOMS = {least: 0.2, most: 40, step: 1.25};
 const LINE = 2;
-const HALO = 4.5;
+const HALO = 2.5;
+/** How much wider than the line its dark rim is. */
 const BAR_SHARE = 0.3;
 /** A scale bar takes at most this part of the picture's width. */
 const BARS_MM = [200, 100, 50, 20, 10, 5, 2, 1];
@@ -52,8 +53,9 @@ export class Look {
 
 export class Viewer {
   /** `wheel(steps)` may take the wheel's turns and says whether it did; null leaves them to the page. */
-  constructor(look, {wheel = () => false, heading = ""} = {}) {
+  constructor(look, {wheel = () => false, heading = "", line = LINE} = {}) {
     this.look = look;
+    this.line = line;
     this.wheel = wheel;
     this.canvas = h("canvas", {tabindex: "0", role: "img", "aria-label": "No slice yet"});
     this.marks = Object.fromEntries(["left", "right", "top", "bottom"].map((side) =>
@@ -185,9 +187,9 @@ export class Viewer {
       return [label, path];
     });
     context.strokeStyle = "rgb(0 0 0 / 55%)";
-    context.lineWidth = HALO * ratio;
+    context.lineWidth = (this.line + HALO) * ratio;
     for (const [, path] of paths) context.stroke(path);
-    context.lineWidth = LINE * ratio;
+    context.lineWidth = this.line * ratio;
     for (const [label, path] of paths) {
       context.strokeStyle = `rgb(${COLOURS[label].join(" ")})`;
       context.stroke(path);

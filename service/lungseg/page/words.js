@@ -56,6 +56,7 @@ const PROBLEMS = {
   model_not_ready: "The server is starting: try again in a few seconds.",
   draining: "The server is restarting: try again in a few seconds.",
   deadline_exceeded: "Try again when the server is less busy, or send less at once.",
+  broken_off: "Try again; if it happens again, whoever runs this server may find the reason in its log.",
   unreachable: "Check your connection, and whether the server runs. Your files are still here.",
   cancelled: "Drop or choose files whenever you like.",
   no_problem: "Something between this page and the service refused it: ask whoever runs the server.",

@@ -35,6 +35,8 @@ OF_DOCS = ("style.css", "docs.js", "service.js", "theme.js", "icon.svg")
 """What the page of the interface needs, which is there without the other."""
 KEPT = "no-cache"
 """Browsers may keep the files, which hold no data, and ask each time whether they have changed."""
+PACKED = ".js.gz"
+"""Ending of scripts that lie packed and go out so; every browser unpacks them."""
 router = APIRouter(include_in_schema=False)
 SURFACE = Surface(
     # They hold no data, and the pages are where a key can be entered.
@@ -74,6 +76,8 @@ async def _file(request: Request, name: str, folder: Path) -> Response:
         raise HTTPException(404)
     response = await _files(folder).get_response(name, request.scope)
     response.headers["Cache-Control"] = KEPT
+    if name.endswith(PACKED):
+        response.headers["Content-Encoding"] = "gzip"
     return response
 
 
