@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import browser, host
+from bench import browser, host, samples
 
 FOLDER = Path("docs/screenshots")
 WIDTH, HEIGHT = 1280, 800
+SETTLED_MS = 500
+"""For what a graphics processor still draws."""
 
 
 def start(page: Any) -> None:
@@ -28,7 +30,37 @@ def sample_slice(page: Any) -> None:
     page.mouse.move(box["x"] + box["width"] * 0.42, box["y"] + box["height"] * 0.4)
 
 
-SHOTS: dict[str, Callable[[Any], None]] = {"start": start, "slice": sample_slice}
+def sample_scan(page: Any) -> None:
+    """The sample scan in three planes and as surfaces, with a value under the pointer."""
+    page.get_by_role("button", name="Try the sample scan").click()
+    drawn(page)
+    box = page.locator(".axial canvas").bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.45)
+
+
+def compared(page: Any) -> None:
+    """The sample scan beside one that was made of it."""
+    sample_scan(page)
+    page.locator("#files").set_input_files(
+        {"name": "second.nii.gz", "mimeType": "", "buffer": samples.denser()}
+    )
+    page.locator(".comparison").wait_for()
+    drawn(page)
+
+
+def drawn(page: Any) -> None:
+    """Waits until planes and surfaces are there."""
+    page.locator(".planes[data-state=ready]").wait_for()
+    page.locator(".surfaces[data-state=ready]").wait_for()
+    page.wait_for_timeout(SETTLED_MS)
+
+
+SHOTS: dict[str, Callable[[Any], None]] = {
+    "start": start,
+    "slice": sample_slice,
+    "scan": sample_scan,
+    "compare": compared,
+}
 """How each picture comes about."""
 
 
