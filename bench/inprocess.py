@@ -34,7 +34,7 @@ class Pipeline:
         with watch.stage("encode"):
             FORMS[form].encode(outcome)
             if form != "json":
-                summary(outcome)
+                summary(outcome.describe())
 
 
 class ProcessorWatch(Stopwatch):
