@@ -397,15 +397,22 @@ def leaving(service: Running, **headers: str) -> http.client.HTTPConnection:
     return connection
 
 
+def gone(service: Running) -> float:
+    """How many callers have left."""
+    lines = service.client.get("/metrics").text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if 'code="client_gone"' in line)
+
+
 @pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
 def test_a_caller_who_leaves_ends_the_work(accept: str, tight: Running, gate: Gate) -> None:
     """No slab is begun any more, and the place is free."""
+    before = gone(tight)
     connection = leaving(tight, Accept=accept)
     assert gate.begun.wait(PATIENCE_S)
     wait_until(lambda: gate.runs == 2)
     connection.close()
     workers = tight.state.volume_workers
-    wait_until(lambda: "client_gone" in tight.client.get("/metrics").text)
+    wait_until(lambda: gone(tight) > before)
     gate.opened.set()
     wait_until(lambda: workers.running == 0)
     assert gate.runs == 2  # of three slabs

@@ -15,10 +15,8 @@ import numpy as np
 from lungseg.core.histogram import Histogram
 from lungseg.core.regions import rim
 from lungseg.core.runs import label_regions
-from lungseg.core.types import AIR_HU, LOSSY, BoolArray, IntensityArray, Scan
+from lungseg.core.types import AIR_HU, FILL_HU, LOSSY, BoolArray, IntensityArray, Scan
 
-FILL_HU = -1500.0
-"""No noise reaches so far below air: scanners write this and less outside their field of view."""
 CLIPPED_SHARE = 0.005
 """Of a slice's pixels, how many at least have its very lowest or highest value where values were
 clipped; measured values end in single pixels."""

@@ -14,15 +14,22 @@ import numpy as np
 
 from lungseg.core.body import Box, Covers, Planes, body_box
 from lungseg.core.orientation import usual_view, view_spacing
-from lungseg.core.types import AIR_HU, FloatArray, IntensityArray, ModelInput, Placement, Scan, Unit
+from lungseg.core.types import (
+    AIR_HU,
+    FILL_HU,
+    FloatArray,
+    IntensityArray,
+    ModelInput,
+    Placement,
+    Scan,
+    Unit,
+)
 
 ALL = slice(None)
 GREY_MAX = 255.0
 """White on the network's grey scale; the division by 255 is inside the ONNX graph."""
 HISTOGRAM_BINS = 256
 LAST_BIN = HISTOGRAM_BINS - 1
-LEAST_HU = -1024
-"""Of what is measured; scanners write -2000, -3024 and the like outside their field of view."""
 PADDING_PERCENTILE = 99.5
 PADDING_GAP = 0.15
 """Width of the empty range above padding, as a share of the whole range."""
@@ -105,10 +112,10 @@ def fit(
 
 
 def _air_for_padding(plane: IntensityArray, unit: Unit) -> IntensityArray:
-    """HU that nothing has are padding: air, as where a header marks them, or they darken edges."""
-    if unit != "HU" or plane.min() >= LEAST_HU:
+    """Unmarked padding as what a header's padding is read as, or it would darken what is beside."""
+    if unit != "HU" or plane.min() >= FILL_HU:
         return plane
-    return np.where(plane < LEAST_HU, plane.dtype.type(AIR_HU), plane)
+    return np.where(plane < FILL_HU, plane.dtype.type(AIR_HU), plane)
 
 
 def covered(plane: IntensityArray, placement: Placement) -> IntensityArray:

@@ -26,6 +26,8 @@ IntensityArray = NDArray[np.float32] | NDArray[np.int16]
 
 AIR_HU = -1000.0
 """Hounsfield units of air, by definition of the scale."""
+FILL_HU = -1500.0
+"""No noise reaches so far below air: scanners write this and less outside their field of view."""
 LOSSY = "lossy_compression"
 """Note of a scan whose values were changed to save space."""
 RIGHT, LEFT, UNSIDED = 1, 2, 3

@@ -92,7 +92,8 @@ class Arrival:
 class Exchange:
     """One request and what is learnt of it on its way, for the log and the metrics.
 
-    ``key_id`` tells whose key it carries, where keys are asked for.
+    ``key_id`` tells whose key it carries, where keys are asked for. It is ``finished`` with the
+    last bytes of its answer; one that was only ``answered`` had a caller who left a stream.
     """
 
     request_id: str
@@ -106,6 +107,7 @@ class Exchange:
     code: str = "ok"
     status: int = 500
     answered: bool = False
+    finished: bool = False
     bytes_in: int = 0
     bytes_out: int = 0
     seconds: float = 0.0

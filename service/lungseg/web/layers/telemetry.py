@@ -66,9 +66,12 @@ class TelemetryLayer:
                 raise
         except Exception as error:  # noqa: BLE001 - the outermost boundary: nothing gets past it
             log_bug(exchange, error)
+            exchange.code = LungsegError.code
             if not exchange.answered:
                 await respond(LungsegError(SEE_LOG), exchange)(scope, receive, answer)
         finally:
+            if exchange.code == "ok" and not exchange.finished:
+                exchange.code = "client_gone"
             state.lifecycle.in_flight -= counted
             exchange.seconds = time.monotonic() - begun
             route = getattr(scope.get("route"), "path", None) or exchange.surface.label
@@ -121,6 +124,7 @@ def _answering(exchange: Exchange, lifecycle: Lifecycle, send: Send, *, bodiless
                 message = {**message, "body": b""}
             exchange.bytes_out += len(message.get("body", b""))
             if not message.get("more_body"):
+                exchange.finished = True
                 _describe_span(exchange)
         await send(message)
 
