@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
+from pydicom.uid import UID, JPEG2000Lossless, JPEGLSLossless
 
 from bench import host, samples, wire
 from bench.aims import Aim, print_aims
@@ -102,7 +102,7 @@ def _series(datasets: list[pydicom.Dataset]) -> bytes:
     with zipfile.ZipFile(stream, "w") as archive:
         for index in range(SLICES):
             dataset = datasets[index % MOVES]
-            dataset.SOPInstanceUID = f"2.25.{index + 1}"
+            dataset.SOPInstanceUID = UID(f"2.25.{index + 1}")
             dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
             dataset.ImagePositionPatient = [x, y, round(z + index * STEP_MM, 3)]
             dataset.InstanceNumber = index + 1
