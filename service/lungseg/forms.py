@@ -26,11 +26,15 @@ SPARE_PARTS = (("statistics", "lungs"), ("statistics", "density"), ("statistics"
 
 @dataclass(frozen=True, slots=True)
 class Form(Generic[Found]):
-    """One form of an answer: media type, what a file's name ends with, how it is made."""
+    """One form of an answer: media type, what a file's name ends with, how it is made.
+
+    What a form cannot be made of is refused by ``check``, before anything is computed.
+    """
 
     media_type: str
     suffix: str
     encode: Callable[[Found], bytes]
+    check: Callable[[Any], object] = lambda _source: None
 
 
 def answer(outcome: Outcome) -> dict[str, Any]:

@@ -136,12 +136,7 @@ class Segmenter:
             LungsegError: the volume or a parameter is refused.
             OSError: a file cannot be read.
         """
-        query = checked_query(VolumeQuery, parameters)
-        self._refuse_other_models(query)
-        members = [_member(file) for file in files_of(source)]
-        heard = progress or silent
-        volume = self._volumes.read(members, query, progress=heard)
-        outcome = self._volumes.segment(volume, self.model, query, progress=heard)
+        outcome = self._volume_outcome(source, (), progress or silent, parameters)
         return VolumeResult(
             labels=outcome.segmentation.labels,
             answer=outcome.describe(),
@@ -158,7 +153,23 @@ class Segmenter:
     ) -> File:
         """As ``segment_volume``, but makes a file: the form is a name of ``VOLUME_FORMS``."""
         _check_form(form, VOLUME_FORMS)
-        return self.segment_volume(source, progress=progress, **parameters).fetch(form)
+        outcome = self._volume_outcome(source, (form,), progress or silent, parameters)
+        return _file_of(outcome, form)
+
+    def _volume_outcome(
+        self,
+        source: VolumeSource,
+        forms: Sequence[str],
+        progress: Progress,
+        parameters: dict[str, Any],
+    ) -> VolumeOutcome:
+        query = checked_query(VolumeQuery, parameters)
+        self._refuse_other_models(query)
+        members = [_member(file) for file in files_of(source)]
+        volume = self._volumes.read(members, query, progress=progress)
+        for form in forms:
+            VOLUME_FORMS[form].check(volume)
+        return self._volumes.segment(volume, self.model, query, progress=progress)
 
     def _outcome(self, source: Source, parameters: dict[str, Any]) -> Outcome:
         query = checked_query(SegmentQuery, parameters)

@@ -41,6 +41,9 @@ _ADDRESS_TROUBLE = {
     errno.EFAULT: ("no such name or address is known", _OTHER_HOST),
 }
 """Why an address cannot be had, and what to do; EFAULT stands for a name that is not found."""
+TURN_S = 0.0005
+"""After how long a thread that waits for Python's lock gets it, at the next step that allows it. A
+volume's headers are read in Python, and a slice wants the lock back at each of its small steps."""
 FAREWELL_S = 1.0
 """How long requests that are cut off may take to say so."""
 
@@ -154,6 +157,7 @@ def serve(settings: Settings) -> None:
     _check_address(settings.host, settings.port)
     keep_standard_error()
     configure_logging(settings.log_format, settings.log_level)  # onto the stream that was kept
+    sys.setswitchinterval(TURN_S)
     server = Server(configured(app, settings), settings)
     try:
         with contextlib.suppress(KeyboardInterrupt):  # a person ended it: nothing went wrong

@@ -6,10 +6,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from lungseg.core.errors import InvalidParameter
-from lungseg.core.mesh import lung_meshes
+from lungseg.core.mesh import check_places, lung_meshes
 from lungseg.core.types import LEFT, RIGHT, UNSIDED
 from lungseg.formats.archive import write_archive
-from lungseg.formats.dicom_derived import Algorithm
+from lungseg.formats.dicom_derived import Algorithm, check_source
 from lungseg.formats.dicom_seg import volume_seg
 from lungseg.formats.dicom_sr import volume_sr
 from lungseg.formats.label_map import label_nifti, label_npz, label_nrrd, volume_nifti
@@ -107,13 +107,15 @@ VOLUME_FORMS: dict[str, Form[VolumeOutcome]] = {
     "npz": Form(
         "application/x-npz", "_mask.npz", lambda found: label_npz(found.segmentation.labels)
     ),
-    "dicom-seg": Form("application/dicom", "_seg.dcm", lambda found: _seg(found, "BINARY")),
-    "dicom-seg-labelmap": Form(
-        "application/dicom", "_labelmap.dcm", lambda found: _seg(found, "LABELMAP")
+    "dicom-seg": Form(
+        "application/dicom", "_seg.dcm", lambda found: _seg(found, "BINARY"), check_source
     ),
-    "dicom-sr": Form("application/dicom", "_sr.dcm", _sr),
-    "stl": Form("model/stl", "_lungs.stl", _stl),
-    "glb": Form("model/gltf-binary", "_lungs.glb", _glb),
+    "dicom-seg-labelmap": Form(
+        "application/dicom", "_labelmap.dcm", lambda found: _seg(found, "LABELMAP"), check_source
+    ),
+    "dicom-sr": Form("application/dicom", "_sr.dcm", _sr, check_source),
+    "stl": Form("model/stl", "_lungs.stl", _stl, check_places),
+    "glb": Form("model/gltf-binary", "_lungs.glb", _glb, check_places),
     "png": Form("image/png", "_montage.png", _png),
     "zip": Form("application/zip", "_lungs.zip", _zip),
 }

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lungseg.core.axial import AxialPlanes
 from lungseg.core.errors import UndecodableImage
@@ -39,8 +38,6 @@ from lungseg.volume_query import VolumeQuery
 
 SLAB_SLICES = 8
 """Slices that pass the network at a time, in each thread."""
-USUAL_STEP_MM = 2.5
-"""Height of planes where it is unknown."""
 AS_THE_MODEL_SAYS = VolumeQuery()
 PLANE_NAMES = ("sagittal", "coronal", "axial")
 """By the patient's axis, x, y or z, that a stack of such planes runs along."""
@@ -276,7 +273,4 @@ class _Work:
 
     def settle(self) -> bool:
         """Makes the planes agree; returns whether sides are known."""
-        heights: NDArray[np.float64] | None = self.planes.heights_mm
-        if heights is None:
-            heights = np.full(len(self.planes), USUAL_STEP_MM)
-        return settle(self.planes.view.apply(self.labels), heights)
+        return settle(self.planes.view.apply(self.labels), self.planes.likely_heights_mm)

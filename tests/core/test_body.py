@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from lungseg.core.body import body_box, body_extent, cell_step
 from lungseg.core.postprocess import restore
-from lungseg.core.preprocess import IntensityRule, fit, place, resample
+from lungseg.core.preprocess import IntensityRule, fit, place
+from lungseg.core.resample import resample
 from lungseg.core.types import Scan, Unit
 from training.synthetic.phantom import make_phantom
 

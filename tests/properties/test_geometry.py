@@ -13,7 +13,8 @@ from PIL import Image
 
 from lungseg.core.orientation import slant, usual_view, view_spacing
 from lungseg.core.postprocess import restore
-from lungseg.core.preprocess import IntensityRule, fit, place, resample
+from lungseg.core.preprocess import IntensityRule, fit, place
+from lungseg.core.resample import resample
 from lungseg.core.sides import label_lungs
 from lungseg.core.types import LEFT, RIGHT, UNSIDED, Orientation, Scan, View
 from tests.masks import segmentation

@@ -168,6 +168,8 @@ def test_a_sheared_affine_gives_distances_along_the_normal() -> None:
     volume = read(nifti(VALUES, matrix))
     assert np.allclose(volume.affine, matrix, atol=1e-5)
     area, weights = geometry.pixel_area_mm2(volume.scan), geometry.weights_mm(volume.scan)
+    assert area is not None
+    assert weights is not None
     assert area * weights == pytest.approx(abs(np.linalg.det(matrix[:3, :3])), rel=1e-5)
 
 

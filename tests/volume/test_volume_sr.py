@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import highdicom
 import numpy as np
@@ -55,7 +56,7 @@ def expected(region: VolumeRegion) -> dict[str, float | None]:
     return {"volume_ml": region.volume_ml, "mass_g": region.mass_g, **intensity, **density}
 
 
-def figures(group: object) -> dict[str, float]:
+def figures(group: Any) -> dict[Any, float]:
     """The same as the report has it: by code, or by what a code is derived with."""
     return {
         CODES.get(code := (item.derivation or item.name).value, code): item.value

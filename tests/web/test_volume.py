@@ -419,6 +419,17 @@ def test_a_caller_who_leaves_ends_the_work(accept: str, tight: Running, gate: Ga
     wait_until(lambda: tight.state.lifecycle.in_flight == 0)
 
 
+@pytest.mark.parametrize("form", ["dicom-seg", "dicom-seg-labelmap", "dicom-sr", "stl", "glb"])
+def test_a_form_that_cannot_be_is_refused_before_anything_is_computed(
+    form: str, tight: Running, gate: Gate
+) -> None:
+    """An array without spacing is neither DICOM nor a shape in mm; the gate lets no one through."""
+    asked = {"format": form, "unit": "hu"}
+    answer = tight.client.post("/segment/volume", content=npy(chest()), params=asked)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_parameter")
+    assert gate.runs == 0
+
+
 def test_volumes_take_turns_while_slices_pass(tight: Running, gate: Gate, grey_png: bytes) -> None:
     """One is computed, one waits, one is refused unread; what was read is held no longer."""
     first = leaving(tight)

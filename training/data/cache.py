@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from lungseg.core.body import Covers, body_box
 from lungseg.core.orientation import usual_view, view_spacing
-from lungseg.core.preprocess import covered, place, resample
+from lungseg.core.preprocess import covered, place
+from lungseg.core.resample import resample
 from training.data.clean import suspect
 from training.data.dataset import Pair, Sample, file_hash, read_sample
 from training.data.likeness import fingerprint

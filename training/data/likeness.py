@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lungseg.core.preprocess import resample
+from lungseg.core.resample import resample
 from training.data.dataset import Pair
 
 SIDE = 48

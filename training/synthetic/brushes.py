@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lungseg.core.preprocess import resample
+from lungseg.core.resample import resample
 from training.data.pieces import Plane
 
 NOISE_HU = 15.0

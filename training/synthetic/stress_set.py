@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from lungseg.core.preprocess import resample
+from lungseg.core.resample import resample
 from lungseg.core.types import AIR_HU, Scan
 from lungseg.formats.read import read_scan
 from training.data.dataset import Sample

@@ -21,6 +21,8 @@ from lungseg.core.regions import sums
 from lungseg.core.types import BoolArray, Scan, View
 
 Lengths = NDArray[np.float64]
+USUAL_STEP_MM = 2.5
+"""Height of planes where it is unknown."""
 QUARTERS = 4
 """Planes count as often as they are quarters of the usual step high, in lowest terms."""
 
@@ -79,6 +81,13 @@ class AxialPlanes:
         if self.rows_mm is None or self.columns_mm is None:
             return None
         return float(np.median(self.rows_mm)), float(np.median(self.columns_mm))
+
+    @property
+    def likely_heights_mm(self) -> Lengths:
+        """``heights_mm``, usual ones where they are unknown: for rules, never for volumes."""
+        if self.heights_mm is None:
+            return np.full(len(self), USUAL_STEP_MM)
+        return self.heights_mm
 
     @property
     def cranial(self) -> bool:

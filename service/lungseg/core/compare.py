@@ -21,7 +21,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lungseg.core.comparable import is_cut, warnings_of
-from lungseg.core.compared import checked_answer
+from lungseg.core.compared import SIDES, THIRDS, checked_answer
 from lungseg.core.dark_share import dark_share
 from lungseg.core.figures import HAA_HU, LAA_HU, rounded
 from lungseg.core.repeatability import ADJUSTED_PERC15, RESCANS, Limits
@@ -32,7 +32,6 @@ ADJUSTED_FIGURES = ("mean_hu", "perc15")
 """Figures in HU that the formula holds for as it stands."""
 MAX_LAA_STRETCH = 0.15
 """Change of volume, as a share, up to which LAA-950 is adjusted (``dark_share``)."""
-THIRDS = ("lower", "middle", "upper")
 UNITS = {"volume_ml": "ml", "mass_g": "g", "mean_hu": "HU", "perc15": "HU"}
 """Of what is no share; shares are in percent, and their changes in points of these."""
 
@@ -54,15 +53,12 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, An
     first, second = checked_answer(before, "before"), checked_answer(after, "after")
     cut = is_cut(first) or is_cut(second)
     one, other = first["statistics"], second["statistics"]
-    lungs = {
-        side: _region(one["lungs"][side], other["lungs"][side], cut=cut)
-        for side in ("right", "left")
-    }
+    lungs = {side: _region(one["lungs"][side], other["lungs"][side], cut=cut) for side in SIDES}
     return {
         "differences": {
             "both": _region(one, other, cut=cut, limits=RESCANS),
             "lungs": lungs,
-            "thirds": {side: _thirds(one, other, side, cut=cut) for side in ("right", "left")},
+            "thirds": {side: _thirds(one, other, side, cut=cut) for side in SIDES},
         },
         "adjustment": {"model": "sponge", "formula": FORMULA, "reference": "before"},
         "warnings": warnings_of(first, second),

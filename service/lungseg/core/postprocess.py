@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lungseg.core.preprocess import resample
 from lungseg.core.regions import keep_largest
+from lungseg.core.resample import resample
 from lungseg.core.types import BoolArray, Confidence, FloatArray, Placement
 
 UNCERTAIN_PROBABILITY = (0.1, 0.9)

@@ -2,8 +2,8 @@
 
 Slices are labelled one by one (``sides``). Lung that hangs together over many slices is one lung
 whatever one of them was taken for, and what lies far from both lungs, or is a speck, is none.
-Cavities stay open: on real series masks of the default model had less than 0.1 ml of them. Masks
-of more runs than lungs have (``MOST_RUNS``) are noise, and stay as they are.
+Cavities stay open: masks of the default model hardly have any. Masks of more runs than lungs have
+(``MOST_RUNS``) are noise, and stay as they are.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from lungseg.core.runs import Integers, lowest_connected
 from lungseg.core.types import BoolArray, LabelArray
 
 MOST_RUNS = 2_000_000
-"""Two thousand slices of real lungs have 600 000; more are noise, and would take gigabytes."""
+"""Several times what the longest accepted volume of real lungs has; more would take gigabytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,8 +20,6 @@ BEYOND_MM = 30.0
 it is the bowel's and the throat's."""
 LOOK_STEP_MM = 5.0
 """Planes about so far apart are looked at: each takes a millisecond."""
-USUAL_STEP_MM = 2.5
-"""Distance of planes where it is unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +39,7 @@ def look_around_volume(planes: AxialPlanes, labels: LabelArray) -> VolumeSurroun
         planes: of a volume.
         labels: in their order, shape (planes, Y, X).
     """
-    heights = planes.heights_mm
-    if heights is None:
-        heights = np.full(len(planes), USUAL_STEP_MM)
+    heights = planes.likely_heights_mm
     every = max(1, int(LOOK_STEP_MM / float(np.median(heights))))
     largest, unlabelled_ml, outside_ml = 0.0, 0.0, 0.0
     place = (0, 0, 0)

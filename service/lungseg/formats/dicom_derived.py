@@ -131,11 +131,20 @@ def derived_of_slice(
 
 def derived_of_volume(volume: Volume, segmentation: Segmentation, algorithm: Algorithm) -> Derived:
     """What is derived from a volume of DICOM slices; see ``volume_seg``."""
+    check_source(volume)
+    sources = derivation_sources(volume.headers, step_mm=step_mm(volume.scan))
+    return _derived(volume.headers[0], sources, volume.frames, segmentation, algorithm)
+
+
+def check_source(volume: Volume) -> None:
+    """Makes sure that DICOM results can be made of a volume, as far as its kind says it.
+
+    Raises:
+        InvalidParameter: it is none of DICOM, or the extra ``dicom-seg`` is not there.
+    """
     if not volume.headers:
         raise InvalidParameter("DICOM results need DICOM slices, received another format")
     check_installed()
-    sources = derivation_sources(volume.headers, step_mm=step_mm(volume.scan))
-    return _derived(volume.headers[0], sources, volume.frames, segmentation, algorithm)
 
 
 def _derived(

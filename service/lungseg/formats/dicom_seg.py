@@ -70,7 +70,7 @@ def volume_seg(
         volume: of DICOM slices, or of the frames of one object.
         segmentation: its lungs.
         algorithm: recorded with every segment.
-        kind: BINARY, which all viewers know, or LABELMAP, a tenth of its size.
+        kind: BINARY, which all viewers know, or LABELMAP, which is far smaller.
 
     Raises:
         InvalidParameter: see ``dicom_seg``.

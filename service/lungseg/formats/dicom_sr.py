@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
+from lungseg.core.figures import HAA_HU, LAA_HU
 from lungseg.core.measures import Intensity
 from lungseg.core.types import LEFT, RIGHT, UNSIDED, Segmentation
 from lungseg.core.volume import Volume
@@ -48,8 +49,8 @@ _DERIVATIONS = {
 _ML, _GRAM = Code("mL", "UCUM", "milliliter"), Code("g", "UCUM", "gram")
 _HU, _RATIO = Code("[hnsf'U]", "UCUM", "Hounsfield unit"), Code("1", "UCUM", "no units")
 _SHARES = {
-    **{f"laa_{hu}": f"Fraction of lung below -{hu} HU" for hu in (950, 910, 856)},
-    **{f"haa_{hu}": f"Fraction of lung above -{hu} HU" for hu in (700, 600, 250)},
+    **{f"laa_{hu}": f"Fraction of lung below -{hu} HU" for hu in LAA_HU},
+    **{f"haa_{hu}": f"Fraction of lung above -{hu} HU" for hu in HAA_HU},
 }
 _PERC15 = Code("perc15", PRIVATE, "15th percentile of attenuation")
 

@@ -21,15 +21,15 @@ from lungseg.core.errors import (
     VolumeTooLarge,
 )
 from lungseg.core.types import AIR_HU, BoolArray, IntensityArray, Reach, Scan, Unit
-from lungseg.core.volume import Progress, Volume, VolumeLimits
+from lungseg.core.volume import Progress, Volume, VolumeLimits, silent
 from lungseg.formats.grid_places import placed
-from lungseg.formats.image import MAX_INTENSITY, MAX_SIDE
+from lungseg.formats.image import MAX_INTENSITY, MAX_SIDE, WHITE
 from lungseg.formats.source import Source
+from lungseg.formats.voxels import Voxels
 
 Size = tuple[int, int, int]
 SAMPLED = 100
 """As many slices, rows and columns tell whether values are HU."""
-_WHITE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 _INT16 = np.iinfo(np.int16)
 
 
@@ -44,7 +44,7 @@ class GridOptions:
     """Of the values; None to look at them."""
     spacing_mm: tuple[float, float, float] | None = None
     """(slice, row, column) spacing of a file that carries none; ignored where it does."""
-    progress: Progress = lambda _stage, _done, _total: None
+    progress: Progress = silent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,11 @@ def read_values(source: Source, grid: Grid, options: GridOptions) -> Volume:
 
 def volume_of(planes: Iterable[NDArray[np.generic]], grid: Grid, options: GridOptions) -> Volume:
     """A volume of stored planes, each of shape (rows, columns), and of what a header says."""
-    values, unmeasured = _filled(planes, grid, options.progress)
+    voxels = Voxels(grid.size)
+    for index, stored in enumerate(planes):
+        voxels.put(index, *_plane(stored, grid))
+        options.progress("decode", index + 1, grid.size[0])
+    values, unmeasured = voxels.values, voxels.unmeasured
     unit = options.unit or _seen_unit(values, unmeasured)
     if unmeasured is not None:
         darkest = values.min(where=~unmeasured, initial=values.max())
@@ -108,7 +112,7 @@ def volume_of(planes: Iterable[NDArray[np.generic]], grid: Grid, options: GridOp
     spacing, orientation, positions = placed(
         grid.size[0], grid.affine, grid.spacing_mm, options.spacing_mm
     )
-    white = _WHITE.get(grid.dtype.newbyteorder("=")) if grid.slope == 1 else None
+    white = WHITE.get(grid.dtype.newbyteorder("=")) if grid.slope == 1 else None
     scan = Scan(
         values=values,
         unit=unit,
@@ -150,26 +154,6 @@ def _chosen(count: int, asked: int | None) -> int:
     if asked is not None and not 0 <= asked < count:
         raise InvalidParameter(f"expected volume below {count}, the number of them in the file")
     return asked or 0
-
-
-def _filled(
-    planes: Iterable[NDArray[np.generic]], grid: Grid, progress: Progress
-) -> tuple[IntensityArray, BoolArray | None]:
-    """Values, int16 as long as all are whole and else float32, and where none was measured."""
-    values: IntensityArray = np.empty(grid.size, np.int16)
-    unmeasured: BoolArray | None = None
-    for index, stored in enumerate(planes):
-        plane, missing = _plane(stored, grid)
-        if plane.dtype == np.float32 and values.dtype == np.int16:
-            wider = np.empty(grid.size, np.float32)
-            wider[:index] = values[:index]
-            values = wider
-        values[index] = plane
-        if missing is not None:
-            unmeasured = np.zeros(grid.size, bool) if unmeasured is None else unmeasured
-            unmeasured[index] = missing
-        progress("decode", index + 1, grid.size[0])
-    return values, unmeasured
 
 
 def _plane(stored: NDArray[np.generic], grid: Grid) -> tuple[NDArray[np.generic], BoolArray | None]:

@@ -29,6 +29,8 @@ MAX_SIDE = 65_535
 all the pixels that a slice may have would cost far more memory than the slice itself."""
 MAX_INTENSITY = 1e9
 """Intensities beyond are no measurements, and their squares would overflow."""
+WHITE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
+"""Grey level of white in arrays of whole numbers, where their kind fixes it."""
 _PNG_SIZE = slice(16, 24)
 
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lungseg.core.axial import AxialPlanes
 from lungseg.core.body import Box, body_box
-from lungseg.core.preprocess import resample
+from lungseg.core.resample import resample
 from lungseg.core.types import IntensityArray, LabelArray, Segmentation
 from lungseg.core.volume import Volume
 from lungseg.formats.write import painted, picture_png, window_of

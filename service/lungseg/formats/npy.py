@@ -12,7 +12,7 @@ from lungseg.core.errors import MultiFrame, UndecodableImage
 from lungseg.core.types import Scan
 from lungseg.core.volume import Volume
 from lungseg.formats.grid import Grid, GridOptions, check_size, read_values, volume_of
-from lungseg.formats.image import check_pixels, checked
+from lungseg.formats.image import WHITE, check_pixels, checked
 from lungseg.formats.source import Source
 
 MEDIA_TYPE = "application/x-npy"
@@ -49,8 +49,8 @@ def read_npy(content: bytes, max_pixels: int) -> Scan:
     if len(content) - end < shape[0] * shape[1] * dtype.itemsize:
         raise UndecodableImage("the content is NPY, but it is truncated")
     array = npy.read_array(io.BytesIO(content), allow_pickle=False)
-    white = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}.get(array.dtype)
-    return Scan(values=checked(array)[None], unit="grey level", media_type=MEDIA_TYPE, white=white)
+    values, white = checked(array)[None], WHITE.get(array.dtype)
+    return Scan(values=values, unit="grey level", media_type=MEDIA_TYPE, white=white)
 
 
 def read_npy_volume(source: Source, options: GridOptions) -> Volume:

@@ -18,6 +18,7 @@ from lungseg.formats.image import check_pixels, checked
 from lungseg.formats.opened import OpenFiles
 from lungseg.formats.planes import Plane
 from lungseg.formats.quiet import refusing_damage
+from lungseg.formats.voxels import Voxels
 
 WAITING = 4
 """Slices that are decoded before they are asked for, so that no thread waits."""
@@ -85,26 +86,18 @@ class SliceReader:
         Raises:
             UndecodableImage, DecoderUnavailable: of one of them.
         """
-        values: IntensityArray = np.empty((len(planes), *planes[0].size), np.int16)
-        padding: BoolArray | None = None
+        voxels = Voxels((len(planes), *planes[0].size))
         units: set[Unit] = set()
         reaches: list[Reach | None] = []
         for index, one in enumerate(self._slices(planes)):
-            if one.values.dtype == np.float32 and values.dtype == np.int16:
-                wider = np.empty(values.shape, np.float32)
-                wider[:index] = values[:index]
-                values = wider
-            values[index] = one.values
-            if one.padding is not None:
-                padding = np.zeros(values.shape, bool) if padding is None else padding
-                padding[index] = one.padding
+            voxels.put(index, one.values, one.padding)
             units.add(one.unit)
             reaches.append(one.reach)
             self.progress("decode", index + 1, len(planes))
         return Block(
-            values=values,
+            values=voxels.values,
             unit="HU" if units == {"HU"} else "grey level",
-            padding=padding,
+            padding=voxels.unmeasured,
             reach=_common_reach(reaches),
         )
 

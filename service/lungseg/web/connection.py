@@ -9,7 +9,6 @@ its problem document from here, everything else from the layers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, Literal
 
 import httptools
@@ -22,6 +21,7 @@ from lungseg.web.answering import Answering
 from lungseg.web.errors import Draining, HeadersTooLarge, HeadersTooSlow
 from lungseg.web.layers.telemetry import answer_unread
 from lungseg.web.state import Arrival, State
+from lungseg.web.timer import Timer
 
 PIECE_BYTES = 8192
 """Parsed at a time: so few that what is too much is noticed before it is kept."""
@@ -66,16 +66,14 @@ class Connection(HttpToolsProtocol):
         self._known = False  # what the parser reports is known from its predecessor
         self._parting = False
         self._ended = False  # the client sends no more
-        self._patience: asyncio.TimerHandle | None = None
-        self._probing: asyncio.TimerHandle | None = None
-        self._stalled: asyncio.TimerHandle | None = None
+        self._patience, self._probing, self._stalled = (Timer(self.loop) for _ in range(3))
 
     # What the transport reports
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected: it is expected to say something."""
         super().connection_made(transport)
-        self._wait(self._state.settings.header_timeout_s, self._too_slow)
+        self._expect_headers()
 
     def data_received(self, data: bytes) -> None:
         """Bytes came; they are parsed unless the request before them still waits for its turn."""
@@ -90,27 +88,24 @@ class Connection(HttpToolsProtocol):
             return False
         self._conclude()
         if self._pending:
-            self._probing = self.loop.call_later(PROBES_S[0], self._probe)
+            self._probing.start(PROBES_S[0], self._probe)
         return self._pending
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, and every timer with it."""
         for timer in (self._patience, self._probing, self._stalled):
-            if timer:
-                timer.cancel()
+            timer.stop()
         self._deaf = True
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         """The client takes its answer too slowly: it may not keep it here for ever."""
         super().pause_writing()
-        patience_s = self._state.settings.deadline_s
-        self._stalled = self.loop.call_later(patience_s, self.transport.abort)
+        self._stalled.start(self._state.settings.deadline_s, self.transport.abort)
 
     def resume_writing(self) -> None:
         """The client has taken what it was sent."""
-        if self._stalled:
-            self._stalled.cancel()
+        self._stalled.stop()
         super().resume_writing()
 
     # What the parser reports
@@ -122,8 +117,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self._stage, self._fields, self._arrival = "head", 0, Arrival()
         self.scope.setdefault("state", {})["arrival"] = self._arrival
-        if self._patience is None:
-            self._wait(self._state.settings.header_timeout_s, self._too_slow)
+        self._expect_headers()
 
     def on_url(self, url: bytes) -> None:
         """The address of a request, or a part of it."""
@@ -151,7 +145,7 @@ class Connection(HttpToolsProtocol):
         self.cycle.transport = self._answer
         self._stage, self._framing_bytes = "body", 0
         self._body_left = int(dict(self.headers).get(b"content-length", 0))
-        self._stop_waiting()
+        self._patience.stop()
 
     def on_body(self, body: bytes) -> None:
         """A part of the body, which the layers count."""
@@ -165,7 +159,7 @@ class Connection(HttpToolsProtocol):
             return
         super().on_message_complete()
         self._stage, self._framing_bytes = "between", 0
-        self._stop_waiting()
+        self._patience.stop()
 
     # What the server and the answers report
 
@@ -182,7 +176,7 @@ class Connection(HttpToolsProtocol):
             self._conclude()
         elif self._stage == "body" and not self._pending:
             # Refused early: the rest is let in and dropped, so that the client reads the answer.
-            self._wait(self._state.settings.deadline_s, self.transport.close)
+            self._patience.start(self._state.settings.deadline_s, self.transport.close)
 
     def shutdown(self) -> None:
         """The server ends: a request that is half there is refused."""
@@ -209,8 +203,8 @@ class Connection(HttpToolsProtocol):
         limit = self._state.settings.max_header_bytes
         if data:
             self._unset_keepalive_if_required()
-            if self._stage == "between" and self._patience is None:
-                self._wait(self._state.settings.header_timeout_s, self._too_slow)
+            if self._stage == "between":
+                self._expect_headers()
         while data and not self._deaf:
             if self.pipeline:
                 self.flow.pause_reading()
@@ -250,19 +244,15 @@ class Connection(HttpToolsProtocol):
         self._parse_piece(rest)
 
     def _keep_alive(self) -> None:
-        if self.timeout_keep_alive_task is None and self._patience is None:
+        if self.timeout_keep_alive_task is None and not self._patience.runs:
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
-    def _wait(self, seconds: float, then: Callable[[], None]) -> None:
-        self._stop_waiting()
-        self._patience = self.loop.call_later(seconds, then)
-
-    def _stop_waiting(self) -> None:
-        if self._patience:
-            self._patience.cancel()
-            self._patience = None
+    def _expect_headers(self) -> None:
+        """Bounds how long they take, from the first that is waited for them."""
+        if not self._patience.runs:
+            self._patience.start(self._state.settings.header_timeout_s, self._too_slow)
 
     def _too_slow(self) -> None:
         if self._stage == "between" and not self._framing_bytes and not self._pending:
@@ -274,7 +264,7 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, error: LungsegError) -> None:
         """Reads nothing more; answers, where no answer to an earlier request is still to come."""
         self._deaf = True
-        self._stop_waiting()
+        self._patience.stop()
         if self._pending:
             self.cycle.keep_alive = False
             if self._stage == "body":  # it is this request's own: its layers answer and log
@@ -294,7 +284,7 @@ class Connection(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.write_eof()
             self.flow.resume_reading()
-            self._wait(PARTING_S, self.transport.close)
+            self._patience.start(PARTING_S, self.transport.close)
 
     def _conclude(self) -> None:
         """Ends a connection whose client sends no more, when nothing is owed."""
@@ -311,4 +301,4 @@ class Connection(HttpToolsProtocol):
         if self._pending and first_words and not self.pipeline:
             self.transport.write(CONTINUE)
         pause_s = PROBES_S[min(times, len(PROBES_S) - 1)]
-        self._probing = self.loop.call_later(pause_s, self._probe, times + 1)
+        self._probing.start(pause_s, self._probe, times + 1)

@@ -116,13 +116,14 @@ class Job:
         """Finds the lungs, lets go of what was sent as soon as it is read, and names the form."""
         volumes, watch, held = self.state.volumes, self.exchange.watch, self.exchange.held
         asked = read_query(SeriesQuery, self.request, sent.fields) if sent.fields else self.query
-        model = self.model or chosen_model(self.request, asked)
+        model, form = self.model or chosen_model(self.request, asked), asked.format or self.accepted
         volume = volumes.read(sent.files, asked, watch=watch, progress=progress)
         sent.files.clear()
         held.let_go(held.held_bytes)
+        VOLUME_FORMS[form].check(volume)
         outcome = volumes.segment(volume, model, asked, watch=watch, progress=progress)
         self.state.metrics.count_volume(outcome.report.quality.flags)
-        return outcome, asked.format or self.accepted
+        return outcome, form
 
     def _describe(self, outcome: VolumeOutcome) -> dict[str, Any]:
         with self.exchange.watch.stage("encode"):
