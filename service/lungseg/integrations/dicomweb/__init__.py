@@ -57,19 +57,20 @@ def run(options: argparse.Namespace) -> int:
             place = here(question, models_dir=options.models_dir)
         else:
             place = stack.enter_context(there(question, url=options.url))
+        state = State(None if options.dry_run else settings.state)
         worker = Worker(
             name=options.root,
             root=root,
             archive=Archive(root),
             place=place,
-            state=State(None if options.dry_run else settings.state),
+            state=state,
             dry=options.dry_run,
         )
-        if options.watch is not None:
+        try:
+            if options.study is not None:
+                return worker.finish(options.study, options.series)
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             worker.watch(options.watch)
-        try:
-            return worker.finish(options.study, options.series)
         except Refused as error:
             raise UsageError(f"{options.root}: {error}") from None
 
@@ -80,9 +81,9 @@ def _root(settings: Roots, options: argparse.Namespace) -> Root:
         raise UsageError(f"--root: expected one of {', '.join(settings.roots)}, received another")
     if options.series and not options.study:
         raise UsageError("--series is of one study: --study")
-    if not root.read or not (root.write or options.dry_run):
-        wanted = "read" if not root.read else "write"
-        raise UsageError(f"{options.root}: {wanted} = true in {options.settings} would allow this")
+    for name, wanted in (("read", True), ("write", not options.dry_run)):
+        if wanted and not getattr(root, name):
+            raise UsageError(f"{options.settings}: {name} = true in {options.root} allows this")
     return root
 
 

@@ -1,7 +1,7 @@
 """A DICOM archive by DICOMweb (PS3.18): search, retrieve, store.
 
-Every URL is made of the root's and of UIDs: no redirect and no URL of an answer is followed. What
-is read has a size and a time, and neither URLs nor UIDs are written to any log.
+URLs are made of the root's and of UIDs alone: neither redirects nor URLs of answers are followed.
+What is read has a size and a time, and neither URLs nor UIDs are written to any log.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import secrets
 import ssl
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,25 +24,18 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from lungseg.formats.dicom_attributes import parse_header
 from lungseg.integrations.dicomweb.roots import Root
 
-UID = re.compile("[0-9.]{1,64}")
-PAGE = 100
-MAX_ITEMS = 100_000
-"""Of one search."""
+UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
+ATTEMPTS = 5
+PAGE, MAX_ITEMS = 100, 100_000
+"""Items asked for at a time, and of one search."""
 MAX_JSON_BYTES = 64 << 20
-JSON = "application/dicom+json"
-INSTANCES = 'multipart/related; type="application/dicom"; transfer-syntax=*'
-_FAILED, _REASON, _STORED, _REFERENCED = "00081198", "00081197", "00081199", "00081155"
+JSON = {"Accept": "application/dicom+json"}
+INSTANCES = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
 STORED_BEFORE = (0x0111, 0xB00E)
-"""Failure reasons by which archives say that they have the instance already."""
+"""Reasons of failure by which archives say that they have the instance already."""
 LONGEST_PAUSE_S = 600.0
-"""An archive that asks for more patience than this is asked again after it all the same."""
-_LOGGERS = ("httpx", "httpcore", "python_multipart")
+_FAILED, _REASON, _STORED, _REFERENCED = "00081198", "00081197", "00081199", "00081155"
 Item = dict[str, Any]
-
-
-def is_passing(status: int) -> bool:
-    """Whether a refusal may be another one later."""
-    return status == int(httpx.codes.TOO_MANY_REQUESTS) or status >= 500
 
 
 class Refused(Exception):
@@ -50,110 +43,103 @@ class Refused(Exception):
 
     def __init__(self, code: str, *, passing: bool = False, pause_s: float = 0.0) -> None:
         super().__init__(f"the archive's answer was {code}")
-        self.code = code
-        self.passing = passing
-        self.pause_s = pause_s
+        self.code, self.passing, self.pause_s = code, passing, pause_s
 
 
 class Archive:
     """One root."""
 
     def __init__(self, root: Root) -> None:
-        for name in _LOGGERS:  # they would write URLs, and so UIDs, and pieces of content
+        for name in ("httpx", "httpcore", "python_multipart"):  # they quote URLs and content
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         self._root = root
         self._http = httpx.Client(
             base_url=root.url,
             verify=ssl.create_default_context(cafile=root.ca),
-            auth=None if root.token_file is None else _Token(root.token_file),
+            auth=None if root.token_file is None else _authorization(root.token_file),
             timeout=root.timeout_s,
             headers={"User-Agent": "lungseg", "Accept-Encoding": "identity"},
             trust_env=False,  # the file alone says who hears of patients
         )
 
-    def search(self, path: str, query: Mapping[str, str], key: str) -> Iterator[Item]:
-        """Finds studies, series or instances, page by page, each once by its UID.
+    def search(self, path: str, query: Mapping[str, str], key: str) -> Iterator[tuple[str, Item]]:
+        """Finds studies, series or instances, each once by the UID that the key names.
 
         The end is a page that brings nothing new: pages may be smaller than is asked for.
         """
         seen: set[str] = set()
         while len(seen) < MAX_ITEMS:
             page = {"limit": str(PAGE), "offset": str(len(seen))}
-            found = {uid_of(item, key): item for item in self._json(path, {**query, **page})}
-            fresh = found.keys() - seen
-            yield from (found[uid] for uid in found if uid in fresh)
+            found = {uid_of(item, key): item for item in self.ask(path, {**query, **page})}
+            fresh = {uid: item for uid, item in found.items() if uid not in seen}
             if not fresh:
                 return
-            seen |= fresh
+            seen |= fresh.keys()
+            yield from fresh.items()
         raise Refused("too_large")
 
-    def metadata(self, study: str, series: str) -> list[Item]:
-        """All attributes of the instances of a series but bulk data."""
-        return self._json(f"/studies/{study}/series/{series}/metadata", {})
+    def ask(self, path: str, query: Mapping[str, str]) -> list[Item]:
+        """An answer in DICOM's JSON; asks again where that may help."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                with self._answer("GET", path, params=query, headers=JSON) as (_, chunks):
+                    return [*_parsed(b"".join(chunks) or b"[]", "bad_answer")]
+            except TypeError:
+                raise Refused("bad_answer") from None
+            except Refused as error:
+                if not error.passing or attempt == ATTEMPTS:
+                    raise
+                time.sleep(self.pause_s(attempt, error.pause_s))
 
-    def retrieve(self, study: str, series: str, count: int) -> list[bytes]:
+    def pause_s(self, attempt: int, asked_s: float) -> float:
+        """How long to wait after an attempt, the first being 1."""
+        return max(asked_s, self._root.pause_s * 2 ** (attempt - 1))
+
+    def retrieve(self, path: str, count: int) -> list[bytes]:
         """The files of a series, of which so many are expected."""
-        parts: list[bytes] = []
-        part = bytearray()
+        parts, part = list[bytes](), bytearray()
+
+        def add(data: bytes, start: int, end: int) -> None:
+            part.extend(data[start:end])
 
         def finish() -> None:
             parts.append(bytes(part))
             part.clear()
 
-        path, headers = f"/studies/{study}/series/{series}", {"Accept": INSTANCES}
-        with self._answer("GET", path, self._root.max_bytes, headers=headers) as answer:
-            _, options = parse_options_header(answer[0].headers.get("Content-Type"))
-            if b"boundary" not in options:
-                raise Refused("bad_answer")
-            parser = MultipartParser(
-                options[b"boundary"],
-                {
-                    "on_part_data": lambda data, start, end: part.extend(data[start:end]),
-                    "on_part_end": finish,
-                },
-            )
-            for chunk in answer[1]:
+        most = self._root.max_bytes
+        with self._answer("GET", path, most, headers=INSTANCES) as (response, chunks):
+            _, options = parse_options_header(response.headers.get("Content-Type"))
+            called: Any = {"on_part_data": add, "on_part_end": finish}
+            parser = MultipartParser(options.get(b"boundary", b"-"), called)
+            for chunk in chunks:
                 parser.write(chunk)
         if len(parts) != count:
             raise Refused("incomplete", passing=True)
         return parts
 
-    def store(self, study: str, files: Sequence[bytes]) -> None:
-        """Stores instances; those that are there already are no errors."""
+    def store(self, path: str, files: Sequence[bytes]) -> None:
+        """Stores instances of a study; those that are there already are no errors."""
         boundary = secrets.token_hex(16)
         head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
         body = b"".join(head + file + b"\r\n" for file in files) + f"--{boundary}--\r\n".encode()
         kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
-        headers = {"Content-Type": kind, "Accept": JSON}
-        with self._answer(
-            "POST", f"/studies/{study}", MAX_JSON_BYTES, content=body, headers=headers
-        ) as (response, chunks):
-            said = _parsed(b"".join(chunks), str(response.status_code))
-        answer = said if isinstance(said, dict) else {}
-        stored = {value_of(item, _REFERENCED) for item in items_of(answer, _STORED)}
-        failed = {
-            value_of(item, _REFERENCED): value_of(item, _REASON)
-            for item in items_of(answer, _FAILED)
-        }
+        headers = {"Content-Type": kind, **JSON}
+        with self._answer("POST", path, content=body, headers=headers) as (response, chunks):
+            status = str(response.status_code)
+            said = _parsed(b"".join(chunks), status)
+        stored = {str(value_of(item, _REFERENCED)) for item in items_of(said, _STORED)}
+        failed = {str(value_of(item, _REFERENCED)): item for item in items_of(said, _FAILED)}
         for file in files:
-            header, _ = parse_header(file, ("SOPInstanceUID",))
-            why = failed.get(header.SOPInstanceUID)
-            if header.SOPInstanceUID not in stored and why not in STORED_BEFORE:
-                known = f"{why:04X}" if isinstance(why, int) else response.status_code
-                raise Refused(f"not_stored_{known}")
-
-    def _json(self, path: str, query: Mapping[str, str]) -> list[Item]:
-        headers = {"Accept": JSON}
-        with self._answer("GET", path, MAX_JSON_BYTES, params=query, headers=headers) as answer:
-            content = b"".join(answer[1])
-        found = _parsed(content or b"[]", "bad_answer")
-        if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-            raise Refused("bad_answer")
-        return found
+            uid = parse_header(file, ("SOPInstanceUID",))[0].SOPInstanceUID
+            why = value_of(failed.get(uid), _REASON)
+            if uid not in stored and why not in STORED_BEFORE:
+                raise Refused(f"not_stored_{f'{why:04X}' if isinstance(why, int) else status}")
 
     @contextmanager
     def _answer(
-        self, method: str, path: str, max_bytes: int, **request: Any
+        self, method: str, path: str, max_bytes: int = MAX_JSON_BYTES, **request: Any
     ) -> Generator[tuple[httpx.Response, Iterator[bytes]]]:
         """What is answered, piece by piece; raises ``Refused`` for all that goes wrong."""
         try:
@@ -172,8 +158,7 @@ class Archive:
             raise Refused("bad_answer") from None
 
     def _pieces(self, response: httpx.Response, max_bytes: int) -> Iterator[bytes]:
-        until = time.monotonic() + self._root.deadline_s
-        count = 0
+        until, count = time.monotonic() + self._root.deadline_s, 0
         for chunk in response.iter_bytes():
             count += len(chunk)
             if count > max_bytes:
@@ -183,31 +168,24 @@ class Archive:
             yield chunk
 
 
-class _Token(httpx.Auth):
-    """Sends what a file holds at the time."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
-        words = self._file.read_text(encoding="ascii").split()
-        request.headers["Authorization"] = " ".join(["Bearer"] * (len(words) == 1) + words)
-        yield request
+def is_passing(status: int) -> bool:
+    """Whether a refusal may be another one later."""
+    return status == int(httpx.codes.TOO_MANY_REQUESTS) or status >= 500
 
 
-def value_of(item: Item, tag: str) -> Any:
-    """The first value of an attribute in DICOM's JSON; None where there is none."""
-    return next(iter(items_of(item, tag)), None)
-
-
-def items_of(item: Item, tag: str) -> list[Any]:
+def items_of(item: Any, tag: str) -> list[Any]:
     """The values of an attribute in DICOM's JSON."""
-    attribute = item.get(tag)
+    attribute = item.get(tag) if isinstance(item, dict) else None
     values = attribute.get("Value") if isinstance(attribute, dict) else None
     return values if isinstance(values, list) else []
 
 
-def uid_of(item: Item, tag: str) -> str:
+def value_of(item: Any, tag: str) -> Any:
+    """The first of them; None where there is none."""
+    return next(iter(items_of(item, tag)), None)
+
+
+def uid_of(item: Any, tag: str) -> str:
     """A UID of an answer, which may be put into a URL."""
     uid = str(value_of(item, tag))
     if not UID.fullmatch(uid):
@@ -218,5 +196,16 @@ def uid_of(item: Item, tag: str) -> str:
 def _parsed(content: bytes, code: str) -> Any:
     try:
         return json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Refused(code) from None
+
+
+def _authorization(file: Path) -> Callable[[httpx.Request], httpx.Request]:
+    """Sends what a file holds at the time: a bearer token, or a scheme and its credentials."""
+
+    def authorize(request: httpx.Request) -> httpx.Request:
+        words = file.read_text(encoding="latin-1").split()
+        request.headers["Authorization"] = " ".join(["Bearer"] * (len(words) == 1) + words)
+        return request
+
+    return authorize
