@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from tests.serving import Running
+
 PORT = 8042
 PLUGINS = Path("/usr/share/orthanc/plugins")
 CLONE_NEWNET = 0x40000000
@@ -119,6 +121,19 @@ def entered(pid: int) -> Iterator[None]:
             libc.setns(back.fileno(), CLONE_NEWNET)
 
 
+class Outside:
+    """A service for an Orthanc, which reaches nothing beyond its namespace itself."""
+
+    def __init__(self, service: Running) -> None:
+        self._client = service.client
+
+    def ask(
+        self, method: str, path: str, body: bytes, headers: dict[str, str]
+    ) -> tuple[int, dict[str, str], bytes]:
+        answer = self._client.request(method, path, content=body, headers=headers)
+        return answer.status_code, dict(answer.headers), answer.content
+
+
 class Asked(BaseHTTPRequestHandler):
     """A request on its way to Orthanc."""
 
@@ -159,8 +174,8 @@ class Proxy(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, orthanc: Orthanc) -> None:
-        super().__init__(("127.0.0.1", 0), Asked)
+    def __init__(self, orthanc: Orthanc | Outside, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Asked)
         self.orthanc = orthanc
         self.faults: list[Fault] = []
         self.paths: list[str] = []
@@ -173,10 +188,12 @@ class Proxy(ThreadingHTTPServer):
 
 
 @contextmanager
-def served(folder: Path, **more: object) -> Iterator[Proxy]:
+def served(
+    folder: Path, environment: dict[str, str] | None = None, **more: object
+) -> Iterator[Proxy]:
     """A fresh Orthanc behind a proxy."""
     folder.mkdir(exist_ok=True)
-    orthanc = Orthanc(folder, **more)
+    orthanc = Orthanc(folder, environment, **more)
     proxy = Proxy(orthanc)
     try:
         yield proxy

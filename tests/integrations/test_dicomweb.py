@@ -22,11 +22,23 @@ import lungseg
 from lungseg.formats.dicom_seg import SERIES_NUMBER
 from tests.client.conftest import Here, here
 from tests.client.studies import SLICES, instances_of
-from tests.integrations.orthanc import Asked, Fault, Proxy, served, why_not
-from tests.serving import Running
+from tests.integrations.orthanc import (
+    PLUGINS,
+    Asked,
+    Fault,
+    Outside,
+    Proxy,
+    entered,
+    served,
+    why_not,
+)
+from tests.serving import Running, wait_until
 
 __all__ = ["here"]
 WHY_NOT = why_not("libOrthancDicomWeb.so")
+WITHOUT_PLUGIN = why_not("libOrthancDicomWeb.so", "libOrthancPython.so")
+RECIPE = Path(__file__).parents[2] / "docker" / "orthanc"
+INSIDE_PORT = 8000
 needs_orthanc = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
 PATIENT = "Mustermann^Erika"
 FEW = slice(0, 12)
@@ -355,3 +367,28 @@ def test_a_plain_server_has_nothing_of_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == 0
+
+
+@pytest.mark.skipif(bool(WITHOUT_PLUGIN), reason=WITHOUT_PLUGIN)
+def test_an_orthanc_with_the_recipe_gives_each_stable_series_its_results(
+    service: Running, tmp_path: Path
+) -> None:
+    """The plugin and its configuration as they are; what it stores is not segmented again."""
+    recipe = json.loads((RECIPE / "orthanc.json").read_text())
+    more = recipe | {"PythonScript": str(RECIPE / "lungs.py"), "StableAge": 1}
+    plugins = [str(PLUGINS / name) for name in ("libOrthancDicomWeb.so", "libOrthancPython.so")]
+    environment = {"SERVICE_URL": f"http://127.0.0.1:{INSIDE_PORT}"}
+    with served(tmp_path, environment, Plugins=plugins, **more) as archive:
+        with entered(archive.orthanc.pid):
+            inside = Proxy(Outside(service), INSIDE_PORT)
+        push(archive, part=FEW)
+
+        def stable() -> int:
+            changes = archive.orthanc.rest("/changes?limit=1000")["Changes"]
+            return sum(change["ChangeType"] == "StableSeries" for change in changes)
+
+        wait_until(lambda: stable() == 3)  # CT, SEG and SR
+        assert inside.paths == [f"POST /segment/volume?format=dicom-{k}" for k in ("sr", "seg")]
+        assert stored_once(archive)
+        inside.shutdown()
+        inside.server_close()
