@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from tests.serving import Running
 
@@ -103,7 +104,7 @@ class Orthanc:
         finally:
             connection.close()
 
-    def rest(self, path: str) -> object:
+    def rest(self, path: str) -> Any:
         return json.loads(self.ask("GET", path)[2])
 
 

@@ -19,6 +19,7 @@ import pydicom
 import pytest
 
 import lungseg
+from lungseg.formats.archive import write_archive
 from lungseg.formats.dicom_seg import SERIES_NUMBER
 from tests.client.conftest import Here, here
 from tests.client.studies import SLICES, instances_of
@@ -84,7 +85,8 @@ def push(archive: Proxy, study: str = "1.2.3", part: slice = slice(None)) -> lis
         stream = io.BytesIO()
         dataset.save_as(stream, enforce_file_format=True)
         files.append(stream.getvalue())
-        assert archive.orthanc.ask("POST", "/instances", files[-1])[0] == 200
+    packed = write_archive({str(number): file for number, file in enumerate(files)})
+    assert archive.orthanc.ask("POST", "/instances", packed)[0] == 200
     return files
 
 
@@ -319,8 +321,8 @@ def test_a_watch_waits_until_a_series_is_quiet(archive: Proxy, settings: Path, h
         nonlocal looks
         if asked.path.startswith("/dicom-web/studies?") and "offset=0" in asked.path:
             looks += 1
-            for part in [next(parts, None)]:
-                part is None or push(archive, part=part)
+            if part := next(parts, None):
+                push(archive, part=part)
             if looks == 5:
                 os.kill(os.getpid(), signal.SIGINT)
         return False
@@ -383,11 +385,11 @@ def test_an_orthanc_with_the_recipe_gives_each_stable_series_its_results(
             inside = Proxy(Outside(service), INSIDE_PORT)
         push(archive, part=FEW)
 
-        def stable() -> int:
+        def stable() -> set[str]:
             changes = archive.orthanc.rest("/changes?limit=1000")["Changes"]
-            return sum(change["ChangeType"] == "StableSeries" for change in changes)
+            return {one["ID"] for one in changes if one["ChangeType"] == "StableSeries"}
 
-        wait_until(lambda: stable() == 3)  # CT, SEG and SR
+        wait_until(lambda: len(stable()) == 3)  # CT, SEG and SR
         assert inside.paths == [f"POST /segment/volume?format=dicom-{k}" for k in ("sr", "seg")]
         assert stored_once(archive)
         inside.shutdown()

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import argparse
 import signal
+import tomllib
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lungseg.cli.errors import OK, SOME_FAILED, UsageError
 from lungseg.cli.options import add_parameters, add_place, check_place, parameters_of
 from lungseg.cli.places import Question, here, there
 from lungseg.cli.streams import write_output
 from lungseg.cli.volume import ask
-from lungseg.integrations.dicomweb.archive import UID, Archive, Refused
-from lungseg.integrations.dicomweb.roots import Root, Roots, read_roots
-from lungseg.integrations.dicomweb.state import FAILED, State
-from lungseg.integrations.dicomweb.work import Worker
-from lungseg.query import ModelQuery
+from lungseg.integrations.dicomweb.archive import UID, Archive, Refused, Root
+from lungseg.integrations.dicomweb.work import FAILED, State, Worker
+from lungseg.query import ModelQuery, reason
 
 FORMS = ("dicom-seg", "dicom-sr")
+
+
+class Settings(BaseModel):
+    """The settings file: archives by their names, and where the state of their series is kept."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    state: Path
+    roots: dict[str, Root]
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -40,14 +49,12 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Works on a study, watches, or tells; returns the exit code.
-
-    Raises:
-        UsageError: nothing can be done at all, or no more.
-    """
-    settings = read_roots(options.settings)
+    """Works on a study, watches, or tells; returns the exit code."""
+    settings = _settings(options.settings)
     if options.status:
-        return _tell(State(settings.state))
+        state = State(settings.state)
+        write_output("".join(f"{line}\n" for line in state.told()).encode())
+        return SOME_FAILED if state.counts()[FAILED] else OK
     check_place(options)
     root = _root(settings, options)
     asked = {**parameters_of(options, ModelQuery), "forms": FORMS}
@@ -58,14 +65,7 @@ def run(options: argparse.Namespace) -> int:
         else:
             place = stack.enter_context(there(question, url=options.url))
         state = State(None if options.dry_run else settings.state)
-        worker = Worker(
-            name=options.root,
-            root=root,
-            archive=Archive(root),
-            place=place,
-            state=state,
-            dry=options.dry_run,
-        )
+        worker = Worker(options.root, root, Archive(root), place, state, options.dry_run)
         try:
             if options.study is not None:
                 return worker.finish(options.study, options.series)
@@ -75,7 +75,17 @@ def run(options: argparse.Namespace) -> int:
             raise UsageError(f"{options.root}: {error}") from None
 
 
-def _root(settings: Roots, options: argparse.Namespace) -> Root:
+def _settings(file: Path) -> Settings:
+    try:
+        return Settings.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        places = [(".".join(map(str, item["loc"])), reason(item)) for item in error.errors()]
+        raise UsageError(*(f"{file}: {place}: {said}" for place, said in places)) from None
+    except ValueError:
+        raise UsageError(f"{file}: expected TOML, received something else") from None
+
+
+def _root(settings: Settings, options: argparse.Namespace) -> Root:
     root = settings.roots.get(options.root)
     if root is None:
         raise UsageError(f"--root: expected one of {', '.join(settings.roots)}, received another")
@@ -87,15 +97,6 @@ def _root(settings: Roots, options: argparse.Namespace) -> Root:
     return root
 
 
-def _tell(state: State) -> int:
-    """Prints what is not done, and how much is in each state."""
-    counts = state.counts()
-    lines = ["\t".join(map(str, row)) for row in state.left()]
-    lines.append(", ".join(f"{number} {name}" for name, number in counts.items()))
-    write_output("".join(f"{line}\n" for line in lines).encode())
-    return SOME_FAILED if counts[FAILED] else OK
-
-
 def _uid(text: str) -> str:
     if not UID.fullmatch(text):
         raise argparse.ArgumentTypeError("expected a UID of digits and points")
@@ -103,7 +104,7 @@ def _uid(text: str) -> str:
 
 
 def _query(text: str) -> dict[str, str]:
-    found = dict(parse_qsl(text, keep_blank_values=True))
-    if not found or not all(name.isalnum() and value for name, value in found.items()):
+    found = dict(parse_qsl(text))
+    if not found or not all(name.isalnum() for name in found):
         raise argparse.ArgumentTypeError("expected a query such as ModalitiesInStudy=CT")
     return found

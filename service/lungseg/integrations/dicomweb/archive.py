@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from lungseg.calling import check_url
+from lungseg.core.errors import InvalidParameter
 from lungseg.formats.dicom_attributes import parse_header
-from lungseg.integrations.dicomweb.roots import Root
 
 UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
 ATTEMPTS = 5
@@ -36,6 +38,32 @@ STORED_BEFORE = (0x0111, 0xB00E)
 LONGEST_PAUSE_S = 600.0
 _FAILED, _REASON, _STORED, _REFERENCED = "00081198", "00081197", "00081199", "00081155"
 Item = dict[str, Any]
+
+
+class Root(BaseModel):
+    """An archive; ``docs/dicomweb.md`` says what its settings mean."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    url: str
+    ca: Path | None = None
+    token_file: Path | None = None
+    read: bool = True
+    write: bool = False
+    series: dict[str, str] = {"Modality": "CT"}
+    max_bytes: int = Field(default=2 << 30, ge=1)
+    timeout_s: float = Field(default=60, gt=0)
+    deadline_s: float = Field(default=900, gt=0)
+    pause_s: float = Field(default=15, ge=0)
+    poll_s: float = Field(default=60, ge=0)
+
+    @field_validator("url")
+    @classmethod
+    def _plain(cls, url: str) -> str:
+        try:
+            check_url("" if "@" in url else url)
+        except InvalidParameter:
+            raise ValueError("expected http[s]://host/path, with neither user nor query") from None
+        return url
 
 
 class Refused(Exception):

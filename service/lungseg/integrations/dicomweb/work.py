@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from lungseg.calling import ServiceError
@@ -16,16 +19,76 @@ from lungseg.core.errors import LungsegError
 from lungseg.formats.dicom_derived import MANUFACTURER
 from lungseg.formats.dicom_seg import SERIES_NUMBER
 from lungseg.integrations.dicomweb import archive as web
-from lungseg.integrations.dicomweb.archive import Archive, Refused, items_of, uid_of, value_of
-from lungseg.integrations.dicomweb.roots import Root
-from lungseg.integrations.dicomweb.state import DONE, FAILED, PENDING, Key, Row, State
+from lungseg.integrations.dicomweb.archive import (
+    Archive,
+    Refused,
+    Root,
+    items_of,
+    uid_of,
+    value_of,
+)
 
+PENDING, DONE, FAILED = "pending", "done", "failed"
 LEAST_IMAGES = 10
 """Series of fewer single images, such as localisers, are left out unless they are named."""
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES = "00080016", "00080018", "0020000D", "0020000E"
 _COUNT, _MANUFACTURER, _SERIAL = "00201209", "00080070", "00181000"
 _SOURCES, _INSTANCES, _INSTANCE = "00081115", "0008114A", "00081155"
+_TABLE = """CREATE TABLE IF NOT EXISTS work (root, series, instances, model, study, state, attempts,
+    code, due, changed, PRIMARY KEY (root, series, instances, model))"""
+_ROW = """SELECT state, attempts, code, due FROM work
+    WHERE root = ? AND series = ? AND instances = ? AND model = ?"""
+_PUT = "INSERT OR REPLACE INTO work VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_LEFT = """SELECT state, attempts, code, datetime(changed, 'unixepoch'), root, study, series
+    FROM work WHERE state != 'done' ORDER BY changed"""
+
+
+class Key(NamedTuple):
+    """One piece of work; of its instances a digest of their UIDs."""
+
+    root: str
+    series: str
+    instances: str
+    model: str
+
+
+class Row(NamedTuple):
+    """How far it is, the attempts begun, the last failure, and when it is due, since 1970."""
+
+    state: str = PENDING
+    attempts: int = 0
+    code: str = ""
+    due: float = 0.0
+
+
+class State:
+    """What has become of each series, in SQLite: it survives whatever ends the process."""
+
+    def __init__(self, file: Path | None) -> None:
+        if file is not None:  # it names patients' series
+            os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
+        self._database = sqlite3.connect(file or ":memory:", timeout=60, isolation_level=None)
+        self._database.execute(_TABLE)
+
+    def find(self, key: Key) -> Row | None:
+        """How far a piece of work is; None where it is new."""
+        found = self._database.execute(_ROW, key).fetchone()
+        return None if found is None else Row(*found)
+
+    def put(self, key: Key, study: str, row: Row) -> None:
+        """Writes how far it is."""
+        self._database.execute(_PUT, (*key, study, *row, time.time()))
+
+    def counts(self) -> dict[str, int]:
+        """How many pieces of work are in each state."""
+        found = self._database.execute("SELECT state, count(*) FROM work GROUP BY state")
+        return dict.fromkeys((DONE, PENDING, FAILED), 0) | dict(found)
+
+    def told(self) -> Iterator[str]:
+        """State, attempts, code, time, root, study and series of what is not done; the counts."""
+        yield from ("\t".join(map(str, row)) for row in self._database.execute(_LEFT))
+        yield ", ".join(f"{number} {state}" for state, number in self.counts().items())
 
 
 class Series(NamedTuple):
@@ -45,7 +108,7 @@ class Series(NamedTuple):
         return f"/studies/{self.study}/series/{self.uid}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Worker:
     """Works on the series of one root; a dry one stores nothing."""
 
@@ -110,12 +173,7 @@ class Worker:
         return {uid: str(value_of(item, _SOP_CLASS)) for uid, item in found}
 
     def _work_on(self, series: Series, model: str, least: int, *, again: bool) -> Row:
-        """Does what is to be done of a series now, once more what failed where it is asked again.
-
-        Raises:
-            Refused: the archive does not say what the series holds.
-            UsageError: nobody computes; that is no attempt.
-        """
+        """Does what is to be done of a series now, again also where it failed before."""
         classes = self._classes(series)
         series = series._replace(images=len(classes))
         if series.images < least and CT_IMAGE in classes.values():
