@@ -182,7 +182,16 @@ class Proxy(ThreadingHTTPServer):
         self.paths: list[str] = []
         self.tokens: list[str | None] = []
         self.url = f"http://127.0.0.1:{self.server_port}/dicom-web"
+
+    @contextmanager
+    def serving(self) -> Iterator[Proxy]:
+        """Its threads are of the network in which this is called; its socket is where it was made."""
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+        try:
+            yield self
+        finally:
+            self.shutdown()
+            self.server_close()
 
     def handle_error(self, *_: object) -> None:
         """Of clients that have left, and of an Orthanc that was killed."""
@@ -195,10 +204,8 @@ def served(
     """A fresh Orthanc behind a proxy."""
     folder.mkdir(exist_ok=True)
     orthanc = Orthanc(folder, environment, **more)
-    proxy = Proxy(orthanc)
     try:
-        yield proxy
+        with Proxy(orthanc).serving() as proxy:
+            yield proxy
     finally:
-        proxy.shutdown()
-        proxy.server_close()
         orthanc.kill()

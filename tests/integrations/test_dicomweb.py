@@ -383,14 +383,13 @@ def test_an_orthanc_with_the_recipe_gives_each_stable_series_its_results(
     with served(tmp_path, environment, Plugins=plugins, **more) as archive:
         with entered(archive.orthanc.pid):
             inside = Proxy(Outside(service), INSIDE_PORT)
-        push(archive, part=FEW)
-
-        def stable() -> set[str]:
-            changes = archive.orthanc.rest("/changes?limit=1000")["Changes"]
-            return {one["ID"] for one in changes if one["ChangeType"] == "StableSeries"}
-
-        wait_until(lambda: len(stable()) == 3)  # CT, SEG and SR
+        with inside.serving():
+            push(archive, part=FEW)
+            wait_until(lambda: len(stable(archive)) == 3)  # CT, SEG and SR
         assert inside.paths == [f"POST /segment/volume?format=dicom-{k}" for k in ("sr", "seg")]
         assert stored_once(archive)
-        inside.shutdown()
-        inside.server_close()
+
+
+def stable(archive: Proxy) -> set[str]:
+    changes = archive.orthanc.rest("/changes?limit=1000")["Changes"]
+    return {change["ID"] for change in changes if change["ChangeType"] == "StableSeries"}
