@@ -185,7 +185,7 @@ class Proxy(ThreadingHTTPServer):
 
     @contextmanager
     def serving(self) -> Iterator[Proxy]:
-        """Its threads are of the network in which this is called; its socket is where it was made."""
+        """Its threads are of the network of this call, its socket is where it was made."""
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
         try:
             yield self
