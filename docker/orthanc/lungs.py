@@ -15,11 +15,9 @@ import orthanc
 
 URL = os.environ.get("SERVICE_URL", "http://service:8000")
 KEY_FILE = os.environ.get("SERVICE_KEY_FILE")
-FORMS = ("dicom-sr", "dicom-seg")  # whoever finds the segmentation may rely on the report
 LEAST_IMAGES = 10
 TIMEOUT_S = 900
-PAUSES_S = (15, 30, 60, 120)
-PASSING = (429, 500, 502, 503, 504)
+PAUSES_S = (0, 15, 30, 60, 120)
 waiting: queue.Queue[str] = queue.Queue()
 
 
@@ -30,40 +28,31 @@ def changed(change: int, _level: int, resource: str) -> None:
 
 
 def work() -> None:
-    while True:
-        series = waiting.get()
-        try:
-            segment(series)
-        except Exception as error:  # noqa: BLE001 - the next series shall have its turn
-            code = getattr(error, "code", type(error).__name__)
-            orthanc.LogError(f"lungseg: series {series}: failed, {code}")
+    while series := waiting.get():
+        for pause_s in PAUSES_S:
+            time.sleep(pause_s)
+            try:
+                segment(series)
+                break
+            except Exception as error:  # noqa: BLE001 - the next series shall have its turn
+                code = getattr(error, "code", type(error).__name__)
+                orthanc.LogError(f"lungseg: series {series}: failed, {code}")
+                if code in range(400, 500) and code != 429:
+                    break
 
 
 def segment(series: str) -> None:
     found = json.loads(orthanc.RestApiGet(f"/series/{series}"))
-    # What is stored here becomes stable too, and is no CT: this ends there.
-    count = len(found["Instances"])
-    if found["MainDicomTags"].get("Modality") != "CT" or 1 < count < LEAST_IMAGES:
-        return
+    few = 1 < len(found["Instances"]) < LEAST_IMAGES
+    if few or found["MainDicomTags"].get("Modality") != "CT":
+        return  # nor do the results stored here, which become stable too, begin it again
     archive = orthanc.RestApiGet(f"/series/{series}/archive")
-    for form in FORMS:
-        orthanc.RestApiPost("/instances", answer(archive, form))
-    orthanc.LogWarning(f"lungseg: series {series}: stored, of {count} instances")
-
-
-def answer(archive: bytes, form: str) -> bytes:
     key = {"X-API-Key": Path(KEY_FILE).read_text().strip()} if KEY_FILE else {}
-    headers = {"Content-Type": "application/zip", **key}
-    request = Request(f"{URL}/segment/volume?format={form}", archive, headers)  # noqa: S310
-    for pause_s in (*PAUSES_S, None):
-        try:
-            with urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
-                return response.read()
-        except OSError as error:
-            if pause_s is None or getattr(error, "code", PASSING[0]) not in PASSING:
-                raise
-        time.sleep(pause_s)
-    raise AssertionError
+    for form in ("dicom-sr", "dicom-seg"):  # whoever finds the last may rely on the first
+        url = f"{URL}/segment/volume?format={form}"
+        request = Request(url, archive, {"Content-Type": "application/zip", **key})  # noqa: S310
+        with urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
+            orthanc.RestApiPost("/instances", response.read())
 
 
 orthanc.RegisterOnChangeCallback(changed)

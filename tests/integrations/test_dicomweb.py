@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -282,6 +283,10 @@ def test_patience_has_an_end(archive: Proxy, settings: Path, here: Here) -> None
     told = here("dicomweb", "--settings", settings, "--status").stdout
     assert told.split(b"\t")[:3] == [b"failed", b"5", b"503"]
     assert not results(archive)
+    with sqlite3.connect(settings.parent / "state") as database:
+        database.execute("UPDATE work SET state = 'pending'")  # as if each had ended the process
+    database.close()
+    assert b": failed, ended" in here(*ONCE, "--settings", settings).stderr
 
 
 @needs_orthanc

@@ -12,8 +12,9 @@ import re
 import secrets
 import ssl
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ class Archive:
         self._http = httpx.Client(
             base_url=root.url,
             verify=ssl.create_default_context(cafile=root.ca),
-            auth=None if root.token_file is None else _authorization(root.token_file),
+            auth=root.token_file and partial(_authorized, root.token_file),
             timeout=root.timeout_s,
             headers={"User-Agent": "lungseg", "Accept-Encoding": "identity"},
             trust_env=False,  # the file alone says who hears of patients
@@ -108,18 +109,16 @@ class Archive:
 
     def ask(self, path: str, query: Mapping[str, str]) -> list[Item]:
         """An answer in DICOM's JSON; asks again where that may help."""
-        attempt = 0
-        while True:
-            attempt += 1
+        for attempt in range(1, ATTEMPTS + 1):
             try:
                 with self._answer("GET", path, params=query, headers=JSON) as (_, chunks):
-                    return [*_parsed(b"".join(chunks) or b"[]", "bad_answer")]
-            except TypeError:
-                raise Refused("bad_answer") from None
+                    found = _parsed(b"".join(chunks) or b"[]", "bad_answer")
+                return found if isinstance(found, list) else []
             except Refused as error:
                 if not error.passing or attempt == ATTEMPTS:
                     raise
                 time.sleep(self.pause_s(attempt, error.pause_s))
+        raise AssertionError
 
     def pause_s(self, attempt: int, asked_s: float) -> float:
         """How long to wait after an attempt, the first being 1."""
@@ -127,25 +126,21 @@ class Archive:
 
     def retrieve(self, path: str, count: int) -> list[bytes]:
         """The files of a series, of which so many are expected."""
-        parts, part = list[bytes](), bytearray()
-
-        def add(data: bytes, start: int, end: int) -> None:
-            part.extend(data[start:end])
-
-        def finish() -> None:
-            parts.append(bytes(part))
-            part.clear()
-
+        parts = list[bytearray]()
+        called: Any = {
+            "on_part_begin": lambda: parts.append(bytearray()),
+            "on_part_data": lambda data, start, end: parts[-1].extend(data[start:end]),  # pyright: ignore[reportUnknownLambdaType]
+            "on_end": lambda: parts.append(bytearray()),
+        }
         most = self._root.max_bytes
         with self._answer("GET", path, most, headers=INSTANCES) as (response, chunks):
             _, options = parse_options_header(response.headers.get("Content-Type"))
-            called: Any = {"on_part_data": add, "on_part_end": finish}
             parser = MultipartParser(options.get(b"boundary", b"-"), called)
             for chunk in chunks:
                 parser.write(chunk)
-        if len(parts) != count:
+        if len(parts) != count + 1:  # the last is the end
             raise Refused("incomplete", passing=True)
-        return parts
+        return [bytes(part) for part in parts[:-1]]
 
     def store(self, path: str, files: Sequence[bytes]) -> None:
         """Stores instances of a study; those that are there already are no errors."""
@@ -228,12 +223,8 @@ def _parsed(content: bytes, code: str) -> Any:
         raise Refused(code) from None
 
 
-def _authorization(file: Path) -> Callable[[httpx.Request], httpx.Request]:
-    """Sends what a file holds at the time: a bearer token, or a scheme and its credentials."""
-
-    def authorize(request: httpx.Request) -> httpx.Request:
-        words = file.read_text(encoding="latin-1").split()
-        request.headers["Authorization"] = " ".join(["Bearer"] * (len(words) == 1) + words)
-        return request
-
-    return authorize
+def _authorized(file: Path, request: httpx.Request) -> httpx.Request:
+    """With what a file holds at the time: a bearer token, or a scheme and its credentials."""
+    words = file.read_text(encoding="latin-1").split()
+    request.headers["Authorization"] = " ".join(["Bearer"] * (len(words) == 1) + words)
+    return request

@@ -123,7 +123,7 @@ class Worker:
         """Works on a study's series, or on the one that is named; returns the exit code."""
         query = self.root.series if named is None else {"SeriesInstanceUID": named}
         model, states = self.place.model(), set[str]()
-        for series in self._series_of(study, query):
+        for series in [*self._series_of(study, query)]:
             least = 0 if named else LEAST_IMAGES
             while (row := self._work_on(series, model, least, again=True)).state == PENDING:
                 time.sleep(max(0.0, row.due - time.time()))
@@ -147,8 +147,8 @@ class Worker:
     ) -> Iterator[tuple[str, tuple[int, str]]]:
         """Of each series how many instances there are, and by which model it is settled."""
         model = self.place.model()
-        for study, _ in self.archive.search("/studies", query, _STUDY):
-            for series in self._series_of(study, self.root.series):
+        for study, _ in [*self.archive.search("/studies", query, _STUDY)]:
+            for series in [*self._series_of(study, self.root.series)]:
                 number, settled = seen.get(series.uid, (-1, ""))
                 if number != series.images:
                     settled = ""
@@ -189,16 +189,21 @@ class Worker:
             say(f"{series}: {row.state} already")
             return row
         row = row if row is not None and row.state == PENDING else Row()
-        if row.due <= time.time():
-            row = row._replace(attempts=row.attempts + 1)  # at once: it may end this process
-            self.state.put(key, series.study, row)
-            row = self._attempt(series, model, row)
+        if row.due > time.time():
+            return row
+        # Counted at once: it may be what ends this process, each time.
+        self.state.put(key, series.study, row._replace(attempts=row.attempts + 1))
+        try:
+            row = self._attempt(series, model, row._replace(attempts=row.attempts + 1))
+        finally:
             self.state.put(key, series.study, row)
         return row
 
     def _attempt(self, series: Series, model: str, row: Row) -> Row:
         passing, asked_s = False, 0.0
         try:
+            if row.attempts > web.ATTEMPTS:
+                raise Refused("ended")
             self._compute(series, model)
         except (Refused, LungsegError, MemoryError) as error:
             code = getattr(error, "code", "memory")
