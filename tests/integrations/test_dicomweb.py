@@ -60,6 +60,7 @@ def archive(running_orthanc: Proxy) -> Proxy:
         running_orthanc.orthanc.ask("DELETE", f"/patients/{patient}")
     running_orthanc.faults.clear()
     running_orthanc.paths.clear()
+    running_orthanc.tokens.clear()
     return running_orthanc
 
 
@@ -112,18 +113,22 @@ def posts(archive: Proxy) -> int:
 @needs_orthanc
 def test_results_lie_beside_their_series_voxel_for_voxel_and_once(
     archive: Proxy,
-    settings: Path,
+    tmp_path: Path,
     here: Here,
     models: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Read by another client; a second run does nothing, even where the state is lost."""
+    (token := tmp_path / "token").write_text("first\n")
+    settings = written(tmp_path, archive.url, token_file=str(token))
     files = push(archive)
     archive.faults.append(partial(small_pages, size=7))
     ask = partial(here, *ONCE, "--settings", settings)
     with caplog.at_level(logging.DEBUG):
         done = ask()
     assert done.returncode == 0, done.stderr
+    assert {*archive.tokens} == {"Bearer first"}
+    token.write_text("Basic bWU6cHc=\n")
     archive.faults.clear()
     found = results(archive)
     (seg,), (sr,) = found["SEG"], found["SR"]
@@ -144,7 +149,9 @@ def test_results_lie_beside_their_series_voxel_for_voxel_and_once(
     said = done.stderr.decode() + caplog.text
     assert "1.2.3" not in said
     assert PATIENT not in said
+    archive.tokens.clear()
     again = ask()
+    assert {*archive.tokens} == {"Basic bWU6cHc="}
     assert (again.returncode, posts(archive)) == (0, 1)
     (settings.parent / "state").unlink()
     archive.paths.clear()

@@ -44,13 +44,8 @@ _LEFT = """SELECT state, attempts, code, datetime(changed, 'unixepoch'), root, s
     FROM work WHERE state != 'done' ORDER BY changed"""
 
 
-class Key(NamedTuple):
-    """One piece of work; of its instances a digest of their UIDs."""
-
-    root: str
-    series: str
-    instances: str
-    model: str
+Key = tuple[str, str, str, str]
+"""One piece of work: root, series, a digest of its instances' UIDs, and model."""
 
 
 class Row(NamedTuple):
@@ -180,7 +175,7 @@ class Worker:
             say(f"{series}: left out, it has {series.images} images")
             return Row(DONE)
         digest = hashlib.sha256(" ".join(sorted(classes)).encode()).hexdigest()
-        key = Key(self.name, series.uid, digest, model)
+        key = self.name, series.uid, digest, model
         row = self.state.find(key)
         if row is None and self._is_there(series, {*classes}, model):
             row = Row(DONE)
@@ -204,7 +199,11 @@ class Worker:
         try:
             if row.attempts > web.ATTEMPTS:
                 raise Refused("ended")
-            self._compute(series, model)
+            seg, sr = self.place.fetch(self.archive.retrieve(series.path, series.images))
+            if {result.summary["model"]["sha256"] for result in (seg, sr)} != {model}:
+                raise Refused("model_changed", passing=True)
+            if not self.dry:  # the report first: whoever finds the SEG may rely on it
+                self.archive.store(f"/studies/{series.study}", [sr.content, seg.content])
         except (Refused, LungsegError, MemoryError) as error:
             code = getattr(error, "code", "memory")
             if isinstance(error, Refused):
@@ -220,14 +219,6 @@ class Worker:
         pause_s = self.archive.pause_s(row.attempts, asked_s)
         say(f"{series}: {code}, again in {pause_s:g} s")
         return row._replace(code=code, due=time.time() + pause_s)
-
-    def _compute(self, series: Series, model: str) -> None:
-        files = self.archive.retrieve(series.path, series.images)
-        seg, sr = self.place.fetch(files)
-        if {result.summary["model"]["sha256"] for result in (seg, sr)} != {model}:
-            raise Refused("model_changed", passing=True)
-        if not self.dry:  # the report first: whoever finds the SEG may rely on it
-            self.archive.store(f"/studies/{series.study}", [sr.content, seg.content])
 
     def _is_there(self, series: Series, instances: set[str], model: str) -> bool:
         """Whether the archive has our SEG of these very instances, by this model."""
