@@ -93,7 +93,10 @@ class _Job:
             limit = self.memory_mb * MEBIBYTE
             resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
         stack = ExitStack()  # the end of the process closes it
-        return partial(_compute, self.ledger, self.place(stack), stack)
+        try:
+            return partial(_compute, self.ledger, self.place(stack), stack)
+        except MemoryError:
+            raise UsageError("--memory-mb: expected more, a worker does not even start") from None
 
 
 def _compute(
@@ -155,6 +158,7 @@ def run(options: argparse.Namespace) -> int:
     if len(left) < len(tasks) and not options.quiet:
         say(f"lungseg: {len(tasks) - len(left)} of {len(tasks)} studies are done already")
     begun = len(left)
+    options.out.mkdir(parents=True, exist_ok=True)
     try:
         with closing(_results(options, job, left)) as results:
             for (_, stem), record in results:
