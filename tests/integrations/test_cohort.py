@@ -7,8 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import nibabel
@@ -27,6 +28,9 @@ from tests.volume.grids import affine_of, chest, nifti
 SIZE = 4, 40, 48
 WHEN_NS = 10**18
 """The time of pipes, which whoever writes into them changes."""
+
+
+BROKEN = {"text": b"no volume", "missing": b"", "cut": nifti(chest(SIZE), affine_of())[:2000]}
 
 
 class Cohort:
@@ -68,8 +72,8 @@ class Cohort:
         return code, self._capfd.readouterr().err
 
     @contextmanager
-    def started(self) -> Iterator[subprocess.Popen[bytes]]:
-        command = [sys.executable, "-m", "lungseg", *self.command()]
+    def started(self, *more: object) -> Iterator[subprocess.Popen[bytes]]:
+        command = [sys.executable, "-m", "lungseg", *self.command(*more)]
         with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
             try:
                 yield process
@@ -106,27 +110,25 @@ def phantom(seed: int = 0) -> bytes:
     return nifti(chest(SIZE, seed), affine_of())
 
 
-def reader_of(pipe: Path, command: subprocess.Popen[bytes]) -> psutil.Process:
+def reader_of(pipe: Path) -> psutil.Process:
     """The worker that has a pipe in hand, which the pipe's writer waits for."""
     found: list[psutil.Process] = []
 
     def look() -> bool:
-        for worker in psutil.Process(command.pid).children(recursive=True):
+        for worker in psutil.process_iter():
             files = Path(f"/proc/{worker.pid}/fd")
-            try:
+            with suppress(OSError):
                 holds = any(file.readlink() == pipe for file in files.iterdir())
-            except OSError:
-                continue
-            found.extend([worker] if holds else [])
+                found.extend([worker] if holds and worker.pid != os.getpid() else [])
         return bool(found)
 
     wait_until(look)
     return found[0]
 
 
-def kill_reader(pipe: Path, command: subprocess.Popen[bytes]) -> None:
+def kill_reader(pipe: Path) -> None:
     with pipe.open("wb"):
-        reader_of(pipe, command).kill()
+        reader_of(pipe).kill()
 
 
 @pytest.mark.parametrize("studies", [24, pytest.param(200, marks=pytest.mark.slow)])
@@ -135,13 +137,13 @@ def test_killed_workers_lose_the_study_in_hand_and_no_other(cohort: Cohort, stud
     once, twice = cohort.add("once", None), cohort.add("twice", None)
     for number in range(studies - 5):
         cohort.add(f"s{number:03}", phantom(number))
-    for name, content in (("text", b"no volume"), ("missing", b""), ("cut", phantom()[:2000])):
+    for name, content in BROKEN.items():
         cohort.add(name, content)
     with cohort.started() as command:
-        kill_reader(once, command)
-        kill_reader(twice, command)
+        kill_reader(once)
+        kill_reader(twice)
         once.write_bytes(phantom())
-        kill_reader(twice, command)
+        kill_reader(twice)
         said = command.communicate(timeout=PATIENCE_S)[1]
     assert command.returncode == 1, said
     good = {"once", *(name for name in cohort.rows if name.startswith("s"))}
@@ -175,7 +177,7 @@ def test_an_end_leaves_what_the_same_command_goes_on_with(cohort: Cohort) -> Non
     pipe = cohort.add("pipe", None)
     with cohort.started() as command, pipe.open("wb"):
         wait_until(lambda: cohort.files(".done.json"))
-        worker = reader_of(pipe, command)
+        worker = reader_of(pipe)
         command.terminate()
         said = command.communicate(timeout=PATIENCE_S)[1]
     assert command.returncode == 130
@@ -194,7 +196,7 @@ def test_a_killed_command_leaves_no_worker(cohort: Cohort) -> None:
     cohort.add("other", phantom())
     with cohort.started() as command, pipe.open("wb") as stream:
         workers = psutil.Process(command.pid).children(recursive=True)
-        reader_of(pipe, command)
+        reader_of(pipe)
         command.kill()
         stream.write(phantom())
     assert not psutil.wait_procs(workers, PATIENCE_S)[1]
@@ -308,3 +310,54 @@ def test_nobody_loads_it_unasked() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert done.stdout.splitlines()[-1] == b"[]"
+
+
+@pytest.mark.ray
+def test_ray_loses_a_killed_actors_study_and_no_other(cohort: Cohort) -> None:
+    """Two actors, 40 studies, three of them broken; one actor and then the command is ended."""
+    pipe = cohort.add("pipe", None)
+    for number in range(36):
+        cohort.add(f"s{number:03}", phantom(number))
+    for name, content in BROKEN.items():
+        cohort.add(name, content)
+    with cohort.started("--engine", "ray") as command:
+        kill_reader(pipe)
+        with pipe.open("wb"):
+            reader_of(pipe)
+            wait_until(lambda: len(cohort.files(".done.json")) == 39)
+            command.terminate()
+            said = command.communicate(timeout=PATIENCE_S)[1]
+        assert command.returncode == 130, said
+    os.utime(pipe, ns=(WHEN_NS, WHEN_NS))
+    assert cohort.failures().keys() == {*BROKEN}
+    before = cohort.files("_mask.nii.gz")
+    assert len(before) == 36
+    with cohort.started("--engine", "ray") as command:
+        pipe.write_bytes(phantom())
+        said = command.communicate(timeout=PATIENCE_S)[1]
+    assert b"lungseg: 39 of 40 studies are done already\n" in said
+    assert cohort.failures().keys() == {*BROKEN}
+    after = cohort.files("_mask.nii.gz")
+    assert {name: after[name] for name in before} == before
+    assert after.keys() - before.keys() == {"pipe"}
+
+
+@pytest.mark.ray
+def test_ray_computes_what_processes_do(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same files; slices a second with the default model are printed."""
+    for name in ("LUNGSEG_MODEL", "LUNGSEG_MODELS_DIR"):
+        monkeypatch.delenv(name)
+    size = 16, 128, 128
+    for number in range(40):
+        cohort.add(f"s{number:03}", nifti(chest(size, number), affine_of()))
+    made: list[dict[str, bytes]] = []
+    for more in (("--workers", 1), ("--workers", 2), ("--workers", 2, "--engine", "ray")):
+        cohort.out = cohort.folder / f"out{len(made)}"
+        begun = time.monotonic()
+        with cohort.started(*more) as command:
+            assert command.wait() == 0
+        rate = 40 * size[0] / (time.monotonic() - begun)
+        print(f"\ncohort {' '.join(map(str, more))}: {rate:.1f} slices/s")
+        made.append({path.name: path.read_bytes() for path in cohort.out.glob("s0*")})
+    assert made[0] == made[1] == made[2]
+    assert len(made[0]) == 80

@@ -33,7 +33,9 @@ def ray_crew(opened: Open, workers: int) -> Generator[Crew]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray: Any = import_module("ray")
-    own = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers + SPARE_CPUS}
+    own: dict[str, Any] = {"num_cpus": workers + SPARE_CPUS, "_node_ip_address": "127.0.0.1"}
+    if "RAY_ADDRESS" in os.environ:
+        own = {}
     ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False, **own)
     try:
         there = int(ray.cluster_resources().get("CPU", 0)) - SPARE_CPUS
