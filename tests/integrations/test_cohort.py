@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import nibabel
 import numpy as np
@@ -26,6 +27,7 @@ from tests.serving import PATIENCE_S, Running, wait_until
 from tests.volume.grids import affine_of, chest, nifti
 
 SIZE = 4, 40, 48
+LONG_S = 6 * PATIENCE_S  # as long as Ray may take to start
 WHEN_NS = 10**18
 """The time of pipes, which whoever writes into them changes."""
 
@@ -110,6 +112,22 @@ def phantom(seed: int = 0) -> bytes:
     return nifti(chest(SIZE, seed), affine_of())
 
 
+@contextmanager
+def fed(pipe: Path) -> Iterator[BinaryIO]:
+    """The pipe for writing, once a worker reads it; while it is open its reader waits."""
+    found: list[int] = []
+
+    def look() -> bool:
+        with suppress(OSError):  # nobody reads yet
+            found.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(found)
+
+    wait_until(look, LONG_S)
+    os.set_blocking(found[0], True)
+    with os.fdopen(found[0], "wb") as stream:
+        yield stream
+
+
 def reader_of(pipe: Path) -> psutil.Process:
     """The worker that has a pipe in hand, which the pipe's writer waits for."""
     found: list[psutil.Process] = []
@@ -122,12 +140,12 @@ def reader_of(pipe: Path) -> psutil.Process:
                 found.extend([worker] if holds and worker.pid != os.getpid() else [])
         return bool(found)
 
-    wait_until(look)
+    wait_until(look, LONG_S)
     return found[0]
 
 
 def kill_reader(pipe: Path) -> None:
-    with pipe.open("wb"):
+    with fed(pipe):
         reader_of(pipe).kill()
 
 
@@ -142,9 +160,10 @@ def test_killed_workers_lose_the_study_in_hand_and_no_other(cohort: Cohort, stud
     with cohort.started() as command:
         kill_reader(once)
         kill_reader(twice)
-        once.write_bytes(phantom())
+        with fed(once) as stream:
+            stream.write(phantom())
         kill_reader(twice)
-        said = command.communicate(timeout=PATIENCE_S)[1]
+        said = command.communicate(timeout=LONG_S)[1]
     assert command.returncode == 1, said
     good = {"once", *(name for name in cohort.rows if name.startswith("s"))}
     assert cohort.files("_mask.nii.gz").keys() == good
@@ -175,11 +194,11 @@ def test_an_end_leaves_what_the_same_command_goes_on_with(cohort: Cohort) -> Non
     """Schedulers announce an end by SIGTERM; tables are whole even then."""
     cohort.add("first", phantom())
     pipe = cohort.add("pipe", None)
-    with cohort.started() as command, pipe.open("wb"):
+    with cohort.started() as command, fed(pipe):
         wait_until(lambda: cohort.files(".done.json"))
         worker = reader_of(pipe)
         command.terminate()
-        said = command.communicate(timeout=PATIENCE_S)[1]
+        said = command.communicate(timeout=LONG_S)[1]
     assert command.returncode == 130
     assert b"interrupted: 1 of 2 studies are done; the same command goes on\n" in said
     assert not worker.is_running()
@@ -194,7 +213,7 @@ def test_a_killed_command_leaves_no_worker(cohort: Cohort) -> None:
     """Its workers finish what they have in hand, and go."""
     pipe = cohort.add("pipe", None)
     cohort.add("other", phantom())
-    with cohort.started() as command, pipe.open("wb") as stream:
+    with cohort.started() as command, fed(pipe) as stream:
         workers = psutil.Process(command.pid).children(recursive=True)
         reader_of(pipe)
         command.kill()
@@ -322,19 +341,20 @@ def test_ray_loses_a_killed_actors_study_and_no_other(cohort: Cohort) -> None:
         cohort.add(name, content)
     with cohort.started("--engine", "ray") as command:
         kill_reader(pipe)
-        with pipe.open("wb"):
+        with fed(pipe):
             reader_of(pipe)
-            wait_until(lambda: len(cohort.files(".done.json")) == 39)
+            wait_until(lambda: len(cohort.files(".done.json")) == 39, LONG_S)
             command.terminate()
-            said = command.communicate(timeout=PATIENCE_S)[1]
+            said = command.communicate(timeout=LONG_S)[1]
         assert command.returncode == 130, said
     os.utime(pipe, ns=(WHEN_NS, WHEN_NS))
     assert cohort.failures().keys() == {*BROKEN}
     before = cohort.files("_mask.nii.gz")
     assert len(before) == 36
     with cohort.started("--engine", "ray") as command:
-        pipe.write_bytes(phantom())
-        said = command.communicate(timeout=PATIENCE_S)[1]
+        with fed(pipe) as stream:
+            stream.write(phantom())
+        said = command.communicate(timeout=LONG_S)[1]
     assert b"lungseg: 39 of 40 studies are done already\n" in said
     assert cohort.failures().keys() == {*BROKEN}
     after = cohort.files("_mask.nii.gz")

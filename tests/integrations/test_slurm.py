@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integrations.test_cohort import BROKEN, Cohort, cohort, phantom, reader_of
+from tests.integrations.test_cohort import BROKEN, Cohort, cohort, fed, phantom, reader_of
 from tests.serving import wait_until
 
 __all__ = ["cohort"]
@@ -116,7 +116,7 @@ def test_a_job_array_does_each_study_once(cohort: Cohort, slurm: Path) -> None:
     for name, content in BROKEN.items():
         cohort.add(name, content)
     job = told(*submit(cohort, slurm, "--parsable")).strip()
-    with pipe.open("wb"):
+    with fed(pipe):
         reader_of(pipe)
         wait_until((cohort.out / "failures-1-of-2.csv").exists)
         told("scancel", job)
