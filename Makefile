@@ -28,6 +28,8 @@ IMAGE ?= lungseg:$(VERSION)
 TRAINING_IMAGE ?= lungseg-training:$(VERSION)
 PYTHON_IMAGE ?= $(shell sed -n 's/^ARG PYTHON_IMAGE=//p' Dockerfile)
 DOCKER_BUILD_FLAGS ?=
+# Each keeps a file of tests to itself, so that what these share is made once.
+TEST_PROCESSES ?= 2
 
 .PHONY: help setup serve test test-wheel mutants check pip-check fmt lint types imports ray slurm bench bench-train load fuzz train demo openapi docs \
         lock image training-image pin-images sbom image-sbom audit hadolint test-container clean
@@ -81,7 +83,7 @@ train: $(DEV_READY) ## train on DATA and publish the next version of NAME
 # --- checks -----------------------------------------------------------------------------------
 
 test: $(DEV_READY) $(KSERVE_READY) ## the test suite
-	$(PY) -m pytest -m "not container and not ray and not slurm" $(ARGS)
+	$(PY) -m pytest -m "not container and not ray and not slurm" --numprocesses $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 ray: $(RAY_READY) ## a cohort by Ray, and its speed beside one process and two
 	$(VENV)/ray/bin/python -m pytest -s -m ray tests/integrations $(ARGS)

@@ -18,6 +18,12 @@ from pathlib import Path
 import psutil
 
 
+def newest(folder: Path) -> Path:
+    """The newest version of a model."""
+    versions = [entry for entry in folder.iterdir() if entry.name.isdecimal()]
+    return max(versions, key=lambda entry: int(entry.name))
+
+
 def status(pid: int) -> str:
     """What Linux says of a process; empty for one that is gone, and on other systems."""
     try:

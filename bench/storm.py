@@ -13,8 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from bench import host, memory, slices, wire
-from bench.figures import percentile
+from bench import host, memory, samples, wire
 
 OVERLOAD = 4.0
 DEADLINE_S = 5.0
@@ -25,16 +24,17 @@ ALLOWED = {200, 503, 504}
 
 
 def run(models: Path, model: str, seconds: float) -> None:
-    message = wire.request("/segment?format=png", slices.picture())
+    message = wire.request("/segment?format=png", samples.picture())
     with host.service(models, model, DEADLINE_S=str(DEADLINE_S)) as service:
         asyncio.run(wire.closed_loop(service.port, message, 8, 5.0))  # warm
         calm = asyncio.run(wire.closed_loop(service.port, message, 8, 10.0))
         sustainable = len(calm.ok()) / 10.0
         alone = asyncio.run(wire.closed_loop(service.port, message, 1, 3.0)).ok()
-        print(f"sustainable {sustainable:.1f} requests/s, alone p50 {percentile(alone, 50):.1f} ms")
+        alone_ms = wire.percentile(alone, 50)
+        print(f"sustainable {sustainable:.1f} requests/s, alone p50 {alone_ms:.1f} ms")
         rate = OVERLOAD * sustainable
         held_mb, tally = storm(service, message, rate, seconds)
-        recovery = recovery_s(service.port, message, percentile(alone, 50) / 1000)
+        recovery = recovery_s(service.port, message, alone_ms / 1000)
     held = report(tally, held_mb, recovery, rate, sustainable, seconds)
     sys.exit(0 if memory.run(models, model) and held else 1)
 
@@ -93,7 +93,7 @@ def report(
     settled = held_mb[len(held_mb) // 4 :]
     middle = statistics.median(settled)
     swing = max(abs(value - middle) for value in settled) / middle
-    p99 = percentile(accepted, 99)
+    p99 = wire.percentile(accepted, 99)
     print(f"storm of {rate:.0f} requests/s for {seconds:.0f} s: {counts}, broken {tally.broken}")
     print(f"codes of refusals: {codes}")
     checks = {

@@ -26,6 +26,11 @@ class Tally:
         return sorted(self.seconds.get(200, []))
 
 
+def percentile(ordered: list[float], percent: float) -> float:
+    """In milliseconds, of seconds in their order."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] * 1000
+
+
 def request(path: str, body: bytes, kind: str = "application/octet-stream") -> bytes:
     """The bytes of a POST; ``kind`` is the body's media type."""
     head = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from tests.volume.series import (
     stack,
 )
 
-DCMQI = shutil.which("segimage2itkimage")
+DCMQI = shutil.which("segimage2itkimage", path=Path(sys.executable).parent)
 needs_dcmqi = pytest.mark.skipif(
     DCMQI is None, reason="dcmqi is not installed: its segimage2itkimage reads segmentations back"
 )

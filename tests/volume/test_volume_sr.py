@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from tests.volume.grids import chest, npy
 from tests.volume.masks import MODEL, segmented
 from tests.volume.series import sent
 
-DCMQI = shutil.which("tid1500reader")
+DCMQI = shutil.which("tid1500reader", path=Path(sys.executable).parent)
 SIDES = {"lungseg Right lung": "right", "lungseg Left lung": "left"}
 CODES = {
     "118565006": "volume_ml",
