@@ -21,18 +21,23 @@ import pytest
 from lungseg.cli import main
 from lungseg.formats.parquet import can_write
 from lungseg.formats.table import VOLUMES
+from lungseg.integrations.cohort.ray_crew import can_run
 from tests.client.conftest import environment_of
 from tests.client.studies import study
 from tests.serving import PATIENCE_S, Running, wait_until
 from tests.volume.grids import affine_of, chest, nifti
 
 SIZE = 4, 40, 48
+STUDIES = 200
 LONG_S = 6 * PATIENCE_S  # as long as Ray may take to start
 WHEN_NS = 10**18
 """The time of pipes, which whoever writes into them changes."""
 
 
 BROKEN = {"text": b"no volume", "missing": b"", "cut": nifti(chest(SIZE), affine_of())[:2000]}
+
+
+NEEDS_RAY = pytest.mark.skipif(not can_run(), reason="Ray is not installed: make ray")
 
 
 class Cohort:
@@ -149,11 +154,10 @@ def kill_reader(pipe: Path) -> None:
         reader_of(pipe).kill()
 
 
-@pytest.mark.parametrize("studies", [24, pytest.param(200, marks=pytest.mark.slow)])
-def test_killed_workers_lose_the_study_in_hand_and_no_other(cohort: Cohort, studies: int) -> None:
+def test_killed_workers_lose_the_study_in_hand_and_no_other(cohort: Cohort) -> None:
     """A study whose worker was killed is tried once more; each has one result or one reason."""
     once, twice = cohort.add("once", None), cohort.add("twice", None)
-    for number in range(studies - 5):
+    for number in range(STUDIES - 5):
         cohort.add(f"s{number:03}", phantom(number))
     for name, content in BROKEN.items():
         cohort.add(name, content)
@@ -180,7 +184,7 @@ def test_killed_workers_lose_the_study_in_hand_and_no_other(cohort: Cohort, stud
     before = {path: path.stat().st_mtime_ns for path in cohort.out.glob("s*")}
     for pipe in (once, twice):
         os.utime(pipe, ns=(WHEN_NS, WHEN_NS))
-    done = f"lungseg: {studies} of {studies} studies are done already\n"
+    done = f"lungseg: {STUDIES} of {STUDIES} studies are done already\n"
     assert cohort.run() == (1, done)
     statistics = [path for path in before if path.name.startswith("statistics")]
     assert len(statistics) == 1
@@ -331,6 +335,7 @@ def test_nobody_loads_it_unasked() -> None:
     assert done.stdout.splitlines()[-1] == b"[]"
 
 
+@NEEDS_RAY
 @pytest.mark.ray
 def test_ray_loses_a_killed_actors_study_and_no_other(cohort: Cohort) -> None:
     """Two actors, 40 studies, three of them broken; one actor and then the command is ended."""
@@ -362,6 +367,7 @@ def test_ray_loses_a_killed_actors_study_and_no_other(cohort: Cohort) -> None:
     assert after.keys() - before.keys() == {"pipe"}
 
 
+@NEEDS_RAY
 @pytest.mark.ray
 def test_ray_computes_what_processes_do(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same files; slices a second with the default model are printed."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import signal
 from collections.abc import Generator, Sequence
@@ -23,12 +22,11 @@ from lungseg.cli.running import Refusal, answer_of
 from lungseg.cli.streams import say
 from lungseg.cli.volume import ask, forms_of
 from lungseg.client import Client
-from lungseg.core.errors import LungsegError
 from lungseg.formats.decoders import usable_cores
 from lungseg.formats.table import VOLUMES
 from lungseg.integrations.cohort import ray_crew
 from lungseg.integrations.cohort.crew import Crew, Lost, processes, work_through
-from lungseg.integrations.cohort.ledger import MARKER, Ledger, Study, read_index, tables
+from lungseg.integrations.cohort.ledger import Ledger, Study, read_index, tables
 from lungseg.volume_query import VolumeQuery
 
 if TYPE_CHECKING:
@@ -111,24 +109,15 @@ def _compute(
     except Exception as error:  # noqa: BLE001 - a bug costs its study alone
         answer = Refusal("internal_error", f"the study ended in a {type(error).__name__}")
     if isinstance(answer, Refusal):
-        record = ledger.record(study, {"error": {"code": answer.code}}, answer.sentence)
-    else:
-        if answer[0].summary["model"]["sha256"] != ledger.model:
-            raise UsageError("another model answers than when the command began: begin it again")
-        names = {study.name: ledger.targets(stem)}
-        outputs = Outputs(
-            folder=ledger.folder, prints=False, table=VOLUMES, tables=(), targets=names
-        )
-        result = outputs.write(study.name, answer)
-        record = ledger.record(study, {**answer[0].summary, "result": result}, None)
-    _mark(ledger, stem, record)
-    return record
-
-
-def _mark(ledger: Ledger, stem: str, record: dict[str, Any]) -> None:
-    place = ledger.folder / (stem + MARKER)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(place, json.dumps(record).encode())
+        refused = {"error": {"code": answer.code}}
+        return ledger.mark(study, stem, refused, answer.sentence)
+    summary = answer[0].summary
+    if summary["model"]["sha256"] != ledger.model:
+        raise UsageError("another model answers than when the command began")
+    names = {study.name: ledger.targets(stem)}
+    outputs = Outputs(folder=ledger.folder, prints=False, table=VOLUMES, tables=(), targets=names)
+    result = outputs.write(study.name, answer)
+    return ledger.mark(study, stem, {**summary, "result": result})
 
 
 def _ask(
@@ -200,11 +189,8 @@ def _job(options: argparse.Namespace) -> _Job:
         models_dir=options.models_dir,
         memory_mb=options.memory_mb,
     )
-    try:
-        with ExitStack() as stack:
-            return replace(job, ledger=replace(job.ledger, model=job.place(stack).model()))
-    except LungsegError as error:
-        raise UsageError(str(error)) from None
+    with ExitStack() as stack:
+        return replace(job, ledger=replace(job.ledger, model=job.place(stack).model()))
 
 
 def _results(
@@ -222,10 +208,8 @@ def _results(
         for task, result in stack.enter_context(closing(done)):
             record = result
             if isinstance(result, Lost):
-                answer = {"error": {"code": LOST}}
                 reason = f"{result.reason}, the second time that it was tried"
-                record = job.ledger.record(task[0], answer, reason)
-                _mark(job.ledger, task[1], record)
+                record = job.ledger.mark(*task, {"error": {"code": LOST}}, reason)
             if record["reason"]:
                 say(f"{task[0].name}: {record['reason']}")
             bar.finish()
@@ -243,7 +227,7 @@ def _crew(engine: str, job: _Job, workers: int) -> Generator[Crew]:
         with ray_crew.ray_crew(job.open, workers) as crew:
             yield crew
     except ValueError as error:
-        raise UsageError(f"--workers: {error}") from None
+        raise UsageError(f"--engine ray: {error}") from None
 
 
 @contextmanager

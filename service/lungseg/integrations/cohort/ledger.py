@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lungseg.cli.outputs import replace_file
 from lungseg.formats.names import archive_name
 from lungseg.formats.parquet import can_write, parquet
 from lungseg.formats.table import VOLUMES, as_cell, csv_lines, read_rows
@@ -114,16 +115,20 @@ class Ledger:
             record = json.loads((self.folder / (stem + MARKER)).read_bytes())
         except (OSError, ValueError):
             return None
-        if record["reason"] is None:
-            there = (self.folder / target for target in self.targets(stem))
-            return record if all(target.is_file() for target in there) else None
-        return record
+        there = all((self.folder / target).is_file() for target in self.targets(stem))
+        return record if record["reason"] or there else None
 
-    def record(self, study: Study, answer: Mapping[str, Any], reason: str | None) -> dict[str, Any]:
-        """What a marker will say: the row, why there is no result, and how it came about."""
+    def mark(
+        self, study: Study, stem: str, answer: Mapping[str, Any], reason: str | None = None
+    ) -> dict[str, Any]:
+        """Writes a marker: the row, why there is no result, and what was asked of which model."""
         row = dict(zip(VOLUMES.columns, VOLUMES.row(study.name, answer), strict=True))
         asked = {**self.parameters, **study.parameters}
-        return {"row": row, "reason": reason, "model": self.model, "parameters": asked}
+        record = {"row": row, "reason": reason, "model": self.model, "parameters": asked}
+        place = self.folder / (stem + MARKER)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(place, json.dumps(record).encode())
+        return record
 
 
 def _files(path: Path) -> list[list[Any]]:

@@ -29,14 +29,17 @@ def ray_crew(opened: Open, workers: int) -> Generator[Crew]:
     """A crew of Ray's, which is told to make no calls home.
 
     Raises:
-        ValueError: the cluster has not enough processors.
+        ValueError: Ray does not start, or has not enough processors.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray: Any = import_module("ray")
     own: dict[str, Any] = {"num_cpus": workers + SPARE_CPUS, "_node_ip_address": "127.0.0.1"}
     if "RAY_ADDRESS" in os.environ:
         own = {}
-    ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False, **own)
+    try:
+        ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False, **own)
+    except Exception as error:  # whatever Ray's start ends in
+        raise ValueError(f"expected Ray to start, it does not: {error}") from error
     try:
         there = int(ray.cluster_resources().get("CPU", 0)) - SPARE_CPUS
         if workers > there:
