@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,7 +22,6 @@ import pytest
 from lungseg.cli import main
 from lungseg.formats.parquet import can_write
 from lungseg.formats.table import VOLUMES
-from lungseg.integrations.cohort.ray_crew import can_run
 from tests.client.conftest import environment_of
 from tests.client.studies import study
 from tests.serving import PATIENCE_S, Running, wait_until
@@ -37,7 +37,7 @@ WHEN_NS = 10**18
 BROKEN = {"text": b"no volume", "missing": b"", "cut": nifti(chest(SIZE), affine_of())[:2000]}
 
 
-NEEDS_RAY = pytest.mark.skipif(not can_run(), reason="Ray is not installed: make ray")
+NEEDS_RAY = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: make ray")
 
 
 class Cohort:
@@ -150,8 +150,11 @@ def reader_of(pipe: Path) -> psutil.Process:
 
 
 def kill_reader(pipe: Path) -> None:
+    """And wait until it holds the pipe no more: what is written next is for another."""
     with fed(pipe):
-        reader_of(pipe).kill()
+        reader = reader_of(pipe)
+        reader.kill()
+        reader.wait(LONG_S)
 
 
 def test_killed_workers_lose_the_study_in_hand_and_no_other(cohort: Cohort) -> None:

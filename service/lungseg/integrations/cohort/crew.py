@@ -1,7 +1,8 @@
 """Workers that may die: each has one task in hand, and is watched.
 
-Whoever is killed, or is late, loses that task, which is given to another once more. What a worker
-is, a process here or an actor of Ray, stands behind ``Crew``.
+Who is killed, or late, loses that task, which is given to another once more. A worker, a process
+here or an actor of Ray, has three verbs: ``give`` begins a task, ``result`` is what came of it
+once it is ready, or ``Lost``, and ``end`` kills the worker whatever it does.
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 ATTEMPTS = 2
 """How often a task is begun that its worker does not survive."""
@@ -25,11 +25,17 @@ Open = Callable[[], Callable[[Any], Any]]
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(NamedTuple):
     """Why a task has no result: what became of its worker."""
 
     reason: str
+
+
+class Crew(NamedTuple):
+    """How workers are made, and waited for: who of some is ready, or no more, within seconds."""
+
+    start: Callable[[], Any]
+    wait: Callable[[Sequence[Any], float], Sequence[Any]]
 
 
 class Hand:
@@ -48,27 +54,6 @@ class Hand:
             return error
 
 
-class Worker(Protocol):
-    """Does one task after the other: a process, or an actor."""
-
-    def give(self, task: Any) -> None:
-        """Begins a task."""
-
-    def result(self) -> Any:
-        """What came of it, once it is ready; ``Lost`` where the worker is no more."""
-
-    def end(self) -> None:
-        """Ends the worker, whatever it does."""
-
-
-@dataclass(frozen=True, slots=True)
-class Crew:
-    """How workers are made, and waited for: who of some is ready, or no more, within seconds."""
-
-    start: Callable[[], Worker]
-    wait: Callable[[Sequence[Any], float], Sequence[Any]]
-
-
 def work_through(
     tasks: Iterable[Any], crew: Crew, *, workers: int, patience_s: float
 ) -> Generator[tuple[Any, Any]]:
@@ -84,22 +69,19 @@ def work_through(
         Exception: what a worker could not go on after.
     """
     waiting = deque((task, 1) for task in tasks)
-    idle: list[Worker] = []
-    in_hand: dict[Worker, tuple[Any, int, float]] = {}
+    idle: list[Any] = []
+    in_hand: dict[Any, tuple[Any, int, float]] = {}
     try:
         while waiting or in_hand:
             while waiting and len(in_hand) < workers:
                 worker = idle.pop() if idle else crew.start()
-                task, attempt = waiting.popleft()
-                in_hand[worker] = (task, attempt, time.monotonic() + patience_s)
-                worker.give(task)
+                in_hand[worker] = (*waiting.popleft(), time.monotonic() + patience_s)
+                worker.give(in_hand[worker][0])
             first = min(until for _, _, until in in_hand.values())
             ready = crew.wait([*in_hand], max(0.0, first - time.monotonic()))
-            now = time.monotonic()
-            late = [one for one in in_hand if one not in ready and in_hand[one][2] <= now]
+            late = [] if ready else [one for one, held in in_hand.items() if held[2] <= first]
             for worker in (*ready, *late):
-                result = Lost(f"it took over {patience_s:g} s") if worker in late else None
-                result = result or worker.result()
+                result = Lost(f"it took over {patience_s:g} s") if late else worker.result()
                 if isinstance(result, Exception):
                     raise result
                 task, attempt, _ = in_hand.pop(worker)

@@ -8,22 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lungseg.cli.outputs import replace_file
+from lungseg.cli.streams import say
 from lungseg.formats.names import archive_name
 from lungseg.formats.parquet import can_write, parquet
 from lungseg.formats.table import VOLUMES, as_cell, csv_lines, read_rows
+from lungseg.query import ModelQuery
 from lungseg.sources import VolumeSource, files_of, walk
 from lungseg.volume_forms import VOLUME_FORMS
+from lungseg.volume_query import VolumeQuery
 
 STUDY, PATH = "study", "path"
 """Columns that every index has."""
+ASKED = VolumeQuery.model_fields.keys() - ModelQuery.model_fields.keys() | {"threshold"}
+"""Columns that ask something of a study, where they are not empty; a run has but one model."""
+Record = dict[str, Any]
+"""What a marker says."""
 MARKER = ".done.json"
 DIGITS = 16
 """Of a digest in names of results: in a million studies two are the same once in thirty million."""
@@ -52,12 +60,8 @@ class Study:
         return files_of(self.path), self.parameters
 
 
-def read_index(index: Path, parameters: Collection[str]) -> tuple[list[Study], list[str]]:
-    """The studies of an index, and the columns that mean nothing here.
-
-    Args:
-        index: a table; its paths are relative to the folder in which it lies.
-        parameters: names of columns that ask something of a study, where they are not empty.
+def read_index(index: Path) -> list[Study]:
+    """The studies of an index, whose paths are relative to the folder in which it lies.
 
     Raises:
         OSError: it cannot be read.
@@ -72,8 +76,10 @@ def read_index(index: Path, parameters: Collection[str]) -> tuple[list[Study], l
     times = Counter(row[STUDY] for row in rows)
     if twice := [name for name, count in times.items() if count > 1]:
         raise ValueError(f"two rows are called {twice[0]}")
-    asked = [name for name in columns if name in parameters]
-    studies = [
+    asked = [name for name in columns if name in ASKED]
+    if others := [name for name in columns if name not in (STUDY, PATH, *asked)]:
+        say(f"lungseg: columns that ask nothing: {', '.join(others)}")
+    return [
         Study(
             name=row[STUDY],
             path=index.parent / row[PATH],
@@ -81,7 +87,6 @@ def read_index(index: Path, parameters: Collection[str]) -> tuple[list[Study], l
         )
         for row in rows
     ]
-    return studies, [name for name in columns if name not in (STUDY, PATH, *asked)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,19 +114,20 @@ class Ledger:
         """Names of its results, in the order of the forms."""
         return [stem + VOLUME_FORMS[form].suffix for form in self.forms]
 
-    def find(self, stem: str) -> dict[str, Any] | None:
-        """What a marker says of a study that is done, with all results that are asked for."""
+    def find(self, stem: str, *, failed: bool) -> Record | None:
+        """The marker of a study that has all results that are asked for, or none for a reason."""
         try:
             record = json.loads((self.folder / (stem + MARKER)).read_bytes())
         except (OSError, ValueError):
             return None
         there = all((self.folder / target).is_file() for target in self.targets(stem))
-        return record if record["reason"] or there else None
+        return record if (failed if record["reason"] else there) else None
 
     def mark(
-        self, study: Study, stem: str, answer: Mapping[str, Any], reason: str | None = None
-    ) -> dict[str, Any]:
+        self, task: tuple[Study, str], answer: Mapping[str, Any], reason: str | None = None
+    ) -> Record:
         """Writes a marker: the row, why there is no result, and what was asked of which model."""
+        study, stem = task
         row = dict(zip(VOLUMES.columns, VOLUMES.row(study.name, answer), strict=True))
         asked = {**self.parameters, **study.parameters}
         record = {"row": row, "reason": reason, "model": self.model, "parameters": asked}
@@ -131,35 +137,27 @@ class Ledger:
         return record
 
 
-def _files(path: Path) -> list[list[Any]]:
+def _files(path: Path) -> list[tuple[str, int, int]]:
     """Name, size and time of each file of a study, in order; none where nothing is there."""
     with suppress(OSError):
-        if not path.is_dir():
-            return [[path.name, *_state(path)]]
-        found = ((file.relative_to(path).as_posix(), file) for file in walk(path))
-        return sorted([name, *_state(file)] for name, file in found)
+        found = walk(path) if path.is_dir() else [path]
+        states = ((os.path.relpath(file, path), file.stat()) for file in found)
+        return sorted((name, state.st_size, state.st_mtime_ns) for name, state in states)
     return []
 
 
-def _state(file: Path) -> tuple[int, int]:
-    status = file.stat()
-    return status.st_size, status.st_mtime_ns
-
-
-def tables(records: Sequence[Mapping[str, Any]], shard: tuple[int, int]) -> dict[str, bytes]:
+def tables(records: Sequence[Record], shard: tuple[int, int]) -> dict[str, bytes]:
     """The tables of a shard by name: statistics of all its studies, and those without a result."""
-    number, shards = shard
-    part = "" if shards == 1 else f"-{number}-of-{shards}"
+    part = "" if shard[1] == 1 else f"-{shard[0]}-of-{shard[1]}"
     rows = [record["row"] for record in records]
     if can_write():
-        statistics = {f"statistics{part}.parquet": parquet(VOLUMES.kinds, rows)}
+        found = {f"statistics{part}.parquet": parquet(VOLUMES.kinds, rows)}
     else:
         cells = ([row.get(name) for name in VOLUMES.columns] for row in rows)
-        statistics = {f"statistics{part}.csv": csv_lines([VOLUMES.columns, *cells]).encode()}
-    failed = [
-        (record["row"]["filename"], record["row"]["error"], as_cell(record["reason"]))
-        for record in records
-        if record["reason"] is not None
-    ]
-    lines = csv_lines([(STUDY, "error", "reason"), *failed])
-    return {**statistics, f"failures{part}.csv": lines.encode()}
+        found = {f"statistics{part}.csv": csv_lines([VOLUMES.columns, *cells]).encode()}
+    failed = [[STUDY, "error", "reason"]]
+    for record in records:
+        if record["reason"]:
+            row = record["row"]
+            failed.append([row["filename"], row["error"], as_cell(record["reason"])])
+    return {**found, f"failures{part}.csv": csv_lines(failed).encode()}

@@ -10,42 +10,35 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
+from lungseg.cli.errors import UsageError
 from lungseg.integrations.cohort.crew import Crew, Hand, Lost, Open
 
 SPARE_CPUS = 1
 """Left to Ray's own tasks: a pool that takes all of them may wait for ever."""
 
 
-def can_run() -> bool:
-    """Whether Ray is installed."""
-    return find_spec("ray") is not None
-
-
 @contextmanager
 def ray_crew(opened: Open, workers: int) -> Generator[Crew]:
-    """A crew of Ray's, which is told to make no calls home.
+    """A crew of actors of one CPU each; Ray is told to make no calls home.
 
     Raises:
-        ValueError: Ray does not start, or has not enough processors.
+        UsageError: Ray is not there, does not start, or has not enough processors.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray: Any = import_module("ray")
-    own: dict[str, Any] = {"num_cpus": workers + SPARE_CPUS, "_node_ip_address": "127.0.0.1"}
-    if "RAY_ADDRESS" in os.environ:
-        own = {}
+    own = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers + SPARE_CPUS}
     try:
+        ray: Any = import_module("ray")
         ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False, **own)
-    except Exception as error:  # whatever Ray's start ends in
-        raise ValueError(f"expected Ray to start, it does not: {error}") from error
+    except ImportError:
+        raise UsageError('--engine ray: expected Ray: pip install "lungseg[ray]"') from None
+    except Exception as error:  # whatever its start ends in
+        raise UsageError(f"--engine ray: expected Ray to start, it does not: {error}") from error
     try:
-        there = int(ray.cluster_resources().get("CPU", 0)) - SPARE_CPUS
-        if workers > there:
-            raise ValueError(
-                f"expected at most {there} workers on this cluster: one CPU stays free"
-            )
+        most = int(ray.cluster_resources().get("CPU", 0)) - SPARE_CPUS
+        if workers > most:
+            raise UsageError(f"--workers: expected at most {most}, so that one CPU stays free")
         kind = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Hand)
         yield Crew(lambda: RayWorker(ray, kind.remote(opened)), partial(_ready, ray))
     finally:
