@@ -298,7 +298,7 @@ def test_statistics_are_parquet_where_that_can_be_written(cohort: Cohort) -> Non
     assert parts[0].schema == parts[1].schema
     good = parts[1].to_pylist()[0]
     assert (good["filename"], good["slices"], good["contrast"]) == ("good", SIZE[0], None)
-    assert 0 < good["volume_ml"] == pytest.approx(good["right_volume_ml"] + good["left_volume_ml"])
+    assert (type(good["voxels"]), type(good["volume_ml"])) == (int, float)
 
 
 @pytest.mark.parametrize(
@@ -385,8 +385,13 @@ def test_ray_computes_what_processes_do(cohort: Cohort, monkeypatch: pytest.Monk
         begun = time.monotonic()
         with cohort.started(*more) as command:
             assert command.wait() == 0
-        rate = 40 * size[0] / (time.monotonic() - begun)
-        print(f"\ncohort {' '.join(map(str, more))}: {rate:.1f} slices/s")
+        whole_s = time.monotonic() - begun
+        times_ns = cohort.files(".done.json").values()
+        slices, worked_s = 40 * size[0], (max(times_ns) - min(times_ns)) / 1e9
+        print(
+            f"\ncohort {' '.join(map(str, more))}: {slices / whole_s:.1f} slices/s in all, "
+            f"{(slices - size[0]) / worked_s:.1f} from the first study to the last"
+        )
         made.append({path.name: path.read_bytes() for path in cohort.out.glob("s0*")})
     assert made[0] == made[1] == made[2]
     assert len(made[0]) == 80
