@@ -91,7 +91,8 @@ def test_polygons_are_the_borders_of_the_mask(service: Running, frame: Image.Ima
         x, y = np.reshape(shape.points, (-1, 2)).T
         area += abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
     assert len(shapes) >= 2
-    regions, count = ndimage.label(mask_of(mask, frame))
+    found: Any = ndimage.label(mask_of(mask, frame))
+    regions, count = found
     filled = (ndimage.binary_fill_holes(regions == number) for number in range(1, count + 1))
     assert area == sum(np.count_nonzero(region) for region in filled)
 
