@@ -25,7 +25,8 @@ from lungseg.cli.errors import (
 from lungseg.cli.parser import Parser
 from lungseg.cli.streams import drop_output, flush_output, hold_closed_streams, say
 
-INTEGRATIONS = {
+INTEGRATIONS: dict[str, str] = {
+    "cohort": "segment the studies of an index by several workers, in runs that may be stopped",
     "dicomweb": "segment CT series of a DICOM archive, and store the results beside them",
 }
 """Modules of ``lungseg.integrations`` and what their commands do; called, they are imported."""

@@ -78,13 +78,19 @@ class Place:
     model: Callable[[], str]
 
 
-def here(question: Question, *, models_dir: Path | None) -> Place:
+def here(question: Question, *, models_dir: Path | None, **given: Any) -> Place:
     """This process, as its settings say: model, version, providers, threads and limits.
+
+    Args:
+        question: what is asked.
+        models_dir: folder of models; None for that of the settings.
+        given: settings that go before theirs.
 
     Raises:
         UsageError: a setting is wrong, or there is no such model.
     """
-    settings = configured(NO_KEYS | ({} if models_dir is None else {"models_dir": models_dir}))
+    folder = {} if models_dir is None else {"models_dir": models_dir}
+    settings = configured({**NO_KEYS, **folder, **given})
     if any(form.startswith("dicom-") for form in question.forms):
         try:
             check_installed()

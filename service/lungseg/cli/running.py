@@ -108,7 +108,7 @@ def answers(
         UsageError: no further one can be answered.
     """
     pool = ThreadPoolExecutor(place.at_a_time, thread_name_prefix="lungseg-cli")
-    begun = ((item, pool.submit(_answer, item, place)) for item in inputs)
+    begun = ((item, pool.submit(answer_of, item, place)) for item in inputs)
     try:
         pending = deque(islice(begun, place.at_a_time))
         while pending:
@@ -119,7 +119,8 @@ def answers(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _answer(item: Input, place: Place) -> Sequence[File] | Refusal:
+def answer_of(item: Input, place: Place) -> Sequence[File] | Refusal:
+    """The files of an answer, or why there are none."""
     try:
         return place.fetch(item.read())
     except LungsegError as error:

@@ -38,14 +38,15 @@ def add_to(commands: Any) -> None:
     add = parser.add_argument
     add("paths", nargs="+", help="folders of studies, or files of volumes; - is standard input")
     text = f"forms of the results, separated by commas: {', '.join(VOLUME_FORMS)} (default: json)"
-    add("--format", type=_forms, metavar="FORM,…", help=text)
+    add("--format", type=forms_of, metavar="FORM,…", help=text)
     add_outputs(parser)
     add_place(parser)
     add_parameters(parser, VolumeQuery)
     parser.set_defaults(run=run)
 
 
-def _forms(text: str) -> list[str]:
+def forms_of(text: str) -> list[str]:
+    """The forms that an option names, each once."""
     forms = list(dict.fromkeys(text.lower().split(",")))
     if unknown := [form for form in forms if form not in VOLUME_FORMS]:
         known = ", ".join(VOLUME_FORMS)
