@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lungseg.library import Segmenter
     from lungseg.settings import Settings
 
+T = TypeVar("T")
 AHEAD = 2
 """Slices under way per processor: one computes while the next is read."""
 KEY = "LUNGSEG_API_KEY"
@@ -68,11 +69,13 @@ class Place:
             one is refused, and ``UsageError`` where no other will fare better.
         at_a_time: how many inputs are worked on at a time.
         things: what inputs are called.
+        model: the SHA-256 of the model that would answer now; raises ``UsageError``.
     """
 
     fetch: Callable[[Any], Sequence[File]]
     at_a_time: int
     things: str
+    model: Callable[[], str]
 
 
 def here(question: Question, *, models_dir: Path | None) -> Place:
@@ -92,6 +95,7 @@ def here(question: Question, *, models_dir: Path | None) -> Place:
         fetch=partial(question.ask, segmenter, **others),
         at_a_time=1 if question.volumes else settings.workers or AHEAD * settings.cores,
         things=question.things,
+        model=lambda: segmenter.model.contract.sha256,
     )
 
 
@@ -157,9 +161,12 @@ def there(question: Question, *, url: str) -> Generator[Place]:
     calls = _Calls(client)
 
     def fetch(content: Any) -> Sequence[File]:
+        return answered(lambda: question.ask(client, content, **question.parameters))
+
+    def answered(ask: Callable[[], T]) -> T:
         try:
             with calls.one():
-                return question.ask(client, content, **question.parameters)
+                return ask()
         except ServiceError as error:
             if reason := _fatal(error, question):
                 raise UsageError(f"{shown} {reason}") from None
@@ -173,7 +180,20 @@ def there(question: Question, *, url: str) -> Generator[Place]:
             fetch=fetch,
             at_a_time=1 if question.volumes else AHEAD * (os.cpu_count() or 1),
             things=question.things,
+            model=lambda: answered(lambda: _sha256(client.models(), question, shown)),
         )
+
+
+def _sha256(models: list[dict[str, Any]], question: Question, shown: str) -> str:
+    """That of the model which answers what is asked; raises ``UsageError`` where there is none."""
+    name, number = question.parameters["model"], question.parameters["version"]
+    for model in models:
+        if model["name"] == name if name else model["default"]:
+            for version in model["versions"]:
+                asked = version["version"] == number if number else version["serving"]
+                if asked and version["sha256"]:
+                    return version["sha256"]
+    raise UsageError(f"{shown} has no {name or 'model'} that could answer")
 
 
 class _Calls:

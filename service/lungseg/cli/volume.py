@@ -70,13 +70,13 @@ def run(options: argparse.Namespace) -> int:
 
     def question(bar: Bar) -> Question:
         asked = {**parameters, "forms": forms, "progress": bar.hear}
-        return Question(ask=_ask, forms=forms, parameters=asked, volumes=True)
+        return Question(ask=ask, forms=forms, parameters=asked, volumes=True)
 
     sources = [file for study in studies for file in study.files]
     return run_all(options, (studies, sources), outputs, question)
 
 
-def _ask(
+def ask(
     place: Segmenter | Client, source: VolumeSource, forms: Sequence[str], **parameters: Any
 ) -> list[File]:
     """Each form of the answer, for each of which a server computes once."""
