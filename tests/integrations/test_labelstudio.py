@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import encode
-from tests.serving import Running, running
+from tests.serving import Running, running, wait_until
 from training.synthetic.phantom import Phantom, picture
 
 POLL_S = 0.01
@@ -188,6 +188,9 @@ def test_images_elsewhere_are_not_fetched(backend: Running, tool: Tool) -> None:
     codes = [found["error"]["code"] for found in predict(backend.client, *left)]
     assert codes == [*["invalid_parameter"] * 2, "body_too_large", "invalid_parameter"]
     assert sorted(tool.heard[before:]) == sorted(left[:3])
+    (found,) = predict(backend.client, f"data:image/png;base64,{'A' * 400_000}")
+    assert found["error"]["code"] == "body_too_large"
+    wait_until(lambda: backend.state.lifecycle.buffered_bytes == 0)
 
 
 def test_one_bad_task_spoils_no_other(backend: Running) -> None:

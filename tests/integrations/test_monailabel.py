@@ -156,6 +156,8 @@ def test_what_is_refused(monailabel: Running) -> None:
     for path in ("activelearning/random", "train/standin", "infer/wsi/standin"):
         assert client.post(f"/monailabel/{path}").status_code == 404
     assert client.get("/monailabel/datastore/").status_code == 404
+    long = client.post("/monailabel/auth/token", content=bytes(2**16 + 1))
+    assert long.status_code == 413
     assert client.put("/monailabel/datastore/label?image=x").status_code == 404
 
 

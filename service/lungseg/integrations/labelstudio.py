@@ -48,6 +48,7 @@ SILENCE_S = 10.0
 MAX_CONFIG_CHARACTERS = 256 * 1024
 JWT_DOTS = 2
 ID_DIGITS = 10
+TOO_LARGE = "expected an image of at most {} bytes, received more"
 OK = 200
 LUNG = {"lung", "lungs"}
 SAYING_NOTHING = {"area", "both", "field", "fields", "mask", "whole"}
@@ -138,7 +139,7 @@ def _failing(error: LungsegError) -> Member:
 
 async def _asked(request: Request) -> tuple[Asked, Brush]:
     try:
-        asked = Asked.model_validate_json(await read_body(request))
+        asked = await asyncio.to_thread(Asked.model_validate_json, await read_body(request))
     except ValidationError:
         raise MalformedRequest("expected what Label Studio sends, received other JSON") from None
     return asked, Brush.of(asked.label_config)
@@ -207,18 +208,22 @@ class Images:
             InvalidParameter: it lies elsewhere than in our Label Studio, or cannot be had there.
             BodyTooLarge: it has more bytes than a slice may have.
         """
-        head, comma, content = str(address).partition(",")
+        head, _, content = str(address).partition(",")
         try:
-            if head.startswith("data:") and head.endswith(";base64") and comma:
-                return base64.b64decode(content)
-            return await self._from_label_studio(str(address))
+            if not head.startswith("data:"):
+                return await self._from_label_studio(str(address))
+            if len(content) * 3 // 4 > self.settings.max_body_bytes:
+                raise BodyTooLarge(TOO_LARGE.format(self.settings.max_body_bytes))
+            self.take(len(found := await asyncio.to_thread(base64.b64decode, content)))
+            return found
         except (KeyError, TypeError, ValueError, httpx.HTTPError, httpx.InvalidURL):
             raise InvalidParameter("expected an image that can be fetched, received none") from None
 
     async def _from_label_studio(self, address: str) -> bytes:
         home = httpx.URL(self.settings.labelstudio_url or "")
         url, limit = home.join(address), self.settings.max_body_bytes
-        if not home.host or url.userinfo or _origin(url) != _origin(home):
+        origins = {(one.scheme, one.host, one.port) for one in (home, url)}
+        if not home.host or url.userinfo or len(origins) > 1:
             raise InvalidParameter("expected an image of the Label Studio in the settings")
         headers = {"Accept-Encoding": "identity", **await self._authorization(home)}
         content = bytearray()
@@ -229,7 +234,7 @@ class Images:
                 self.take(len(piece))
                 content += piece
                 if len(content) > limit:
-                    raise BodyTooLarge(f"expected an image of at most {limit} bytes")
+                    raise BodyTooLarge(TOO_LARGE.format(limit))
         return bytes(content)
 
     async def _authorization(self, home: httpx.URL) -> dict[str, str]:
@@ -242,10 +247,6 @@ class Images:
         door = home.copy_with(path=f"{home.path.rstrip('/')}/api/token/refresh/")
         answer = await self.http.post(door, json={"refresh": token})
         return {"Authorization": f"Bearer {answer.raise_for_status().json()['access']}"}
-
-
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
-    return url.scheme, url.host, url.port
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,8 +56,7 @@ def surfaces(settings: Settings) -> tuple[Surface, ...]:
     api, door = (APIRouter(prefix=PREFIX, include_in_schema=False) for _ in range(2))
     api.add_api_route("/info/", info)
     api.add_api_route("/session/", sessions.create, methods=["PUT"])
-    api.add_api_route("/session/{name}", sessions.look, methods=["GET"])
-    api.add_api_route("/session/{name}", sessions.remove, methods=["DELETE"])
+    api.add_api_route("/session/{name}", sessions.tell, methods=["GET", "DELETE"])
     api.add_api_route("/infer/{model}", sessions.infer, methods=["POST"])
     api.add_api_route("/auth/token/valid", info)  # of which only the status is read
     door.add_api_route("/auth/", auth)
@@ -68,14 +67,20 @@ def surfaces(settings: Settings) -> tuple[Surface, ...]:
         body_limit=lambda settings: settings.max_volume_bytes,
         takes="volumes",
     )
-    return own, Surface(prefixes=(f"{PREFIX}/auth",), router=door, needs_key=False)
+    return own, Surface(
+        prefixes=(f"{PREFIX}/auth",),
+        router=door,
+        body_limit=lambda _settings: MAX_PARAMS_BYTES,
+        needs_key=False,
+    )
 
 
 async def info(request: Request) -> Response:
     """What there is; clients read every key of it."""
     about = {"type": "segmentation", "labels": SIDES, "dimension": 3, "config": {}}
-    families = state_of(request.scope).registry.families()
-    models = {name: {**about, "description": RESEARCH_ONLY} for name in families}
+    families = state_of(request.scope).registry.families().items()
+    served = [name for name, family in families if family.serving]
+    models = {name: {**about, "description": RESEARCH_ONLY} for name in served}
     said = {"name": "lungseg", "description": RESEARCH_ONLY, "version": lungseg.__version__}
     others = ("trainers", "strategies", "scoring", "train_stats", "datastore")
     return JSONResponse(
@@ -136,13 +141,10 @@ class Sessions:
         self._keep(name, upload)
         return JSONResponse({"session_id": name, "session_info": {"expiry": expiry_s}})
 
-    async def look(self, name: str) -> Response:
-        """Says that a session is still there, which prolongs it."""
-        return JSONResponse({"expiry": self._use(name).expiry_s})
-
-    async def remove(self, name: str) -> Response:
-        """Ends a session."""
-        return JSONResponse({"expiry": self._take(name).expiry_s})
+    async def tell(self, name: str, request: Request) -> Response:
+        """Says that a session is still there, which prolongs it, or ends it."""
+        upload = self._take(name) if request.method == "DELETE" else self._use(name)
+        return JSONResponse({"expiry": upload.expiry_s})
 
     async def infer(self, model: str, request: Request) -> Response:
         """Segments the volume of a session, or the one that comes along."""
