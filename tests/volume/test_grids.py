@@ -206,6 +206,36 @@ def test_several_volumes_are_refused_unless_one_is_chosen() -> None:
     assert np.array_equal(read(single.to_bytes()).scan.values, VALUES)
 
 
+def test_time_may_be_an_axis_of_the_space_of_nrrd() -> None:
+    """As ITK writes it, and by the spaces that the format's definition names for it."""
+    both = np.stack([VALUES, VALUES + 1])
+    axes = "(0.7,0,0,0) (0,0.8,0,0) (0,0,2.5,0) (0,0,0,1)"
+    lines = f"space directions: {axes}\nkinds: domain domain domain domain\n"
+    origin = "space origin: (1,2,3,0)\n"
+    for space in ("space dimension: 4", "space: LPST", "space: left-posterior-superior-time"):
+        content = nrrd(both, f"{space}\n{lines}{origin}")
+        with pytest.raises(SeveralVolumes, match="received 2"):
+            read(content)
+        found = read(content, volume=1)
+        assert np.array_equal(found.scan.values, both[1])
+        assert np.allclose(geometry.weights_mm(found.scan), SPACING_MM[0])
+        if "dimension" not in space:
+            assert np.allclose(found.affine, affine_of(origin_mm=(1, 2, 3)))
+        assert np.array_equal(
+            read(nrrd(VALUES[None], f"{space}\n{lines}{origin}")).scan.values, VALUES
+        )
+    mixed = nrrd(both, f"space: LPST\n{lines}".replace("2.5,0", "2.5,1"))
+    with pytest.raises(UndecodableImage):
+        read(mixed, volume=0)
+
+
+def test_pairs_of_keys_and_values_are_no_fields_of_nrrd() -> None:
+    """They are anybody's, whatever their names."""
+    place = "space: LPS\nspace directions: (0.7,0,0) (0,0.8,0) (0,0,2.5)\n"
+    pairs = "space:=RAS\ntype:=my type\nencoding:=gzip\ndata file:=elsewhere\n"
+    assert np.allclose(read(nrrd(VALUES, place + pairs)).affine, read(nrrd(VALUES, place)).affine)
+
+
 def test_colours_are_refused() -> None:
     """By their type, before anything is read."""
     kind = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
@@ -404,6 +434,7 @@ def test_packed_files_of_many_streams_and_damaged_ones() -> None:
         nifti(VALUES, None, dim=0),
         nifti(VALUES, None, dim=[3, 26, 0, 6, 1, 1, 1, 1]),
         npy(VALUES[0]),
+        npy(VALUES).replace(b"(6, 22, 26)", b"(True,22,6)"),
         npy(VALUES.astype("S4")),
         b"none of these" * 99,
     ],

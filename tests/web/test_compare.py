@@ -81,3 +81,25 @@ def test_figures_that_no_lung_has_break_nothing(
     after["statistics"]["volume_ml"] = 1e9
     answer = client.post("/compare", json={"before": before, "after": after})
     assert answer.status_code in (200, 422)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("acquisition", "kvp"), 10**400),
+        (("acquisition", "slice_thickness_mm"), "thick"),
+        (("acquisition", "kernel"), [[[]]]),
+        (("model", "version"), {"3": 3}),
+        (("quality", "flags"), [{"code": ["incomplete_apex"]}]),
+    ],
+)
+def test_members_of_other_kinds_are_refused_and_named(
+    place: tuple[str, str], value: Any, client: httpx.Client, answers: list[dict[str, Any]]
+) -> None:
+    """Of all that is compared, be it only to warn."""
+    odd = json.loads(json.dumps(answers[0]))
+    odd[place[0]][place[1]] = value
+    for sent in ({"before": odd, "after": answers[1]}, {"before": answers[1], "after": odd}):
+        answer = client.post("/compare", json=sent)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_parameter")
+        assert place[0] in answer.json()["detail"]

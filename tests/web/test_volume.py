@@ -128,6 +128,7 @@ def test_however_it_is_sent_the_answer_is_the_same(client: httpx.Client) -> None
     packed = {"Content-Encoding": "gzip"}
     for sent in (
         {"files": parts(series(), "file")},
+        {"files": [("files", (f".{k}", file)) for k, file in enumerate(series())]},
         {"files": {"file": ("study.zip", zipped())}},
         {"content": zipped()},
         {"content": zipped(), "headers": {"Content-Type": "text/plain"}},
@@ -138,6 +139,36 @@ def test_however_it_is_sent_the_answer_is_the_same(client: httpx.Client) -> None
     for content in (volume, gzip.compress(volume, 1)):
         found = figures(client.post("/segment/volume", content=content).json())
         assert found["statistics"]["volume_ml"] == expected["statistics"]["volume_ml"]
+
+
+def test_padding_is_air_whether_a_header_marks_it_or_not(client: httpx.Client) -> None:
+    """A field of view that cuts a lung off: no mask may tell a series from its NIfTI."""
+    cut = chest().copy()
+    cut[..., :30] = -2000
+    spacing, positions = (
+        list(SPACING_MM[1:]),
+        AFFINE[:3, 3] + np.outer(range(SLICES), AFFINE[:3, 0]),
+    )
+    signed = {
+        "PixelRepresentation": 1,
+        "RescaleIntercept": "0",
+        "PixelPaddingValue": -2000,
+        "PixelSpacing": spacing,
+    }
+    stack = Stack(hu=cut, positions=positions, row=np.eye(3)[0], column=np.eye(3)[1])
+    marked = [
+        saved(instance(stack, k, PixelData=cut[k].tobytes(), **signed)) for k in range(SLICES)
+    ]
+    asked = {"params": {"format": "nifti"}}
+    series_mask, grid_mask = (
+        np.asarray(nibabel.Nifti1Image.from_bytes(gzip.decompress(answer.content)).dataobj)
+        for answer in (
+            client.post("/segment/volume", files=parts(tuple(marked)), **asked),
+            client.post("/segment/volume", content=nifti(cut, AFFINE), **asked),
+        )
+    )
+    assert series_mask.any()
+    assert np.array_equal(series_mask, grid_mask)
 
 
 @pytest.mark.parametrize("form", VOLUME_FORMS)

@@ -57,12 +57,10 @@ def _differ(
     name: str,
     tolerance: float = 0.0,
 ) -> bool:
-    first, second = before[part].get(name), after[part].get(name)
+    first, second = before[part][name], after[part][name]
     if first is None or second is None:
         return False
-    if isinstance(first, int | float) and isinstance(second, int | float):
-        return abs(first - second) > tolerance
-    return str(first).strip().lower() != str(second).strip().lower()
+    return abs(first - second) > tolerance if tolerance else first != second
 
 
 def _steps_differ(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:

@@ -7,10 +7,11 @@ scan after is brought to the volume before by
 
     HU' = (HU + 1000) · V_after / V_before - 1000
 
-(the physiological correction of Shaker et al. 2004, Acta Radiol 45:417, and Stoel et al. 2008, Proc
-Am Thorac Soc 5:919; real lungs follow it roughly: Parr et al. 2008, Respir Res 9:21, ascribe nearly
-half of the fall in density over two years to volume). Whether a change lies within what rescans
-differ by is told where that is published; what a change means for a patient is not told.
+which follows from that alone. Shaker et al. 2004, Acta Radiol 45:417, and Stoel et al. 2008, Proc
+Am Thorac Soc 5:919, correct densities so; they are cited from memory, and were not at hand. Real
+lungs follow the model roughly: Parr et al. 2008, Respir Res 9:21, ascribe nearly half of the fall
+in density over two years to volume. Whether a change lies within what rescans differ by is told
+where that is published; what a change means for a patient is not told.
 """
 
 from __future__ import annotations

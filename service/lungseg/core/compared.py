@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from lungseg.core.errors import InvalidParameter
@@ -12,6 +12,9 @@ SIDES = ("right", "left")
 THIRDS = ("lower", "middle", "upper")
 SHARES = (*(f"laa_{level}" for level in LAA_HU), *(f"haa_{level}" for level in HAA_HU))
 LEVELS = ("mean", "p5", "p15")
+MODEL = ("name", "version", "sha256")
+ACQUISITION_TEXTS = ("kernel", "contrast", "manufacturer")
+ACQUISITION_NUMBERS = ("slice_thickness_mm", "kvp")
 LARGEST = 1e9
 """No figure of a lung comes near."""
 SMALLEST = 1e-6
@@ -30,9 +33,9 @@ def checked_answer(answer: object, name: str) -> Members:
     place = f"{name}.statistics.lungs"
     lungs = _members(statistics.get("lungs"), place)
     return {
-        "model": _members(found.get("model", {}), f"{name}.model"),
+        "model": _texts(_members(found.get("model", {}), f"{name}.model"), MODEL, f"{name}.model"),
         "volume": {"step_mm": _step_mm(_members(found.get("volume"), f"{name}.volume"), name)},
-        "acquisition": _members(found.get("acquisition", {}), f"{name}.acquisition"),
+        "acquisition": _acquisition(found.get("acquisition", {}), f"{name}.acquisition"),
         "flags": _flags(found, name),
         "statistics": {
             **_region(statistics, f"{name}.statistics"),
@@ -40,6 +43,23 @@ def checked_answer(answer: object, name: str) -> Members:
             "thirds": _thirds(statistics.get("thirds"), f"{name}.statistics.thirds"),
         },
     }
+
+
+def _acquisition(value: object, place: str) -> Members:
+    members = _members(value, place)
+    numbers = {name: _number(members, name, place) for name in ACQUISITION_NUMBERS}
+    return {**_texts(members, ACQUISITION_TEXTS, place), **numbers}
+
+
+def _texts(members: Members, names: Sequence[str], place: str) -> dict[str, str | None]:
+    """What is compared as text, whatever an answer has it as: the name of a kernel, a version."""
+    found: dict[str, str | None] = {}
+    for name in names:
+        value = members.get(name)
+        if not isinstance(value, str | int | float | None):
+            raise _refused(f"{place}.{name}", "a text or null")
+        found[name] = None if value is None else str(value).strip().lower()
+    return found
 
 
 def _thirds(value: object, place: str) -> Members | None:
@@ -86,7 +106,10 @@ def _flags(answer: Members, name: str) -> list[str]:
     flags, place = quality.get("flags"), f"{name}.quality.flags"
     if not isinstance(flags, list):
         raise _refused(place, "a list")
-    return [str(_members(flag, place).get("code")) for flag in cast("list[object]", flags)]
+    given = [
+        _texts(_members(flag, place), ("code",), place) for flag in cast("list[object]", flags)
+    ]
+    return [flag["code"] or "" for flag in given]
 
 
 def _step_mm(volume: Members, name: str) -> float | None:

@@ -14,13 +14,15 @@ import numpy as np
 
 from lungseg.core.body import Box, Covers, Planes, body_box
 from lungseg.core.orientation import usual_view, view_spacing
-from lungseg.core.types import FloatArray, IntensityArray, ModelInput, Placement, Scan, Unit
+from lungseg.core.types import AIR_HU, FloatArray, IntensityArray, ModelInput, Placement, Scan, Unit
 
 ALL = slice(None)
 GREY_MAX = 255.0
 """White on the network's grey scale; the division by 255 is inside the ONNX graph."""
 HISTOGRAM_BINS = 256
 LAST_BIN = HISTOGRAM_BINS - 1
+LEAST_HU = -1024
+"""Of what is measured; scanners write -2000, -3024 and the like outside their field of view."""
 PADDING_PERCENTILE = 99.5
 PADDING_GAP = 0.15
 """Width of the empty range above padding, as a share of the whole range."""
@@ -91,7 +93,8 @@ def fit(
     height, width = placement.inner_size
     grid = np.zeros((len(planes), *grid_size, 1), np.float32)
     for index, plane in enumerate(planes):
-        inner = resample(covered(plane, placement), placement.inner_size)
+        measured = _air_for_padding(covered(plane, placement), scan.unit)
+        inner = resample(measured, placement.inner_size)
         whole = None
         if placement.part is not None and scan.unit != "HU":
             # Percentiles are those of all of the slice, however little of it is covered.
@@ -99,6 +102,13 @@ def fit(
         grey = to_grey(inner, scan.unit, rule, whole)
         grid[index, top : top + height, left : left + width, 0] = grey
     return ModelInput(grey=grid, placement=placement)
+
+
+def _air_for_padding(plane: IntensityArray, unit: Unit) -> IntensityArray:
+    """HU that nothing has are padding: air, as where a header marks them, or they darken edges."""
+    if unit != "HU" or plane.min() >= LEAST_HU:
+        return plane
+    return np.where(plane < LEAST_HU, plane.dtype.type(AIR_HU), plane)
 
 
 def covered(plane: IntensityArray, placement: Placement) -> IntensityArray:

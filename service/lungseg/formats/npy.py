@@ -82,6 +82,8 @@ def _header(head: bytes) -> _Header:
         shape, columns_first, dtype = read(stream)
     except Exception:  # noqa: BLE001 - the header is a Python literal, and may fail as any can
         raise UndecodableImage("the content is NPY, but its header is damaged") from None
+    if any(isinstance(length, bool) for length in shape):  # NumPy takes True for a length
+        raise UndecodableImage("expected whole numbers as the shape of an NPY array")
     if dtype.kind not in "biuf":
         raise UndecodableImage("expected an NPY array of numbers, received another type")
     return _Header(shape, columns_first, dtype, stream.tell())

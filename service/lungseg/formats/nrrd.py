@@ -27,8 +27,9 @@ _SPACES = {
     "left-anterior-superior": (1, -1),
 }
 """By the name of a space: signs that bring x and y to DICOM's."""
-_SIDES = _SPACES | {"".join(re.findall(r"\b\w", name)): to for name, to in _SPACES.items()}
-"""The same by initials, too."""
+_NAMED = _SPACES | {f"{name}-time": to for name, to in _SPACES.items()}
+_SIDES = _NAMED | {"".join(re.findall(r"\b\w", name)): to for name, to in _NAMED.items()}
+"""The same with time as another axis, and by initials, too."""
 _TYPES = {
     "i1": ("signed char", "int8", "int8_t"),
     "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
@@ -45,7 +46,8 @@ _CODES = {name: code for code, names in _TYPES.items() for name in names}
 _UNITS_MM = {"mm": 1.0, "m": 1000.0, "cm": 10.0, "um": 0.001, "µm": 0.001}
 _VOLUMES = ("list", "time")
 """Kinds of an axis along which volumes lie; others are parts of a colour or of a vector."""
-_LINE = re.compile(r"([^:]+):=?\s*(.*)")
+_LINE = re.compile(r"([^:]+):(?!=)\s*(.*)")
+"""A field; pairs of keys and values have := and are anybody's."""
 _EMPTY_LINE = re.compile(rb"\r?\n\r?\n")
 _VECTOR = re.compile(r"none|\([^()]*\)")
 _Vectors = list[tuple[float, ...] | None]
@@ -121,7 +123,17 @@ def _vectors(fields: dict[str, str], count: int) -> _Vectors:
         return [None] * count
     if len(given) != count:
         raise ValueError
-    return [None if one == "none" else _numbers(one[1:-1]) for one in given]
+    return [None if one == "none" else _in_space(_numbers(one[1:-1])) for one in given]
+
+
+def _in_space(vector: tuple[float, ...]) -> tuple[float, ...] | None:
+    """A direction without its part along time, None of one that runs along time alone."""
+    *place, time = vector
+    if len(place) != 3:
+        return vector
+    if any(place) and time:
+        raise ValueError
+    return (*place,) if any(place) else None
 
 
 def _spatial(fields: dict[str, str], sizes: list[int], vectors: _Vectors) -> slice:
@@ -129,7 +141,7 @@ def _spatial(fields: dict[str, str], sizes: list[int], vectors: _Vectors) -> sli
     kinds = fields.get("kinds", "").lower().split()
     places = [place for place, vector in enumerate(vectors) if vector is not None]
     if not places and len(kinds) == len(sizes):
-        places = [place for place, kind in enumerate(kinds) if kind in ("domain", "space")]
+        places = [place for place, kind in enumerate(kinds) if kind in ("domain", "space")][:3]
     places = places or list(range(min(3, len(sizes))))
     if not (2 <= len(places) <= 3 and places == list(range(places[0], places[-1] + 1))):
         raise UndecodableImage(f"expected three dimensions in space, received {len(places)}")
@@ -140,7 +152,7 @@ def _affine(fields: dict[str, str], vectors: _Vectors) -> NDArray[np.float64] | 
     """(4, 4) from (slice, row, column, 1) to LPS mm, None where no space is named."""
     sides = _SIDES.get(fields.get("space", "").lower())
     directions = [vector for vector in vectors if vector is not None and len(vector) == 3]
-    origin = _numbers(fields.get("space origin", "(0,0,0)").strip("()"))
+    origin = _numbers(fields.get("space origin", "(0,0,0)").strip("()"))[:3]
     if sides is None or len(directions) != 3 or len(origin) != 3:
         return None
     matrix = np.eye(4)

@@ -84,7 +84,7 @@ class Job:
             return Sent(files=[in_memory(body)], fields=NO_FIELDS)
         most = self.state.volumes.limits.max_files
         form = read_form(body, self.content_type, PARTS, most)
-        files = [in_memory(part.content, part.filename) for part in form.files]
+        files = [in_memory(part.content) for part in form.files]  # their names say nothing
         if len(files) == 1:
             with self.exchange.held.holding(len(body)):  # copied, and then the form goes
                 files = [in_memory(files[0].read())]
