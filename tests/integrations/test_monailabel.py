@@ -19,7 +19,7 @@ import SimpleITK as sitk  # noqa: N813
 
 from lungseg.formats.archive import write_archive
 from tests.serving import Running, running, wait_until
-from tests.volume.grids import affine_of, nifti
+from tests.volume.grids import affine_of, nifti, npy
 from tests.web.test_volume import AFFINE, chest, series
 
 NAME = "/home/doe/John Doe.nrrd"
@@ -134,6 +134,10 @@ def test_the_forms_of_an_answer(monailabel: Running) -> None:
     check(image_of(image.content, "a.nrrd"), image_of(file, "a.nii"), client, file)
     assert infer(client, SLICER, file, output="json").json()["label_names"] == NAMES
     assert parts_of(infer(client, {}, file, output="all"))[1] == "lungs.nii.gz"
+    turned = npy(chest().transpose(0, 2, 1))  # one lung lies above the other
+    params, name, content = parts_of(infer(client, SLICER, turned))
+    assert params["label_names"] == {"lung": 3}
+    assert np.array_equal(np.unique(sitk.GetArrayFromImage(image_of(content, name))), [0, 3])
     for files in (series(), [write_archive({f"{k}.dcm": one for k, one in enumerate(series())})]):
         session = upload(client, *files, uncompress="true").json()["session_id"]
         seg = infer(client, {}, output="dicom_seg", session_id=session)
@@ -148,7 +152,9 @@ def test_what_is_refused(monailabel: Running) -> None:
     assert infer(client, SLICER).status_code == 400
     assert infer(client, [], file).status_code == 400
     assert infer(client, SLICER, b"no volume").status_code == 415
-    assert infer(client, {"result_extension": "/../x"}, file).status_code == 422
+    for ending in ("/../x", [".nrrd"], None):
+        assert infer(client, {"result_extension": ending}, file).status_code == 422
+    assert infer(client, SLICER, file, output="dicom_seg").status_code == 422
     assert infer(client, SLICER, file, output="doe").status_code == 422
     assert infer(client, SLICER, session_id=uuid.uuid4().hex).status_code == 404
     assert upload(client).status_code == 400

@@ -199,7 +199,7 @@ def _params(content: bytes | memoryview) -> dict[str, Any]:
         params = None
     if not isinstance(params, dict):
         raise MalformedRequest("expected params to be a short JSON object, received something else")
-    if params.setdefault("result_extension", NIFTI) not in FORMS:
+    if str(params.setdefault("result_extension", NIFTI)) not in FORMS:
         raise InvalidParameter(f"result_extension: expected {' or '.join(FORMS)}")
     return params
 
