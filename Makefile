@@ -10,6 +10,9 @@ SERVICE_READY := $(VENV)/.service-ready
 DEV_READY := $(VENV)/.dev-ready
 KSERVE_READY := $(VENV)/.kserve-ready
 RAY_READY := $(VENV)/.ray-ready
+ANNOTATION_READY := $(VENV)/.annotation-ready
+LABEL_STUDIO := 1.23.2
+MONAI_LABEL := 0.8.5
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes
 
 HOST ?= 127.0.0.1
@@ -31,7 +34,7 @@ DOCKER_BUILD_FLAGS ?=
 # Each keeps a file of tests to itself, so that what these share is made once.
 TEST_PROCESSES ?= 2
 
-.PHONY: help setup serve test test-wheel mutants check pip-check fmt lint types imports ray slurm bench bench-train load fuzz train screenshots openapi docs bench-page \
+.PHONY: help setup serve test test-wheel mutants check pip-check fmt lint types imports ray slurm test-annotation bench bench-train load fuzz train screenshots openapi docs bench-page \
         lock image training-image pin-images sbom image-sbom audit hadolint test-container clean
 
 help: ## this list
@@ -69,6 +72,13 @@ $(RAY_READY): requirements/ray.txt | $(DEV_READY)
 
 setup: $(DEV_READY) $(KSERVE_READY) ## the whole environment: service, training, tests and checks
 
+# Programs that ask the service, beside the rest; MONAI Label's client needs nothing that MONAI does.
+$(ANNOTATION_READY): Makefile | $(PY)
+	$(PY) -m venv $(VENV)/annotation
+	$(VENV)/annotation/bin/python -m pip install --quiet --disable-pip-version-check label-studio==$(LABEL_STUDIO) requests
+	$(VENV)/annotation/bin/python -m pip install --quiet --disable-pip-version-check --no-deps monailabel==$(MONAI_LABEL)
+	@touch $@
+
 # --- use --------------------------------------------------------------------------------------
 
 serve: $(SERVICE_READY) ## serve on HOST:PORT, installing the service alone first
@@ -80,13 +90,16 @@ train: $(DEV_READY) ## train on DATA and publish the next version of NAME
 # --- checks -----------------------------------------------------------------------------------
 
 test: $(DEV_READY) $(KSERVE_READY) ## the test suite
-	$(PY) -m pytest -m "not container and not ray and not slurm" --numprocesses $(TEST_PROCESSES) --dist loadfile $(ARGS)
+	$(PY) -m pytest -m "not container and not ray and not slurm and not label_studio" --numprocesses $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 ray: $(RAY_READY) ## a cohort by Ray, and its speed beside one process and two
 	$(VENV)/ray/bin/python -m pytest -s -m ray tests/integrations $(ARGS)
 
 slurm: $(DEV_READY) ## a cohort as a job array on a SLURM of one node (Debian: slurm-wlm)
 	$(PY) -m pytest -s -m slurm tests/integrations $(ARGS)
+
+test-annotation: $(DEV_READY) $(ANNOTATION_READY) ## MONAI Label's own client and a real Label Studio against the service (1 GB to install)
+	$(PY) -m pytest tests/integrations $(ARGS)
 
 test-wheel: $(DEV_READY) ## install the wheel in an environment of its own and segment slices with it
 	tests/wheel.sh

@@ -11,7 +11,7 @@ import struct
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,21 +52,38 @@ def volume_nifti(volume: Volume, threads: int = 1) -> bytes:
     return _nifti(volume, grid, grid.values(volume.scan.values), threads)
 
 
-def label_nrrd(volume: Volume, labels: LabelArray, threads: int = 1) -> bytes:
-    """A label map as NRRD, uint8, packed by gzip, on the grid of its source."""
+def label_nrrd(
+    volume: Volume,
+    labels: LabelArray,
+    threads: int = 1,
+    *,
+    kind: Literal["uint8", "uint16"] = "uint8",
+    packed: bool = True,
+) -> bytes:
+    """A label map as NRRD, packed by gzip or as it is, on the grid of its source.
+
+    Args:
+        volume: the source.
+        labels: its lungs, shape (Z, Y, X).
+        threads: how many pack at a time.
+        kind: what a label is written as.
+        packed: whether by gzip, which not every reader can undo.
+    """
     grid = full_grid(volume)
-    mapped = grid.labels(labels)
+    mapped = grid.labels(labels).astype(f"<{np.dtype(kind).str[1:]}", copy=False)
     lines = [
         "NRRD0004",
-        "type: uint8",
+        f"type: {kind}",
+        *(["endian: little"] if mapped.itemsize > 1 else []),
         "dimension: 3",
         f"sizes: {' '.join(map(str, mapped.shape[::-1]))}",
         "kinds: domain domain domain",
-        "encoding: gzip",
+        f"encoding: {'gzip' if packed else 'raw'}",
         *_places(volume, grid.affine),
     ]
     head = "\n".join([*lines, "", ""]).encode("ascii")
-    return head + _gzip([_bytes_of(mapped)], threads)
+    content = _bytes_of(mapped)
+    return head + (_gzip([content], threads) if packed else content)
 
 
 def label_npz(labels: LabelArray) -> bytes:

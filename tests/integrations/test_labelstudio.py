@@ -1,0 +1,262 @@
+"""Label Studio's requests, as version 1.23.2 sends them, and what becomes of its images."""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import io
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import encode
+from tests.serving import Running, running, wait_until
+from training.synthetic.phantom import Phantom, picture
+
+POLL_S = 0.01
+TOKEN = "0123456789012345678901234567890123456789"
+PERSONAL, SHORT = "head.body.sign", "a-short-one"
+BOTH = '<Label value="Right lung"/><Label value="Left lung"/>'
+SENT = {"project": "1.1795708314"}
+SETUP = {
+    **SENT,
+    "hostname": "http://evil.example",
+    "access_token": "another",
+    "extra_params": None,
+}
+PREDICT = {**SENT, "params": {"login": None, "password": None, "context": None}}
+TASK = {
+    "meta": {},
+    "is_labeled": False,
+    "overlap": 1,
+    "comment_authors": [],
+    "annotations": [],
+    "predictions": [],
+}
+
+
+def config(labels: str = BOTH, brush: str = "BrushLabels") -> str:
+    """A project's own, with names that are nobody else's."""
+    return (
+        '<View><Text name="t" value="$text"/><Image name="slice" value="$ct"/>'
+        f'<{brush} name="paint" toName="slice">{labels}</{brush}></View>'
+    )
+
+
+class Tool(http.server.ThreadingHTTPServer):
+    """What Label Studio has for a backend: images behind a token, and new tokens for old."""
+
+    def __init__(self, images: dict[str, bytes]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.images, self.heard = images, list[str]()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, args=(POLL_S,), daemon=True).start()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Tool
+
+    def do_GET(self) -> None:
+        self.server.heard.append(self.path)
+        known = self.headers["Authorization"] in (f"Token {TOKEN}", f"Bearer {SHORT}")
+        if self.path == "/elsewhere":
+            self.send_response(302)
+            self.send_header("Location", "/data/upload/1/doe.png")
+            self.end_headers()
+            return
+        content = self.server.images.get(self.path, b"") if known else b""
+        self.answer(200 if content else 401, content)
+
+    def do_POST(self) -> None:
+        asked = self.rfile.read(int(self.headers["Content-Length"]))
+        fits = (self.path, asked) == ("/api/token/refresh/", f'{{"refresh":"{PERSONAL}"}}'.encode())
+        self.answer(200 if fits else 401, f'{{"access":"{SHORT}"}}'.encode())
+
+    def answer(self, status: int, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_arguments: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture(scope="module")
+def other(phantom: Phantom) -> np.ndarray:
+    """Another slice: the first one, its sides exchanged."""
+    return picture(phantom)[:, ::-1]
+
+
+@pytest.fixture(scope="module")
+def tool(grey_png: bytes, other: np.ndarray) -> Iterator[Tool]:
+    images = {"/data/upload/1/doe.png": grey_png, "/data/upload/1/huge.png": bytes(300_000)}
+    with Tool({**images, "/data/upload/1/other.png": encode(other, "PNG")}) as started:
+        yield started
+        started.shutdown()
+
+
+@pytest.fixture(scope="module")
+def backend(models: Any, tool: Tool) -> Iterator[Running]:
+    settings = {"labelstudio_url": tool.url, "labelstudio_token": TOKEN, "max_batch_items": 9}
+    with running(
+        models, integrations=("labelstudio",), max_body_bytes=200_000, **settings
+    ) as started:
+        yield started
+
+
+def predict(client: httpx.Client, *addresses: object, labels: str = BOTH) -> list[dict[str, Any]]:
+    """As Label Studio asks: one answer for each task."""
+    tasks = [{**TASK, "id": k, "data": {"ct": one}} for k, one in enumerate(addresses)]
+    asked = {**PREDICT, "label_config": config(labels), "tasks": tasks}
+    response = client.post("/labelstudio/predict", json=asked)
+    assert response.status_code == 200, response.text
+    results = response.json()["results"]
+    assert len(results) == len(addresses)
+    return results
+
+
+def mask_of(client: httpx.Client, content: bytes) -> np.ndarray:
+    answer = client.post("/segment?format=png", content=content)
+    return np.array(Image.open(io.BytesIO(answer.content))) > 0
+
+
+def painted(stroke: dict[str, Any]) -> np.ndarray:
+    """A stroke as Label Studio's own converter reads it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the converter's own, at import
+        from label_studio_converter.brush import decode_rle
+    shape = stroke["original_height"], stroke["original_width"], 4
+    return decode_rle(stroke["value"]["rle"]).reshape(shape)[..., 3] > 0
+
+
+def test_each_task_gets_its_strokes_in_order(
+    backend: Running, tool: Tool, grey_png: bytes, other: np.ndarray
+) -> None:
+    """By address, by whole address, or in the task; with the project's labels, or one for all."""
+    client, second = backend.client, encode(other, "PNG")
+    data = f"data:image/png;base64,{base64.b64encode(second).decode()}"
+    uploads = "/data/upload/1/other.png", f"{tool.url}/data/upload/1/doe.png"
+    sent = second, grey_png, second
+    for found, content in zip(predict(client, *uploads, data), sent, strict=True):
+        assert found["model_version"] == "standin/1"
+        assert 0.5 < found["score"] <= 1
+        strokes = {one["value"]["brushlabels"][0]: one for one in found["result"]}
+        assert list(strokes) == ["Right lung", "Left lung"]
+        right, left = map(painted, strokes.values())
+        assert np.array_equal(right | left, mask_of(client, content))
+        assert not (right & left).any()
+        assert np.argwhere(right)[:, 1].mean() < np.argwhere(left)[:, 1].mean()
+        for stroke in strokes.values():
+            assert (stroke["from_name"], stroke["to_name"]) == ("paint", "slice")
+            assert (stroke["type"], stroke["image_rotation"]) == ("brushlabels", 0)
+    (whole,) = predict(client, uploads[0], labels='<Label value="Heart"/><Label value="LUNGS"/>')
+    assert [one["value"]["brushlabels"] for one in whole["result"]] == [["LUNGS"]]
+    assert np.array_equal(painted(whole["result"][0]), mask_of(client, second))
+
+
+def test_images_elsewhere_are_not_fetched(backend: Running, tool: Tool) -> None:
+    """Other hosts hear nothing, redirects are not followed, what is too large is left."""
+    with Tool({}) as stranger:
+        host = tool.url.removeprefix("http://")
+        strange = stranger.url.removeprefix("http://")
+        elsewhere = [
+            f"{stranger.url}/data/upload/1/doe.png",
+            f"//{strange}/doe.png",
+            f"http://{host}@{strange}/doe.png",
+            f"http://user:secret@{host}/data/upload/1/doe.png",
+            f"https://{host}/data/upload/1/doe.png",
+            f"http://localhost:{tool.server_port}/data/upload/1/doe.png",
+            "file:///etc/passwd",
+            None,
+            "http://[",
+        ]
+        for found in predict(backend.client, *elsewhere):
+            assert found["error"]["code"] == "invalid_parameter"
+            assert "result" not in found
+            assert "doe" not in str(found)
+        stranger.shutdown()
+        assert not stranger.heard
+    before = len(tool.heard)
+    left = ["/elsewhere", "/data/upload/1/none.png", "/data/upload/1/huge.png", "data:,x"]
+    codes = [found["error"]["code"] for found in predict(backend.client, *left)]
+    assert codes == [*["invalid_parameter"] * 2, "body_too_large", "invalid_parameter"]
+    assert sorted(tool.heard[before:]) == sorted(left[:3])
+    (found,) = predict(backend.client, f"data:image/png;base64,{'A' * 400_000}")
+    assert found["error"]["code"] == "body_too_large"
+    wait_until(lambda: backend.state.lifecycle.buffered_bytes == 0)
+
+
+def test_one_bad_task_spoils_no_other(backend: Running) -> None:
+    """Nor do tasks beyond the limit; Label Studio asks for these again."""
+    good, bad = "/data/upload/1/doe.png", "data:image/png;base64,AAAA"
+    found = predict(backend.client, bad, *[good] * 9)
+    assert [one.get("error", {}).get("code") for one in found] == [
+        "unsupported_media_type",
+        *[None] * 8,
+        "too_many_items",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "brush", "status"),
+    [
+        (BOTH, "BrushLabels", 200),
+        ('<Label value="lung_right"/><Label value="LEFT"/>', "BrushLabels", 200),
+        ('<Label value="Lung nodule"/><Label value="Lung area"/>', "BrushLabels", 200),
+        ('<Label value="Lung nodule"/><Label value="Right"/>', "BrushLabels", 422),
+        (BOTH, "PolygonLabels", 422),
+        ("<Label", "BrushLabels", 400),
+    ],
+)
+def test_setup_says_whether_the_labels_can_be_drawn(
+    backend: Running, labels: str, brush: str, status: int
+) -> None:
+    """The model's version, or why not: Label Studio shows it where a backend is connected."""
+    response = backend.client.post(
+        "/labelstudio/setup", json={**SETUP, "schema": config(labels, brush)}
+    )
+    assert response.status_code == status
+    assert response.json().get("model_version") == ("standin/1" if status == 200 else None)
+
+
+def test_what_else_label_studio_asks(backend: Running) -> None:
+    """Whether it is there, and what is of no interest; a document type is never read."""
+    client = backend.client
+    assert client.get("/labelstudio/health").json()["status"] == "UP"
+    assert client.post("/labelstudio/webhook", json={"action": "TASK_CREATED"}).status_code == 200
+    bomb = f'<!DOCTYPE x [<!ENTITY a "aaaa">]>{config("&a;")}'
+    assert client.post("/labelstudio/setup", json={"schema": bomb}).status_code == 400
+    for odd in ({}, {"schema": 7}, {"schema": config(), "tasks": [{}]}):
+        assert client.post("/labelstudio/setup", json=odd).status_code == 400
+
+
+def test_keys_and_tokens(models: Any, tool: Tool, grey_png: bytes) -> None:
+    """An API key comes as the password of basic authentication; a personal token buys another."""
+    settings = {"labelstudio_url": f"{tool.url}/", "labelstudio_token": PERSONAL}
+    with running(
+        models, integrations=("labelstudio",), api_keys=("schlüssel",), **settings
+    ) as service:
+        client = service.client
+        for password, status in (("wrong", 401), ("schlüssel", 200)):
+            client.auth = httpx.BasicAuth("anybody", password)
+            assert client.get("/labelstudio/health").status_code == status
+        (found,) = predict(client, "/data/upload/1/doe.png")
+        assert len(found["result"]) == 2
+        client.auth = None
+        assert client.get("/labelstudio/health").status_code == 401
+
+
+def test_without_an_address_only_what_a_task_holds_is_read(models: Any, grey_png: bytes) -> None:
+    """Nothing is fetched from anywhere."""
+    data = f"data:image/png;base64,{base64.b64encode(grey_png).decode()}"
+    with running(models, integrations=("labelstudio",)) as service:
+        refused, found = predict(service.client, "/data/upload/1/doe.png", data)
+    assert refused["error"]["code"] == "invalid_parameter"
+    assert found["result"]

@@ -1,0 +1,35 @@
+"""Integrations are there where a setting names them, and nowhere else."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+
+from tests.serving import Running
+
+LOADED = """
+import sys
+from lungseg.app import create_app
+from lungseg.settings import Settings
+for names in ("", "labelstudio", "monailabel,labelstudio,monailabel"):
+    create_app(Settings(_env_file=None, **({"integrations": names} if names else {})))
+    print([name for name in sys.modules if name.startswith("lungseg.integrations.")])
+"""
+
+
+def test_only_what_is_named_is_loaded() -> None:
+    """Each by itself, once, and none by a plain service."""
+    command = [sys.executable, "-c", LOADED]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded = [sorted(ast.literal_eval(line)) for line in done.stdout.splitlines()]
+    modules = [f"lungseg.integrations.{name}" for name in ("labelstudio", "monailabel")]
+    assert loaded == [[], modules[:1], modules]
+
+
+def test_a_plain_service_has_none_of_them(service: Running, monailabel: Running) -> None:
+    """Nothing answers there, and the OpenAPI document is the same either way."""
+    for path in ("/monailabel/info/", "/labelstudio/health"):
+        assert service.client.get(path).status_code == 404
+    documents = [one.client.get("/openapi.json").json() for one in (service, monailabel)]
+    assert documents[0] == documents[1]
