@@ -15,9 +15,8 @@ import orthanc
 
 URL = os.environ.get("SERVICE_URL", "http://service:8000")
 KEY_FILE = os.environ.get("SERVICE_KEY_FILE")
-LEAST_IMAGES = 10
 TIMEOUT_S = 900
-PAUSES_S = (0, 15, 30, 60, 120)
+PAUSES_S = (15, 30, 60, 120, None)
 waiting: queue.Queue[str] = queue.Queue()
 
 
@@ -30,22 +29,21 @@ def changed(change: int, _level: int, resource: str) -> None:
 def work() -> None:
     while series := waiting.get():
         for pause_s in PAUSES_S:
-            time.sleep(pause_s)
             try:
                 segment(series)
                 break
             except Exception as error:  # noqa: BLE001 - the next series shall have its turn
                 code = getattr(error, "code", type(error).__name__)
                 orthanc.LogError(f"lungseg: series {series}: failed, {code}")
-                if code in range(400, 500) and code != 429:
+                if pause_s is None or (code in range(400, 500) and code != 429):
                     break
+                time.sleep(pause_s)
 
 
 def segment(series: str) -> None:
     found = json.loads(orthanc.RestApiGet(f"/series/{series}"))
-    few = 1 < len(found["Instances"]) < LEAST_IMAGES
-    if few or found["MainDicomTags"].get("Modality") != "CT":
-        return  # nor do the results stored here, which become stable too, begin it again
+    if found["MainDicomTags"].get("Modality") != "CT":
+        return  # the results stored here become stable too, and do not begin it again
     archive = orthanc.RestApiGet(f"/series/{series}/archive")
     key = {"X-API-Key": Path(KEY_FILE).read_text().strip()} if KEY_FILE else {}
     for form in ("dicom-sr", "dicom-seg"):  # whoever finds the last may rely on the first

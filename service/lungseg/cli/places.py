@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 from collections.abc import Callable, Generator, Sequence
@@ -76,6 +77,20 @@ class Place:
     at_a_time: int
     things: str
     model: Callable[[], str]
+
+
+@contextmanager
+def place_of(options: argparse.Namespace, question: Question, **given: Any) -> Generator[Place]:
+    """The server that the options name, or this process; ``given`` goes before its settings.
+
+    Raises:
+        UsageError: see ``here`` and ``there``.
+    """
+    if options.url is None:
+        yield here(question, models_dir=options.models_dir, **given)
+    else:
+        with there(question, url=options.url) as place:
+            yield place
 
 
 def here(question: Question, *, models_dir: Path | None, **given: Any) -> Place:

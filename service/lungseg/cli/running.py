@@ -7,7 +7,6 @@ import errno
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -17,7 +16,7 @@ from lungseg.calling import ServiceError
 from lungseg.cli.bar import Bar
 from lungseg.cli.errors import OK, SOME_FAILED, UsageError, in_words
 from lungseg.cli.outputs import Outputs
-from lungseg.cli.places import Place, Question, here, there
+from lungseg.cli.places import Place, Question, place_of
 from lungseg.cli.streams import say
 from lungseg.core.errors import LungsegError
 
@@ -72,12 +71,8 @@ def run_all(
     if not left:
         outputs.begin()
         return OK
-    with ExitStack() as stack:
-        if options.url is None:
-            place = here(asked, models_dir=options.models_dir)
-        else:
-            place = stack.enter_context(there(asked, url=options.url))
-        return _work(left, place, outputs, stack.enter_context(bar))
+    with place_of(options, asked) as place, bar:
+        return _work(left, place, outputs, bar)
 
 
 def _work(inputs: Sequence[Input], place: Place, outputs: Outputs, bar: Bar) -> int:

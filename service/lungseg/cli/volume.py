@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lungseg.answers import File
@@ -70,14 +70,19 @@ def run(options: argparse.Namespace) -> int:
     outputs = outputs_of(options, forms, targets, VOLUMES)
 
     def question(bar: Bar) -> Question:
-        asked = {**parameters, "forms": forms, "progress": bar.hear}
-        return Question(ask=ask, forms=forms, parameters=asked, volumes=True)
+        return question_of(forms, {**parameters, "progress": bar.hear})
 
     sources = [file for study in studies for file in study.files]
     return run_all(options, (studies, sources), outputs, question)
 
 
-def ask(
+def question_of(forms: Sequence[str], parameters: Mapping[str, Any]) -> Question:
+    """Asks for a volume's results in several forms."""
+    asked = {**parameters, "forms": forms}
+    return Question(ask=_ask, forms=forms, parameters=asked, volumes=True)
+
+
+def _ask(
     place: Segmenter | Client, source: VolumeSource, forms: Sequence[str], **parameters: Any
 ) -> list[File]:
     """Each form of the answer, for each of which a server computes once."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import signal
+import sqlite3
 import tomllib
-from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -13,14 +13,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lungseg.cli.errors import OK, SOME_FAILED, UsageError
 from lungseg.cli.options import add_parameters, add_place, check_place, parameters_of
-from lungseg.cli.places import Question, here, there
+from lungseg.cli.places import place_of
 from lungseg.cli.streams import write_output
-from lungseg.cli.volume import ask
+from lungseg.cli.volume import question_of
 from lungseg.integrations.dicomweb.archive import UID, Archive, Refused, Root
 from lungseg.integrations.dicomweb.work import FAILED, State, Worker
 from lungseg.query import ModelQuery, reason
-
-FORMS = ("dicom-seg", "dicom-sr")
 
 
 class Settings(BaseModel):
@@ -51,28 +49,38 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Works on a study, watches, or tells; returns the exit code."""
     settings = _settings(options.settings)
-    if options.status:
-        state = State(settings.state)
-        write_output("".join(f"{line}\n" for line in state.told()).encode())
-        return SOME_FAILED if state.counts()[FAILED] else OK
+    try:
+        return _tell(settings) if options.status else _work(settings, options)
+    except sqlite3.Error as error:
+        raise UsageError(f"{settings.state}: {error}") from None
+    except Refused as error:
+        raise UsageError(f"{options.root}: {error}") from None
+
+
+def _tell(settings: Settings) -> int:
+    left = State(settings.state).left()
+    write_output("".join("\t".join(map(str, row)) + "\n" for row in left).encode())
+    return SOME_FAILED if any(row[0] == FAILED for row in left) else OK
+
+
+def _work(settings: Settings, options: argparse.Namespace) -> int:
     check_place(options)
-    root = _root(settings, options)
-    asked = {**parameters_of(options, ModelQuery), "forms": FORMS}
-    question = Question(ask=ask, forms=FORMS, parameters=asked, volumes=True)
-    with ExitStack() as stack:
-        if options.url is None:
-            place = here(question, models_dir=options.models_dir)
-        else:
-            place = stack.enter_context(there(question, url=options.url))
+    root = settings.roots.get(options.root)
+    if root is None:
+        raise UsageError(f"--root: expected one of {', '.join(settings.roots)}, received another")
+    if options.series and not options.study:
+        raise UsageError("--series is of one study: --study")
+    for name, wanted in (("read", True), ("write", not options.dry_run)):
+        if wanted and not getattr(root, name):
+            raise UsageError(f"{options.settings}: {name} = true in {options.root} allows this")
+    question = question_of(("dicom-seg", "dicom-sr"), parameters_of(options, ModelQuery))
+    with place_of(options, question) as place:
         state = State(None if options.dry_run else settings.state)
         worker = Worker(options.root, root, Archive(root), place, state, options.dry_run)
-        try:
-            if options.study is not None:
-                return worker.finish(options.study, options.series)
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
-            worker.watch(options.watch)
-        except Refused as error:
-            raise UsageError(f"{options.root}: {error}") from None
+        if options.study is not None:
+            return worker.finish(options.study, options.series)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        return worker.watch(options.watch)
 
 
 def _settings(file: Path) -> Settings:
@@ -83,18 +91,6 @@ def _settings(file: Path) -> Settings:
         raise UsageError(*(f"{file}: {place}: {said}" for place, said in places)) from None
     except ValueError:
         raise UsageError(f"{file}: expected TOML, received something else") from None
-
-
-def _root(settings: Settings, options: argparse.Namespace) -> Root:
-    root = settings.roots.get(options.root)
-    if root is None:
-        raise UsageError(f"--root: expected one of {', '.join(settings.roots)}, received another")
-    if options.series and not options.study:
-        raise UsageError("--series is of one study: --study")
-    for name, wanted in (("read", True), ("write", not options.dry_run)):
-        if wanted and not getattr(root, name):
-            raise UsageError(f"{options.settings}: {name} = true in {options.root} allows this")
-    return root
 
 
 def _uid(text: str) -> str:

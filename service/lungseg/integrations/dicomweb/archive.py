@@ -1,7 +1,7 @@
 """A DICOM archive by DICOMweb (PS3.18): search, retrieve, store.
 
 URLs are made of the root's and of UIDs alone: neither redirects nor URLs of answers are followed.
-What is read has a size and a time, and neither URLs nor UIDs are written to any log.
+What is read has a size, and neither URLs nor UIDs are written to any log.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ import re
 import secrets
 import ssl
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import parse_options_header
 
 from lungseg.calling import check_url
 from lungseg.core.errors import InvalidParameter
@@ -36,9 +34,7 @@ JSON = {"Accept": "application/dicom+json"}
 INSTANCES = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
 STORED_BEFORE = (0x0111, 0xB00E)
 """Reasons of failure by which archives say that they have the instance already."""
-LONGEST_PAUSE_S = 600.0
 _FAILED, _REASON, _STORED, _REFERENCED = "00081198", "00081197", "00081199", "00081155"
-Item = dict[str, Any]
 
 
 class Root(BaseModel):
@@ -53,7 +49,6 @@ class Root(BaseModel):
     series: dict[str, str] = {"Modality": "CT"}
     max_bytes: int = Field(default=2 << 30, ge=1)
     timeout_s: float = Field(default=60, gt=0)
-    deadline_s: float = Field(default=900, gt=0)
     pause_s: float = Field(default=15, ge=0)
     poll_s: float = Field(default=60, ge=0)
 
@@ -68,18 +63,18 @@ class Root(BaseModel):
 
 
 class Refused(Exception):
-    """No usable answer: a code that quotes nothing, whether it may pass, and a pause asked for."""
+    """No usable answer: a code that quotes nothing, and whether it may pass."""
 
-    def __init__(self, code: str, *, passing: bool = False, pause_s: float = 0.0) -> None:
+    def __init__(self, code: str, *, passing: bool = False) -> None:
         super().__init__(f"the archive's answer was {code}")
-        self.code, self.passing, self.pause_s = code, passing, pause_s
+        self.code, self.passing = code, passing
 
 
 class Archive:
     """One root."""
 
     def __init__(self, root: Root) -> None:
-        for name in ("httpx", "httpcore", "python_multipart"):  # they quote URLs and content
+        for name in ("httpx", "httpcore"):  # they quote URLs
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         self._root = root
         self._http = httpx.Client(
@@ -91,56 +86,48 @@ class Archive:
             trust_env=False,  # the file alone says who hears of patients
         )
 
-    def search(self, path: str, query: Mapping[str, str], key: str) -> Iterator[tuple[str, Item]]:
-        """Finds studies, series or instances, each once by the UID that the key names.
+    def search(self, path: str, query: Mapping[str, str], key: str) -> dict[str, Any]:
+        """Finds studies, series or instances, by the UID that the key names.
 
         The end is a page that brings nothing new: pages may be smaller than is asked for.
         """
-        seen: set[str] = set()
-        while len(seen) < MAX_ITEMS:
-            page = {"limit": str(PAGE), "offset": str(len(seen))}
-            found = {uid_of(item, key): item for item in self.ask(path, {**query, **page})}
-            fresh = {uid: item for uid, item in found.items() if uid not in seen}
-            if not fresh:
-                return
-            seen |= fresh.keys()
-            yield from fresh.items()
+        found = dict[str, Any]()
+        while len(found) < MAX_ITEMS:
+            page = self._page(path, {**query, "limit": str(PAGE), "offset": str(len(found))})
+            items = {str(value_of(item, key)): item for item in page}
+            # What is no UID could lead a URL elsewhere.
+            fresh = {uid: item for uid, item in items.items() if UID.fullmatch(uid)}
+            if fresh.keys() <= found.keys():
+                return found
+            found |= fresh
         raise Refused("too_large")
 
-    def ask(self, path: str, query: Mapping[str, str]) -> list[Item]:
-        """An answer in DICOM's JSON; asks again where that may help."""
+    def _page(self, path: str, query: Mapping[str, str]) -> list[Any]:
+        """Items in DICOM's JSON; asks again where that may help."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                with self._answer("GET", path, params=query, headers=JSON) as (_, chunks):
-                    found = _parsed(b"".join(chunks) or b"[]", "bad_answer")
-                return found if isinstance(found, list) else []
+                _, content = self._answer("GET", path, params=query, headers=JSON)
+                items = _parsed(content or b"[]", "bad_answer")
+                return items if isinstance(items, list) else []
             except Refused as error:
                 if not error.passing or attempt == ATTEMPTS:
                     raise
-                time.sleep(self.pause_s(attempt, error.pause_s))
+                time.sleep(self.pause_s(attempt))
         raise AssertionError
 
-    def pause_s(self, attempt: int, asked_s: float) -> float:
+    def pause_s(self, attempt: int) -> float:
         """How long to wait after an attempt, the first being 1."""
-        return max(asked_s, self._root.pause_s * 2 ** (attempt - 1))
+        return self._root.pause_s * 2 ** (attempt - 1)
 
     def retrieve(self, path: str, count: int) -> list[bytes]:
         """The files of a series, of which so many are expected."""
-        parts = list[bytearray]()
-        called: Any = {
-            "on_part_begin": lambda: parts.append(bytearray()),
-            "on_part_data": lambda data, start, end: parts[-1].extend(data[start:end]),  # pyright: ignore[reportUnknownLambdaType]
-            "on_end": lambda: parts.append(bytearray()),
-        }
-        most = self._root.max_bytes
-        with self._answer("GET", path, most, headers=INSTANCES) as (response, chunks):
-            _, options = parse_options_header(response.headers.get("Content-Type"))
-            parser = MultipartParser(options.get(b"boundary", b"-"), called)
-            for chunk in chunks:
-                parser.write(chunk)
-        if len(parts) != count + 1:  # the last is the end
+        response, content = self._answer("GET", path, self._root.max_bytes, headers=INSTANCES)
+        _, options = parse_options_header(response.headers.get("Content-Type"))
+        mark = b"\r\n--" + options.get(b"boundary", b"")
+        _, *parts, end = (b"\r\n" + content).split(mark)
+        if len(parts) != count or not end.startswith(b"--"):
             raise Refused("incomplete", passing=True)
-        return [bytes(part) for part in parts[:-1]]
+        return [part.partition(b"\r\n\r\n")[2] for part in parts]
 
     def store(self, path: str, files: Sequence[bytes]) -> None:
         """Stores instances of a study; those that are there already are no errors."""
@@ -149,46 +136,37 @@ class Archive:
         body = b"".join(head + file + b"\r\n" for file in files) + f"--{boundary}--\r\n".encode()
         kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
         headers = {"Content-Type": kind, **JSON}
-        with self._answer("POST", path, content=body, headers=headers) as (response, chunks):
-            status = str(response.status_code)
-            said = _parsed(b"".join(chunks), status)
-        stored = {str(value_of(item, _REFERENCED)) for item in items_of(said, _STORED)}
-        failed = {str(value_of(item, _REFERENCED)): item for item in items_of(said, _FAILED)}
+        response, content = self._answer("POST", path, content=body, headers=headers)
+        said = _parsed(content, status := str(response.status_code))
+        stored = {str(value_of(item, _REFERENCED)) for item in _items_of(said, _STORED)}
+        failed = {str(value_of(item, _REFERENCED)): item for item in _items_of(said, _FAILED)}
         for file in files:
             uid = parse_header(file, ("SOPInstanceUID",))[0].SOPInstanceUID
             why = value_of(failed.get(uid), _REASON)
             if uid not in stored and why not in STORED_BEFORE:
                 raise Refused(f"not_stored_{f'{why:04X}' if isinstance(why, int) else status}")
 
-    @contextmanager
     def _answer(
         self, method: str, path: str, max_bytes: int = MAX_JSON_BYTES, **request: Any
-    ) -> Generator[tuple[httpx.Response, Iterator[bytes]]]:
-        """What is answered, piece by piece; raises ``Refused`` for all that goes wrong."""
+    ) -> tuple[httpx.Response, bytes]:
+        """What is answered, whole; raises ``Refused`` for all that goes wrong."""
+        content = bytearray()
         try:
             with self._http.stream(method, path, **request) as response:
                 code = response.status_code
                 if not response.is_success and (method, code) != ("POST", 409):
-                    asked = response.headers.get("Retry-After", "")
-                    pause_s = min(LONGEST_PAUSE_S, float(asked) if asked.isdecimal() else 0.0)
-                    raise Refused(str(code), passing=is_passing(code), pause_s=pause_s)
-                yield response, self._pieces(response, max_bytes)
+                    raise Refused(str(code), passing=is_passing(code))
+                for chunk in response.iter_bytes():
+                    content += chunk
+                    if len(content) > max_bytes:
+                        raise Refused("too_large")
+                return response, bytes(content)
         except httpx.TimeoutException:
             raise Refused("timeout", passing=True) from None
         except httpx.TransportError:
             raise Refused("unreachable", passing=True) from None
-        except (FormParserError, httpx.RequestError):
+        except httpx.RequestError:
             raise Refused("bad_answer") from None
-
-    def _pieces(self, response: httpx.Response, max_bytes: int) -> Iterator[bytes]:
-        until, count = time.monotonic() + self._root.deadline_s, 0
-        for chunk in response.iter_bytes():
-            count += len(chunk)
-            if count > max_bytes:
-                raise Refused("too_large")
-            if time.monotonic() > until:
-                raise Refused("timeout", passing=True)
-            yield chunk
 
 
 def is_passing(status: int) -> bool:
@@ -196,7 +174,7 @@ def is_passing(status: int) -> bool:
     return status == int(httpx.codes.TOO_MANY_REQUESTS) or status >= 500
 
 
-def items_of(item: Any, tag: str) -> list[Any]:
+def _items_of(item: Any, tag: str) -> list[Any]:
     """The values of an attribute in DICOM's JSON."""
     attribute = item.get(tag) if isinstance(item, dict) else None
     values = attribute.get("Value") if isinstance(attribute, dict) else None
@@ -205,15 +183,7 @@ def items_of(item: Any, tag: str) -> list[Any]:
 
 def value_of(item: Any, tag: str) -> Any:
     """The first of them; None where there is none."""
-    return next(iter(items_of(item, tag)), None)
-
-
-def uid_of(item: Any, tag: str) -> str:
-    """A UID of an answer, which may be put into a URL."""
-    uid = str(value_of(item, tag))
-    if not UID.fullmatch(uid):
-        raise Refused("bad_answer")
-    return uid
+    return next(iter(_items_of(item, tag)), None)
 
 
 def _parsed(content: bytes, code: str) -> Any:

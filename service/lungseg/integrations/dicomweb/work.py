@@ -9,52 +9,40 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-from lungseg.calling import ServiceError
 from lungseg.cli.errors import OK, SOME_FAILED, UsageError
 from lungseg.cli.places import Place
 from lungseg.cli.streams import say
-from lungseg.core.errors import LungsegError
-from lungseg.formats.dicom_derived import MANUFACTURER
-from lungseg.formats.dicom_seg import SERIES_NUMBER
-from lungseg.integrations.dicomweb import archive as web
+from lungseg.core.errors import LungsegError, NotCT
 from lungseg.integrations.dicomweb.archive import (
+    ATTEMPTS,
     Archive,
     Refused,
     Root,
-    items_of,
-    uid_of,
+    is_passing,
     value_of,
 )
 
 PENDING, DONE, FAILED = "pending", "done", "failed"
-LEAST_IMAGES = 10
-"""Series of fewer single images, such as localisers, are left out unless they are named."""
-CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
-_SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES = "00080016", "00080018", "0020000D", "0020000E"
-_COUNT, _MANUFACTURER, _SERIAL = "00201209", "00080070", "00181000"
-_SOURCES, _INSTANCES, _INSTANCE = "00081115", "0008114A", "00081155"
+_INSTANCE, _STUDY, _SERIES, _COUNT = "00080018", "0020000D", "0020000E", "00201209"
 _TABLE = """CREATE TABLE IF NOT EXISTS work (root, series, instances, model, study, state, attempts,
-    code, due, changed, PRIMARY KEY (root, series, instances, model))"""
-_ROW = """SELECT state, attempts, code, due FROM work
+    code, changed, PRIMARY KEY (root, series, instances, model))"""
+_ROW = """SELECT state, attempts, code FROM work
     WHERE root = ? AND series = ? AND instances = ? AND model = ?"""
-_PUT = "INSERT OR REPLACE INTO work VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_LEFT = """SELECT state, attempts, code, datetime(changed, 'unixepoch'), root, study, series
-    FROM work WHERE state != 'done' ORDER BY changed"""
-
-
+_PUT = "INSERT OR REPLACE INTO work VALUES (?, ?, ?, ?, ?, ?, ?, ?, datetime())"
+_LEFT = """SELECT state, attempts, code, changed, root, study, series FROM work
+    WHERE state != 'done' ORDER BY changed"""
 Key = tuple[str, str, str, str]
 """One piece of work: root, series, a digest of its instances' UIDs, and model."""
 
 
 class Row(NamedTuple):
-    """How far it is, the attempts begun, the last failure, and when it is due, since 1970."""
+    """How far it is, the attempts begun, and the last failure."""
 
     state: str = PENDING
     attempts: int = 0
     code: str = ""
-    due: float = 0.0
 
 
 class State:
@@ -66,24 +54,17 @@ class State:
         self._database = sqlite3.connect(file or ":memory:", timeout=60, isolation_level=None)
         self._database.execute(_TABLE)
 
-    def find(self, key: Key) -> Row | None:
-        """How far a piece of work is; None where it is new."""
-        found = self._database.execute(_ROW, key).fetchone()
-        return None if found is None else Row(*found)
+    def find(self, key: Key) -> Row:
+        """How far a piece of work is."""
+        return Row(*self._database.execute(_ROW, key).fetchone() or ())
 
     def put(self, key: Key, study: str, row: Row) -> None:
         """Writes how far it is."""
-        self._database.execute(_PUT, (*key, study, *row, time.time()))
+        self._database.execute(_PUT, (*key, study, *row))
 
-    def counts(self) -> dict[str, int]:
-        """How many pieces of work are in each state."""
-        found = self._database.execute("SELECT state, count(*) FROM work GROUP BY state")
-        return dict.fromkeys((DONE, PENDING, FAILED), 0) | dict(found)
-
-    def told(self) -> Iterator[str]:
-        """State, attempts, code, time, root, study and series of what is not done; the counts."""
-        yield from ("\t".join(map(str, row)) for row in self._database.execute(_LEFT))
-        yield ", ".join(f"{number} {state}" for state, number in self.counts().items())
+    def left(self) -> list[tuple[Any, ...]]:
+        """State, attempts, code, time, root, study and series of what is not done."""
+        return self._database.execute(_LEFT).fetchall()
 
 
 class Series(NamedTuple):
@@ -118,10 +99,9 @@ class Worker:
         """Works on a study's series, or on the one that is named; returns the exit code."""
         query = self.root.series if named is None else {"SeriesInstanceUID": named}
         model, states = self.place.model(), set[str]()
-        for series in [*self._series_of(study, query)]:
-            least = 0 if named else LEAST_IMAGES
-            while (row := self._work_on(series, model, least, again=True)).state == PENDING:
-                time.sleep(max(0.0, row.due - time.time()))
+        for series in self._series_of(study, query):
+            while (row := self._work_on(series, model, again=True)).state == PENDING:
+                time.sleep(self.archive.pause_s(row.attempts))
             states.add(row.state)
         if not states:
             raise UsageError(f"expected CT series in that study of {self.name}, received none")
@@ -129,75 +109,53 @@ class Worker:
 
     def watch(self, query: Mapping[str, str]) -> NoReturn:
         """Works on series as soon as two looks in a row see the same number of instances."""
-        seen: dict[str, tuple[int, str]] = {}
+        seen, settled = set[tuple[Series, str]](), set[tuple[Series, str]]()
         while True:
             try:
-                seen = dict(self._look(query, seen))
+                model, before = self.place.model(), seen
+                studies = self.archive.search("/studies", query, _STUDY)
+                found = (self._series_of(study, self.root.series) for study in studies)
+                seen = {(series, model) for some in found for series in some}
+                settled &= seen
+                for series, _ in sorted((seen & before) - settled):
+                    if self._work_on(series, model, again=False).state != PENDING:
+                        settled.add((series, model))
             except (Refused, UsageError) as error:
                 say(f"lungseg: {self.name}: {error}, again in {self.root.poll_s:g} s")
             time.sleep(self.root.poll_s)
 
-    def _look(
-        self, query: Mapping[str, str], seen: Mapping[str, tuple[int, str]]
-    ) -> Iterator[tuple[str, tuple[int, str]]]:
-        """Of each series how many instances there are, and by which model it is settled."""
-        model = self.place.model()
-        for study, _ in [*self.archive.search("/studies", query, _STUDY)]:
-            for series in [*self._series_of(study, self.root.series)]:
-                number, settled = seen.get(series.uid, (-1, ""))
-                if number != series.images:
-                    settled = ""
-                elif settled != model:
-                    try:
-                        row = self._work_on(series, model, LEAST_IMAGES, again=False)
-                        settled = "" if row.state == PENDING else model
-                    except Refused as error:
-                        say(f"{series}: {error}")
-                yield series.uid, (series.images, settled)
-
     def _series_of(self, study: str, query: Mapping[str, str]) -> Iterator[Series]:
         asked = {**query, "includefield": _COUNT}
-        for uid, item in self.archive.search(f"/studies/{study}/series", asked, _SERIES):
-            series, said = Series(study, uid, 0), value_of(item, _COUNT)
-            number = said if isinstance(said, int) else len(self._classes(series))
-            yield series._replace(images=number)
+        for uid, item in self.archive.search(f"/studies/{study}/series", asked, _SERIES).items():
+            series, number = Series(study, uid, 0), value_of(item, _COUNT)
+            counted = number if isinstance(number, int) else len(self._instances(series))
+            yield series._replace(images=counted)
 
-    def _classes(self, series: Series) -> dict[str, str]:
-        """The classes of a series' instances, by their UIDs."""
-        found = self.archive.search(f"{series.path}/instances", {}, _SOP_INSTANCE)
-        return {uid: str(value_of(item, _SOP_CLASS)) for uid, item in found}
+    def _instances(self, series: Series) -> list[str]:
+        return sorted(self.archive.search(f"{series.path}/instances", {}, _INSTANCE))
 
-    def _work_on(self, series: Series, model: str, least: int, *, again: bool) -> Row:
-        """Does what is to be done of a series now, again also where it failed before."""
-        classes = self._classes(series)
-        series = series._replace(images=len(classes))
-        if series.images < least and CT_IMAGE in classes.values():
-            say(f"{series}: left out, it has {series.images} images")
-            return Row(DONE)
-        digest = hashlib.sha256(" ".join(sorted(classes)).encode()).hexdigest()
+    def _work_on(self, series: Series, model: str, *, again: bool) -> Row:
+        """Makes one attempt at a series that is not done, again also where it failed before."""
+        instances = self._instances(series)
+        digest = hashlib.sha256(" ".join(instances).encode()).hexdigest()
         key = self.name, series.uid, digest, model
         row = self.state.find(key)
-        if row is None and self._is_there(series, {*classes}, model):
-            row = Row(DONE)
-            self.state.put(key, series.study, row)
-        if row is not None and (row.state == DONE or (row.state == FAILED and not again)):
+        if row.state == DONE or (row.state == FAILED and not again):
             say(f"{series}: {row.state} already")
             return row
-        row = row if row is not None and row.state == PENDING else Row()
-        if row.due > time.time():
-            return row
+        row = row if row.state == PENDING else Row()
+        begun = row._replace(attempts=row.attempts + 1)
         # Counted at once: it may be what ends this process, each time.
-        self.state.put(key, series.study, row._replace(attempts=row.attempts + 1))
+        self.state.put(key, series.study, begun)
         try:
-            row = self._attempt(series, model, row._replace(attempts=row.attempts + 1))
+            row = self._attempt(series._replace(images=len(instances)), model, begun)
         finally:
             self.state.put(key, series.study, row)
         return row
 
     def _attempt(self, series: Series, model: str, row: Row) -> Row:
-        passing, asked_s = False, 0.0
         try:
-            if row.attempts > web.ATTEMPTS:
+            if row.attempts > ATTEMPTS:
                 raise Refused("ended")
             seg, sr = self.place.fetch(self.archive.retrieve(series.path, series.images))
             if {result.summary["model"]["sha256"] for result in (seg, sr)} != {model}:
@@ -206,31 +164,12 @@ class Worker:
                 self.archive.store(f"/studies/{series.study}", [sr.content, seg.content])
         except (Refused, LungsegError, MemoryError) as error:
             code = getattr(error, "code", "memory")
-            if isinstance(error, Refused):
-                passing, asked_s = error.passing, error.pause_s
-            elif isinstance(error, ServiceError):
-                passing = web.is_passing(error.status)
+            passing = getattr(error, "passing", is_passing(getattr(error, "status", 0)))
+            state = PENDING if passing and row.attempts < ATTEMPTS else FAILED
+            if code == NotCT.code:  # such as a localizer, of which nothing is wanted
+                state = DONE
         else:
-            say(f"{series}: {'would be ' * self.dry}stored, of {series.images} instances")
-            return row._replace(state=DONE, code="")
-        if not passing or row.attempts >= web.ATTEMPTS:
-            say(f"{series}: failed, {code}")
-            return row._replace(state=FAILED, code=code)
-        pause_s = self.archive.pause_s(row.attempts, asked_s)
-        say(f"{series}: {code}, again in {pause_s:g} s")
-        return row._replace(code=code, due=time.time() + pause_s)
-
-    def _is_there(self, series: Series, instances: set[str], model: str) -> bool:
-        """Whether the archive has our SEG of these very instances, by this model."""
-        query = {"Modality": "SEG", "SeriesNumber": str(SERIES_NUMBER)}
-        try:
-            for uid, _ in self.archive.search(f"/studies/{series.study}/series", query, _SERIES):
-                for item in self.archive.ask(f"{series._replace(uid=uid).path}/metadata", {}):
-                    sources = items_of(value_of(item, _SOURCES), _INSTANCES)
-                    maker = value_of(item, _MANUFACTURER), value_of(item, _SERIAL)
-                    same = {uid_of(source, _INSTANCE) for source in sources} == instances
-                    if same and maker == (MANUFACTURER, model[:16]):
-                        return True
-        except Refused:
-            pass  # then it is computed and sent again, which leaves no second one
-        return False
+            state, code = DONE, ""
+        said = "would be stored" if self.dry and not code else f"{state} {code}".rstrip()
+        say(f"{series} of {series.images} instances: {said}")
+        return row._replace(state=state, code=code)
