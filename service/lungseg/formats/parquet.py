@@ -11,21 +11,13 @@ from typing import Any
 _TYPES = {bool: "bool_", int: "int64", float: "float64", str: "string"}
 
 
-def can_write() -> bool:
-    """Whether pyarrow is there."""
-    return find_spec("pyarrow") is not None
-
-
-def parquet(kinds: Mapping[str, type], rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Rows by column; the types are those of the table, so that all its parts fit together.
-
-    Args:
-        kinds: of each column bool, int, float or str.
-        rows: cells by column; one that is missing is unknown.
-    """
+def parquet(kinds: Mapping[str, type], rows: Sequence[Mapping[str, Any]]) -> bytes | None:
+    """Rows by column, of bool, int, float or str as its kind says; None without pyarrow."""
+    if find_spec("pyarrow") is None:
+        return None
     arrow: Any = import_module("pyarrow")
     schema = arrow.schema([(name, getattr(arrow, _TYPES[kind])()) for name, kind in kinds.items()])
     stream = io.BytesIO()
-    table = arrow.Table.from_pylist(list(rows), schema=schema)
+    table = arrow.Table.from_pylist([*rows], schema=schema)
     import_module("pyarrow.parquet").write_table(table, stream)
     return stream.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_args, get_type_hints
@@ -141,11 +142,15 @@ def csv_lines(rows: Iterable[Sequence[Any]]) -> str:
     return stream.getvalue()
 
 
-def read_rows(text: str) -> list[dict[str, str]]:
+def read_rows(text: str, columns: Sequence[str]) -> list[dict[str, str]]:
     """The rows of a table by its header, as spreadsheets save it: with commas or semicolons.
 
+    Args:
+        text: the table.
+        columns: those that it has to have, filled in each row; the first one names the row.
+
     Raises:
-        ValueError: a row has more cells than the header, or text cannot be told from separators.
+        ValueError: it is no such table; the sentence says why.
     """
     plain = text.removeprefix("\ufeff")
     header = plain.partition("\n")[0]
@@ -156,7 +161,16 @@ def read_rows(text: str) -> list[dict[str, str]]:
         raise ValueError(f"expected a table in CSV, received another text ({error})") from None
     if any(None in row for row in rows):
         raise ValueError("expected as many cells in each row as in the header, received more")
-    return [{name.strip(): value.strip() for name, value in row.items()} for row in rows]
+    plain_rows = [{name.strip(): cell.strip() for name, cell in row.items()} for row in rows]
+    if not rows or not {*columns} <= plain_rows[0].keys():
+        raise ValueError(f"expected rows with the columns {' and '.join(columns)}")
+    for number, row in enumerate(plain_rows, 2):
+        if missing := [name for name in columns if not row[name]]:
+            raise ValueError(f"expected {missing[0]} in each row, received none in {number}")
+    names = Counter(row[columns[0]] for row in plain_rows)
+    if (most := names.most_common(1)[0])[1] > 1:
+        raise ValueError(f"two rows are called {most[0]}")
+    return plain_rows
 
 
 def profile_csv(profile: Profile) -> str:
