@@ -1,13 +1,9 @@
-"""Orthanc's Python plugin: a CT series that is stable gets its report and its segmentation.
-
-The log knows series by their identifiers in Orthanc, which are digests.
-"""
+"""Orthanc's Python plugin: a CT series that is stable gets its report and its segmentation."""
 
 import json
 import os
 import queue
 import threading
-import time
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -16,7 +12,6 @@ import orthanc
 URL = os.environ.get("SERVICE_URL", "http://service:8000")
 KEY_FILE = os.environ.get("SERVICE_KEY_FILE")
 TIMEOUT_S = 900
-PAUSES_S = (15, 30, 60, 120, None)
 waiting: queue.Queue[str] = queue.Queue()
 
 
@@ -28,16 +23,11 @@ def changed(change: int, _level: int, resource: str) -> None:
 
 def work() -> None:
     while series := waiting.get():
-        for pause_s in PAUSES_S:
-            try:
-                segment(series)
-                break
-            except Exception as error:  # noqa: BLE001 - the next series shall have its turn
-                code = getattr(error, "code", type(error).__name__)
-                orthanc.LogError(f"lungseg: series {series}: failed, {code}")
-                if pause_s is None or (code in range(400, 500) and code != 429):
-                    break
-                time.sleep(pause_s)
+        try:
+            segment(series)
+        except Exception as error:  # noqa: BLE001 - the next series shall have its turn
+            code = getattr(error, "code", type(error).__name__)
+            orthanc.LogError(f"lungseg: series {series}: failed, {code}")
 
 
 def segment(series: str) -> None:
