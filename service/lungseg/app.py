@@ -59,8 +59,7 @@ def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> 
 
     Raises:
         ValueError: a provider is not there, an API key is malformed or the file of them cannot be
-            used, an integration's setting cannot be, or tracing is asked for but not installed; the
-            sentence names the setting.
+            used, or tracing is asked for but not installed; the sentence names the setting.
     """
     engine = Engine(
         providers=settings.providers,
@@ -110,7 +109,7 @@ def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> 
 def _integrations(settings: Settings) -> Iterator[Surface]:
     """The surfaces of integrations that the settings name; no others are even imported."""
     for name in dict.fromkeys(settings.integrations):
-        yield from import_module(f"lungseg.integrations.{name}").surfaces(settings)
+        yield import_module(f"lungseg.integrations.{name}").surface(settings)
 
 
 def _layers(settings: Settings, surfaces: Surfaces) -> list[Middleware]:

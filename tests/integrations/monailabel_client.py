@@ -1,6 +1,6 @@
 """What 3D Slicer does with a volume, by MONAI Label's own client, under a Python that has it.
 
-monailabel_client.py URL FILE FOLDER [PASSWORD]: prints what it heard as JSON.
+monailabel_client.py URL FILE FOLDER KEY: prints what it heard as JSON.
 """
 
 import json
@@ -8,11 +8,10 @@ import sys
 
 from monailabel.client import MONAILabelClient
 
-url, file, folder, *password = sys.argv[1:]
+url, file, folder, key = sys.argv[1:]
 client = MONAILabelClient(url, folder, client_id="user-xyz")
-if client.auth_enabled():
-    client.update_auth(client.auth_token("anybody", password[0]))
-heard = {"models": client.info()["models"], "valid": client.auth_valid_token()}
+client.update_auth({"token_type": "Bearer", "access_token": key})
+heard = {"models": client.info()["models"]}
 session = client.create_session(file)["session_id"]
 client.get_session(session)
 asked = {"result_extension": ".nrrd", "result_dtype": "uint8"}

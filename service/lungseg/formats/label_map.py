@@ -11,7 +11,7 @@ import struct
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,28 +53,14 @@ def volume_nifti(volume: Volume, threads: int = 1) -> bytes:
 
 
 def label_nrrd(
-    volume: Volume,
-    labels: LabelArray,
-    threads: int = 1,
-    *,
-    kind: Literal["uint8", "uint16"] = "uint8",
-    packed: bool = True,
+    volume: Volume, labels: LabelArray, threads: int = 1, *, packed: bool = True
 ) -> bytes:
-    """A label map as NRRD, packed by gzip or as it is, on the grid of its source.
-
-    Args:
-        volume: the source.
-        labels: its lungs, shape (Z, Y, X).
-        threads: how many pack at a time.
-        kind: what a label is written as.
-        packed: whether by gzip, which not every reader can undo.
-    """
+    """A label map as NRRD, uint8, on the grid of its source; gzip, which not all read, packs it."""
     grid = full_grid(volume)
-    mapped = grid.labels(labels).astype(f"<{np.dtype(kind).str[1:]}", copy=False)
+    mapped = grid.labels(labels)
     lines = [
         "NRRD0004",
-        f"type: {kind}",
-        *(["endian: little"] if mapped.itemsize > 1 else []),
+        "type: uint8",
         "dimension: 3",
         f"sizes: {' '.join(map(str, mapped.shape[::-1]))}",
         "kinds: domain domain domain",

@@ -1,17 +1,15 @@
 """An ML backend of Label Studio: images of its tasks in, brush strokes with its own labels out.
 
 Label Studio says with each request where it lives, and sends a token; neither is used. Images come
-from the address in the settings, with the token from there, or in the task itself.
+from the address in the settings, with the token from there.
 """
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import re
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -20,39 +18,25 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
-from lungseg.core.errors import (
-    BodyTooLarge,
-    InvalidParameter,
-    LungsegError,
-    MalformedRequest,
-    TooManyItems,
-)
+from lungseg.core.errors import BodyTooLarge, InvalidParameter, LungsegError, MalformedRequest
 from lungseg.core.rle import brush_bytes
 from lungseg.core.types import LEFT, RIGHT
-from lungseg.formats.archive import Member, in_memory
-from lungseg.inference.errors import DeadlineExceeded
-from lungseg.inference.timing import Stopwatch
 from lungseg.pipeline import Outcome
+from lungseg.query import SegmentQuery
 from lungseg.settings import Settings
-from lungseg.web.body import read_body
+from lungseg.web.body import compute
+from lungseg.web.errors import problem_document
 from lungseg.web.state import exchange_of, state_of
 from lungseg.web.surface import Surface
-from lungseg.web.surfaces.batch import Batch, BatchQuery, Done
 from lungseg.web.surfaces.segment import chosen_model
 
 PREFIX = "/labelstudio"
-QUERY = BatchQuery()
+QUERY = SegmentQuery()
 VERSION = "{0.name}/{0.version}"
 SILENCE_S = 10.0
 """How long Label Studio may keep silent while an image is fetched from it."""
 MAX_CONFIG_CHARACTERS = 256 * 1024
-JWT_DOTS = 2
-ID_DIGITS = 10
-TOO_LARGE = "expected an image of at most {} bytes, received more"
-OK = 200
-LUNG = {"lung", "lungs"}
-SAYING_NOTHING = {"area", "both", "field", "fields", "mask", "whole"}
-"""Words of a label beside lung that leave its meaning as it is."""
+SIDES = {"right": RIGHT, "left": LEFT}
 
 
 class Task(BaseModel):
@@ -70,17 +54,14 @@ class Asked(BaseModel):
     tasks: list[Task] = []
 
 
-def surfaces(_settings: Settings) -> tuple[Surface, ...]:
+def surface(_settings: Settings) -> Surface:
     """The API."""
     router = APIRouter(prefix=PREFIX, include_in_schema=False)
     router.add_api_route("/health", health)
     router.add_api_route("/setup", setup, methods=["POST"])
     router.add_api_route("/predict", predict, methods=["POST"])
-    router.add_api_route("/webhook", ignore, methods=["POST"])
-    own = Surface(
-        prefixes=(PREFIX,), router=router, body_limit=lambda settings: settings.max_batch_bytes
-    )
-    return (own,)
+    limit = attrgetter("max_batch_bytes")
+    return Surface(prefixes=(PREFIX,), router=router, body_limit=limit, takes="slices")
 
 
 async def health(request: Request) -> Response:
@@ -90,59 +71,67 @@ async def health(request: Request) -> Response:
     return JSONResponse({"status": "UP", "model_class": "lungseg"})
 
 
-async def ignore() -> Response:
-    """Nothing is learnt from what people do."""
-    return JSONResponse({})
-
-
 async def setup(request: Request) -> Response:
     """Which model answers, where a project has labels for lungs."""
-    await _asked(request)
+    await compute(request, _asked)
     return JSONResponse({"model_version": VERSION.format(chosen_model(request, QUERY).contract)})
 
 
 async def predict(request: Request) -> Response:
     """A prediction for each task, in order; where there can be none, its place says why."""
     state, exchange = state_of(request.scope), exchange_of(request.scope)
-    asked, brush = await _asked(request)
     model = chosen_model(request, QUERY)
-    batch = Predictions(state=state, exchange=exchange, model=model, query=QUERY, brush=brush)
-    places, most = asyncio.Semaphore(state.workers.threads), state.settings.max_batch_items
-    async with httpx.AsyncClient(timeout=SILENCE_S, trust_env=False) as http:
-        images = Images(http=http, settings=state.settings, take=exchange.held.take)
 
-        async def one(place: int, task: Task) -> dict[str, Any]:
-            async with places:
-                try:
-                    if place >= most:
-                        raise TooManyItems(f"expected at most {most} tasks, received more")
-                    async with asyncio.timeout(max(0.0, exchange.deadline.remaining_s)):
-                        member = in_memory(await images.fetch(task.data.get(brush.key)))
-                except TimeoutError:
-                    member = _failing(DeadlineExceeded("the image did not arrive in time"))
-                except LungsegError as error:
-                    member = _failing(error)
-                answer = await batch.one(member)
-                exchange.held.let_go(member.size_bytes)
-                return answer.document
+    def one(task: Task, brush: Brush, http: httpx.Client) -> dict[str, Any]:
+        try:
+            content = _image(http, str(task.data.get(brush.key)), state.settings)
+            with exchange.held.holding(len(content)):
+                outcome = state.pipeline.segment(content, model, QUERY, exchange.watch)
+            state.metrics.count_mask(outcome.report.quality.flags)
+            return _prediction(outcome, brush)
+        except LungsegError as error:
+            return {"error": problem_document(error.code, str(error), exchange.request_id)}
 
-        tasks = (one(place, task) for place, task in enumerate(asked.tasks))
-        return JSONResponse({"results": await asyncio.gather(*tasks)})
+    def work(body: bytes) -> Response:
+        asked, brush = _asked(body)
+        with httpx.Client(timeout=SILENCE_S, trust_env=False) as http:
+            return JSONResponse({"results": [one(task, brush, http) for task in asked.tasks]})
+
+    return await compute(request, work)
 
 
-def _failing(error: LungsegError) -> Member:
-    def read() -> bytes:
-        raise error
-
-    return Member(filename="", size_bytes=0, read=read)
-
-
-async def _asked(request: Request) -> tuple[Asked, Brush]:
+def _asked(body: bytes) -> tuple[Asked, Brush]:
     try:
-        asked = await asyncio.to_thread(Asked.model_validate_json, await read_body(request))
+        asked = Asked.model_validate_json(body)
     except ValidationError:
         raise MalformedRequest("expected what Label Studio sends, received other JSON") from None
     return asked, Brush.of(asked.label_config)
+
+
+def _image(http: httpx.Client, address: str, settings: Settings) -> bytes:
+    """The image of a task; redirects are not followed.
+
+    Raises:
+        InvalidParameter: it lies elsewhere than in our Label Studio, or cannot be had there.
+        BodyTooLarge: it has more bytes than a slice may have.
+    """
+    home, limit = httpx.URL(settings.labelstudio_url or ""), settings.max_body_bytes
+    secret, content = settings.labelstudio_token, bytearray()
+    headers = {"Authorization": f"Token {secret.get_secret_value()}"} if secret else {}
+    try:
+        url = home.join(address)
+        origins = {(one.scheme, one.host, one.port) for one in (home, url)}
+        if not home.host or url.userinfo or len(origins) > 1:
+            raise InvalidParameter("expected an image of the Label Studio in the settings")
+        with http.stream("GET", url, headers=headers) as response:
+            response.raise_for_status()
+            for piece in response.iter_bytes():
+                content += piece
+                if len(content) > limit:
+                    raise BodyTooLarge(f"expected at most {limit} bytes an image, received more")
+    except (httpx.HTTPError, httpx.InvalidURL):
+        raise InvalidParameter("expected an image that can be fetched, received none") from None
+    return bytes(content)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,9 +142,8 @@ class Brush:
     image: str
     key: str
     """Of a task's data: there stands the address of the image."""
-    lung: str | None
-    sides: dict[int, str]
-    """Of right and left; empty where not both have a label."""
+    labels: dict[str, str]
+    """Of right, left and all lung, which is empty, those that it has."""
 
     @classmethod
     def of(cls, config: str) -> Brush:
@@ -173,113 +161,44 @@ class Brush:
             raise MalformedRequest("expected a labelling configuration in XML without a DOCTYPE")
         images = {image.get("name"): image.get("value", "") for image in root.iter("Image")}
         for brush in root.iter("BrushLabels"):
-            image, named = brush.get("toName", ""), dict[str, str]()
-            for label in reversed([label.get("value", "") for label in brush.iter("Label")]):
-                words = set(re.findall("[a-z]+", label.lower())) - SAYING_NOTHING
-                named[" ".join(sorted(words - LUNG)) or ("lung" if words else "")] = label
-            sides = {RIGHT: named.get("right", ""), LEFT: named.get("left", "")}
-            if image in images and (all(sides.values()) or "lung" in named):
-                return cls(
-                    name=brush.get("name", ""),
-                    image=image,
-                    key=images[image].removeprefix("$"),
-                    lung=named.get("lung"),
-                    sides=sides if all(sides.values()) else {},
-                )
+            image, labels = brush.get("toName", ""), dict[str, str]()
+            for label in [label.get("value", "") for label in brush.iter("Label")]:
+                words = set(re.findall("[a-z]+", label.lower()))
+                side = " ".join(words - {"lung", "lungs"})
+                if words and side in ("", *SIDES):
+                    labels.setdefault(side, label)
+            if image in images and ("" in labels or SIDES.keys() <= labels.keys()):
+                key = images[image].removeprefix("$")
+                return cls(name=brush.get("name", ""), image=image, key=key, labels=labels)
         raise InvalidParameter(
             "label_config: expected BrushLabels on an Image with a label called lung, or two "
             "called right lung and left lung"
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Images:
-    """Where images of tasks come from."""
-
-    http: httpx.AsyncClient
-    settings: Settings
-    take: Callable[[int], object]
-    """Counts bytes before they are kept, and may refuse them."""
-
-    async def fetch(self, address: Any) -> bytes:
-        """The image that a task names or holds.
-
-        Raises:
-            InvalidParameter: it lies elsewhere than in our Label Studio, or cannot be had there.
-            BodyTooLarge: it has more bytes than a slice may have.
-        """
-        head, _, content = str(address).partition(",")
-        try:
-            if not head.startswith("data:"):
-                return await self._from_label_studio(str(address))
-            if len(content) * 3 // 4 > self.settings.max_body_bytes:
-                raise BodyTooLarge(TOO_LARGE.format(self.settings.max_body_bytes))
-            self.take(len(found := await asyncio.to_thread(base64.b64decode, content)))
-            return found
-        except (KeyError, TypeError, ValueError, httpx.HTTPError, httpx.InvalidURL):
-            raise InvalidParameter("expected an image that can be fetched, received none") from None
-
-    async def _from_label_studio(self, address: str) -> bytes:
-        home = httpx.URL(self.settings.labelstudio_url or "")
-        url, limit = home.join(address), self.settings.max_body_bytes
-        origins = {(one.scheme, one.host, one.port) for one in (home, url)}
-        if not home.host or url.userinfo or len(origins) > 1:
-            raise InvalidParameter("expected an image of the Label Studio in the settings")
-        headers = {"Accept-Encoding": "identity", **await self._authorization(home)}
-        content = bytearray()
-        async with self.http.stream("GET", url, headers=headers) as response:
-            if (status := response.status_code) != OK:
-                raise InvalidParameter(f"expected an image, Label Studio answered with {status}")
-            async for piece in response.aiter_raw():
-                self.take(len(piece))
-                content += piece
-                if len(content) > limit:
-                    raise BodyTooLarge(TOO_LARGE.format(limit))
-        return bytes(content)
-
-    async def _authorization(self, home: httpx.URL) -> dict[str, str]:
-        """A legacy token is sent as it is; a personal one buys another that soon ends."""
-        if not (secret := self.settings.labelstudio_token):
-            return {}
-        token = secret.get_secret_value()
-        if token.count(".") != JWT_DOTS:
-            return {"Authorization": f"Token {token}"}
-        door = home.copy_with(path=f"{home.path.rstrip('/')}/api/token/refresh/")
-        answer = await self.http.post(door, json={"refresh": token})
-        return {"Authorization": f"Bearer {answer.raise_for_status().json()['access']}"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Predictions(Batch):
-    """Answers for slices, as Label Studio wants them."""
-
-    brush: Brush
-
-    def finish(self, outcome: Outcome, watch: Stopwatch) -> Done:
-        """One prediction: a stroke for each side, or one for all lung."""
-        found, brush = outcome.segmentation, self.brush
-        labels = found.labels[0]
-        if found.laterality and brush.sides:
-            planes = {label: labels == side for side, label in brush.sides.items()}
-        elif brush.lung:
-            planes = {brush.lung: labels > 0}
-        else:
-            raise InvalidParameter("expected a label called lung, as no sides are known here")
-        height, width = outcome.scan.size
-        with watch.stage("encode"):
-            result = [
-                {
-                    "id": uuid.uuid4().hex[:ID_DIGITS],
-                    "from_name": brush.name,
-                    "to_name": brush.image,
-                    "type": "brushlabels",
-                    "original_width": width,
-                    "original_height": height,
-                    "image_rotation": 0,
-                    "value": {"format": "rle", "rle": brush_bytes(plane), "brushlabels": [label]},
-                }
-                for label, plane in planes.items()
-                if plane.any()
-            ]
-        version, score = VERSION.format(outcome.model.contract), found.confidence.mean_probability
-        return Done(document={"model_version": version, "score": score, "result": result})
+def _prediction(outcome: Outcome, brush: Brush) -> dict[str, Any]:
+    """A stroke for each side, or one for all lung."""
+    found, named = outcome.segmentation, brush.labels
+    if found.laterality and SIDES.keys() <= named.keys():
+        planes = {named[name]: found.labels[0] == side for name, side in SIDES.items()}
+    elif "" in named:
+        planes = {named[""]: found.labels[0] > 0}
+    else:
+        raise InvalidParameter("expected a label called lung, as no sides are known here")
+    height, width = outcome.scan.size
+    result = [
+        {
+            "id": uuid.uuid4().hex,
+            "type": "brushlabels",
+            "image_rotation": 0,
+            "from_name": brush.name,
+            "to_name": brush.image,
+            "original_width": width,
+            "original_height": height,
+            "value": {"format": "rle", "rle": brush_bytes(plane), "brushlabels": [label]},
+        }
+        for label, plane in planes.items()
+        if plane.any()
+    ]
+    version, score = VERSION.format(outcome.model.contract), found.confidence.mean_probability
+    return {"model_version": version, "score": score, "result": result}

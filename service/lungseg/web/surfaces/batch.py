@@ -28,7 +28,6 @@ from lungseg.inference.errors import Overloaded
 from lungseg.inference.model import Model
 from lungseg.inference.timing import Stopwatch
 from lungseg.inference.workers import ClientGone
-from lungseg.pipeline import Outcome
 from lungseg.query import SegmentQuery
 from lungseg.settings import Settings
 from lungseg.web.body import compute, disconnected, queued
@@ -114,11 +113,11 @@ class Batch:
         """Works on as many items at a time as there are workers; yields them in order."""
         places = asyncio.Semaphore(self.state.workers.threads)
 
-        async def placed(member: Member) -> Done:
+        async def one(member: Member) -> Done:
             async with places:
-                return await self.one(member)
+                return await self._one(member)
 
-        tasks = [asyncio.create_task(placed(member)) for member in members]
+        tasks = [asyncio.create_task(one(member)) for member in members]
         try:
             for task in tasks:
                 yield await task
@@ -126,7 +125,7 @@ class Batch:
             for task in tasks:
                 task.cancel()
 
-    async def one(self, member: Member) -> Done:
+    async def _one(self, member: Member) -> Done:
         """One item; whatever is wrong with it is its own error."""
         deadline = self.exchange.deadline
         watch = Stopwatch(deadline)
@@ -156,15 +155,10 @@ class Batch:
     def _work(self, member: Member, watch: Stopwatch) -> Done:
         with self.exchange.held.holding(member.size_bytes):
             outcome = self.state.pipeline.segment(member.read(), self.model, self.query, watch)
-            done = self.finish(outcome, watch)
+            described = describe(outcome, self.exchange.request_id, watch)
+            png = FORMS["png"].encode(outcome) if self.query.format == "zip" else b""
         self.state.metrics.count_mask(outcome.report.quality.flags)
-        return Done(document={"filename": member.filename, **done.document}, png=done.png)
-
-    def finish(self, outcome: Outcome, watch: Stopwatch) -> Done:
-        """What is told of a slice, beside its name."""
-        described = describe(outcome, self.exchange.request_id, watch)
-        png = FORMS["png"].encode(outcome) if self.query.format == "zip" else b""
-        return Done(document=described, png=png)
+        return Done(document={"filename": member.filename, **described}, png=png)
 
 
 @router.post(
