@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import cvat_sdk.auto_annotation as cvataa
@@ -20,8 +19,6 @@ from PIL import Image
 from lungseg import Client
 
 LUNG = 0
-HIGHEST_THRESHOLD = 0.999
-"""A confidence of 1 would leave no lung at all."""
 
 
 class Lungs:
@@ -30,34 +27,22 @@ class Lungs:
     spec = cvataa.DetectionFunctionSpec(labels=[cvataa.label_spec("lung", LUNG, type="mask")])
 
     def __init__(self, url: str, **parameters: Any) -> None:
-        self._url = url
-        self._parameters = parameters
+        self._url, self._parameters = url, parameters
 
     def detect(self, context: cvataa.DetectionFunctionContext, image: Image.Image) -> list[Any]:
-        """One mask of both lungs, or polygons where CVAT asks for them; nothing without lung.
+        """One mask of both lungs; nothing without lung.
 
         Raises:
             LungsegError, httpx.TransportError: the frame is refused, or nobody can be reached.
         """
-        asked = dict(self._parameters)
+        asked = {**self._parameters, "encoding": "cvat"}
         if context.conf_threshold:
-            asked["threshold"] = min(context.conf_threshold, HIGHEST_THRESHOLD)
-        asked["encoding"] = "polygon" if context.conv_mask_to_poly else "cvat"
-        picture = io.BytesIO()
-        image.save(picture, "PNG")
+            asked["threshold"] = context.conf_threshold
+        image.save(picture := io.BytesIO(), "PNG")
         with Client(self._url, api_key=os.environ.get("LUNGSEG_API_KEY")) as client:
             answer = json.loads(client.fetch(picture.getvalue(), "json", **asked).content)
-        if not answer["statistics"]["pixels"]:
-            return []
-        if context.conv_mask_to_poly:
-            return [cvataa.polygon(LUNG, ring) for ring in _rings(answer["mask"]["coordinates"])]
-        return [cvataa.mask(LUNG, answer["mask"]["points"])]
-
-
-def _rings(polygons: list[Any]) -> Iterator[list[float]]:
-    """The outer border of each region, without the repeated first point; CVAT has no holes."""
-    for outer, *_ in polygons:
-        yield [number for point in outer[:-1] for number in point]
+        points = answer["mask"]["points"] if answer["statistics"]["pixels"] else None
+        return [cvataa.mask(LUNG, points)] if points else []
 
 
 create = Lungs
