@@ -11,7 +11,6 @@ DEV_READY := $(VENV)/.dev-ready
 KSERVE_READY := $(VENV)/.kserve-ready
 RAY_READY := $(VENV)/.ray-ready
 ANNOTATION_READY := $(VENV)/.annotation-ready
-LABEL_STUDIO := 1.23.2
 MONAI_LABEL := 0.8.5
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes
 
@@ -70,14 +69,14 @@ $(RAY_READY): requirements/ray.txt | $(DEV_READY)
 	$(VENV)/ray/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/ray.txt
 	@touch $@
 
-setup: $(DEV_READY) $(KSERVE_READY) ## the whole environment: service, training, tests and checks
-
 # Programs that ask the service, beside the rest; MONAI Label's client needs nothing that MONAI does.
-$(ANNOTATION_READY): Makefile | $(PY)
+$(ANNOTATION_READY): requirements/annotation.txt | $(PY)
 	$(PY) -m venv $(VENV)/annotation
-	$(VENV)/annotation/bin/python -m pip install --quiet --disable-pip-version-check label-studio==$(LABEL_STUDIO) requests
+	$(VENV)/annotation/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/annotation.txt
 	$(VENV)/annotation/bin/python -m pip install --quiet --disable-pip-version-check --no-deps monailabel==$(MONAI_LABEL)
 	@touch $@
+
+setup: $(DEV_READY) $(KSERVE_READY) ## the whole environment: service, training, tests and checks
 
 # --- use --------------------------------------------------------------------------------------
 
@@ -92,14 +91,14 @@ train: $(DEV_READY) ## train on DATA and publish the next version of NAME
 test: $(DEV_READY) $(KSERVE_READY) ## the test suite
 	$(PY) -m pytest -m "not container and not ray and not slurm and not label_studio" --numprocesses $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
+test-annotation: $(DEV_READY) $(ANNOTATION_READY) ## MONAI Label's own client and a real Label Studio against the service (1 GB to install)
+	$(PY) -m pytest tests/integrations/test_monailabel.py tests/integrations/test_labelstudio_server.py $(ARGS)
+
 ray: $(RAY_READY) ## a cohort by Ray, and its speed beside one process and two
 	$(VENV)/ray/bin/python -m pytest -s -m ray tests/integrations $(ARGS)
 
 slurm: $(DEV_READY) ## a cohort as a job array on a SLURM of one node (Debian: slurm-wlm)
 	$(PY) -m pytest -s -m slurm tests/integrations $(ARGS)
-
-test-annotation: $(DEV_READY) $(ANNOTATION_READY) ## MONAI Label's own client and a real Label Studio against the service (1 GB to install)
-	$(PY) -m pytest tests/integrations $(ARGS)
 
 test-wheel: $(DEV_READY) ## install the wheel in an environment of its own and segment slices with it
 	tests/wheel.sh
@@ -170,6 +169,7 @@ lock: $(DEV_READY) ## pin every requirement anew (UPGRADE=--upgrade takes newer 
 	$(UV_COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	$(UV_COMPILE) requirements/kserve.in -o requirements/kserve.txt
 	$(UV_COMPILE) requirements/ray.in -c requirements/dev.txt -o requirements/ray.txt
+	$(UV_COMPILE) requirements/annotation.in -o requirements/annotation.txt
 	@! grep -nE '://|^--(index|extra-index|find-links)' requirements/*.txt
 
 # --- container --------------------------------------------------------------------------------

@@ -197,17 +197,15 @@ class Settings(BaseSettings):
     `monailabel` for 3D Slicer, `labelstudio` for Label Studio; of those not named nothing is
     loaded."""
     monailabel_session_s: float = Field(default=3600.0, gt=0)
-    """How long a volume that a client of MONAI Label uploaded is kept after its last use; a client
-    may ask for less."""
+    """How long a volume that a client of MONAI Label uploaded is kept after its last use."""
     monailabel_session_bytes: int = Field(default=512 * MIB, ge=1024)
     """How many bytes of uploaded volumes are kept in memory for clients of MONAI Label, all
     together; a new one takes the place of those that were not used for longest."""
     labelstudio_url: str | None = Field(default=None, pattern=WEB_ADDRESS)
     """The address of the Label Studio from which tasks' images may be fetched; from any other, and
-    where none is set, they are refused, except those that a task carries itself."""
+    where none is set, they are refused."""
     labelstudio_token: SecretStr | None = None
-    """The token that is sent to that Label Studio and to nobody else: a personal access token, or a
-    legacy token."""
+    """The legacy token that is sent to that Label Studio and to nobody else."""
 
     log_format: Literal["json", "console"] = Field(default_factory=_log_format)
     """Whether the log has JSON lines for machines or short text for people; by default text where

@@ -45,11 +45,14 @@ def test_the_cohort_is_valid_and_its_parts_fit() -> None:
     (container,) = job["spec"]["template"]["spec"]["containers"]
     pods = job["spec"]["completions"]
     asked = [word.replace("$(JOB_COMPLETION_INDEX)", "0") for word in container["args"]]
-    options = _parser().parse_args([*container["command"][3:], *asked])
+    options = _parser().parse_args(["cohort", *asked])
     assert options.shard == (0, pods)
     assert options.workers == int(container["resources"]["limits"]["cpu"])
-    limit_mb = int(container["resources"]["limits"]["memory"].removesuffix("Gi")) << 10
-    assert options.workers * options.memory_mb < limit_mb
+    limit_kib = int(container["resources"]["limits"]["memory"].removesuffix("Gi")) << 20
+    script = container["command"][2]
+    worker_kib = int(script.partition("ulimit -d ")[2].partition(";")[0])
+    assert options.workers * worker_kib < limit_kib
+    assert script.endswith('exec python -m lungseg cohort "$@"')
 
 
 def test_the_validation_can_fail() -> None:

@@ -78,7 +78,7 @@ def test_the_development_lock_is_for_every_extra() -> None:
     assert unmet(asked, locked("ray")) == []
 
 
-@pytest.mark.parametrize("name", ["build", "kserve", "ray"])
+@pytest.mark.parametrize("name", ["annotation", "build", "kserve", "ray"])
 def test_what_an_input_file_asks_for_is_locked(name: str) -> None:
     """So are the requirements of the build, which are those of `pyproject.toml`."""
     lines = (ROOT / "requirements" / f"{name}.in").read_text(encoding="utf-8").split()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import nibabel
+import numpy as np
 import psutil
 import pytest
 
@@ -255,6 +256,17 @@ def test_here_and_there_are_the_same(cohort: Cohort, service: Running) -> None:
     row = json.loads(next(cohort.out.glob("dicom-*.done.json")).read_bytes())
     assert tuple(row) == (*VOLUMES.columns, "reason")
     assert row["result"].split("; ")[0] == mask.name
+
+
+def test_memory_is_bounded_by_the_shell(cohort: Cohort) -> None:
+    """A study that needs more than a worker may take is a row, and the next one is computed."""
+    cohort.add("large", nifti(np.zeros((300, 512, 512), np.int16), affine_of()))
+    cohort.add("small", phantom())
+    words = [sys.executable, "-m", "lungseg", *cohort.command("--workers", "1")]
+    bounded = ["sh", "-c", 'ulimit -d 409600; exec "$@"', "cohort", *words]
+    assert subprocess.run(bounded, check=False, stderr=subprocess.DEVNULL).returncode == 1
+    reason = "the file cannot be read: it is larger than the memory"
+    assert cohort.failures() == {"large": ("unreadable", reason)}
 
 
 def test_what_failed_may_be_tried_again(cohort: Cohort) -> None:
