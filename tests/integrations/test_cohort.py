@@ -90,13 +90,14 @@ class Cohort:
         return names
 
     def rows(self) -> dict[str, dict[str, str]]:
-        """Those of the table, one for each study."""
-        (table,) = self.out.glob("statistics*")
-        if table.suffix == ".csv":
-            with table.open(newline="") as stream:
-                rows = list(csv.DictReader(stream))
-        else:
-            rows = pytest.importorskip("pyarrow.parquet").read_table(table).to_pylist()
+        """Those of the tables, one for each study."""
+        rows = list[dict[str, str]]()
+        for table in self.out.glob("statistics*"):
+            if table.suffix == ".csv":
+                with table.open(newline="") as stream:
+                    rows += csv.DictReader(stream)
+            else:
+                rows += pytest.importorskip("pyarrow.parquet").read_table(table).to_pylist()
         named = {row["filename"]: row for row in rows}
         assert len(named) == len(rows)
         return named

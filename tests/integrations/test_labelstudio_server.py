@@ -61,21 +61,17 @@ def label_studio(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         process.wait()
 
 
-@pytest.mark.parametrize("kind", ["legacy", "personal"])
 def test_predictions_of_a_real_server(
-    label_studio: httpx.Client, models: Path, grey_png: bytes, kind: str
+    label_studio: httpx.Client, models: Path, grey_png: bytes
 ) -> None:
     """Connected with a key, asked for two images, whose strokes it then has."""
-    url, token = str(label_studio.base_url), TOKEN
-    if kind == "personal":
-        label_studio.post("/api/jwt/settings", json={"api_tokens_enabled": True})
-        token = label_studio.post("/api/token/").json()["token"]
+    url = str(label_studio.base_url)
     about = {"title": "lungs", "label_config": config(BOTH).replace("$text", "$ct")}
     project = label_studio.post("/api/projects", json=about).json()["id"]
     for name in ("a.png", "b.png"):
         files = {"file": (name, grey_png, "image/png")}
         label_studio.post(f"/api/projects/{project}/import", files=files).raise_for_status()
-    settings = {"labelstudio_url": url, "labelstudio_token": token, "api_keys": ("secret",)}
+    settings = {"labelstudio_url": url, "labelstudio_token": TOKEN, "api_keys": ("secret",)}
     with running(models, integrations=("labelstudio",), **settings) as service:
         backend = {"url": f"{service.url}/labelstudio", "project": project, "title": "lungseg"}
         refused = label_studio.post("/api/ml", json=backend)
