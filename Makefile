@@ -65,7 +65,7 @@ $(KSERVE_READY): requirements/kserve.txt | $(PY)
 # Ray, for one test, in an environment that sees the other one.
 $(RAY_READY): requirements/ray.txt | $(DEV_READY)
 	$(PY) -m venv $(VENV)/ray
-	$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$($(VENV)/ray/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/other.pth
+	$(PY) -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' > $$($(VENV)/ray/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/other.pth
 	$(VENV)/ray/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/ray.txt
 	@touch $@
 
