@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
-from threading import Thread, local
+from threading import Event, Thread, local
 from typing import Any
 
 from lungseg.cli.errors import UsageError
@@ -33,7 +33,7 @@ def work_through(tasks: Sequence[Any], crew: Crew, workers: int) -> Iterator[Any
 
     What a worker raises ends it all.
     """
-    (hire, lost), own = crew, local()
+    (hire, lost), own, stopped = crew, local(), Event()
 
     def survive(task: Any) -> Any | None:
         for _ in range(ATTEMPTS):
@@ -42,12 +42,17 @@ def work_through(tasks: Sequence[Any], crew: Crew, workers: int) -> Iterator[Any
                 return own.worker(task)
             except lost:
                 own.worker = None
+                if stopped.is_set():
+                    break
         return None
 
-    pool = ThreadPoolExecutor(workers)
+    # Processes inherit it from the threads that make them: signals are for the first one.
+    block = (signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    pool = ThreadPoolExecutor(workers, initializer=signal.pthread_sigmask, initargs=block)
     try:
         yield from pool.map(survive, tasks)
     finally:
+        stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -57,8 +62,6 @@ _work = list[Callable[[Any], Any]]()
 
 def _do(opened: Open, task: Any) -> Any:
     if not _work:
-        for number in (signal.SIGINT, signal.SIGTERM):  # they are for whoever gives tasks
-            signal.signal(number, signal.SIG_IGN)
         _work.append(opened())
     return _work[0](task)
 
@@ -67,10 +70,10 @@ def _do(opened: Open, task: Any) -> Any:
 def processes(opened: Open, _workers: int) -> Generator[Crew]:
     """Pools of one process each, since a pool ends as a whole; arithmetic has one thread there."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    context = multiprocessing.get_context("spawn")
+    context, pools = multiprocessing.get_context("spawn"), list[ProcessPoolExecutor]()
 
     def hire() -> Callable[[Any], Any]:
-        pool = ProcessPoolExecutor(1, context, _end_with_parent)
+        pools.append(pool := ProcessPoolExecutor(1, context, _end_with_parent))
         return lambda task: pool.submit(_do, opened, task).result()
 
     try:
@@ -78,6 +81,8 @@ def processes(opened: Open, _workers: int) -> Generator[Crew]:
     finally:
         for process in multiprocessing.active_children():  # files are whole at any moment
             process.kill()
+        for pool in pools:
+            pool.shutdown()
 
 
 def _end_with_parent() -> None:
@@ -106,8 +111,6 @@ def actors(opened: Open, workers: int) -> Generator[Crew]:
     actor = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(kind)
 
     def hire() -> Callable[[Any], Any]:
-        if not ray.is_initialized():  # it would start by itself, and anew
-            raise UsageError("--engine ray: Ray has ended")
         hand = actor.remote()
         return lambda task: ray.get(hand.do.remote(opened, task))
 

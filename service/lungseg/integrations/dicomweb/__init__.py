@@ -50,7 +50,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     add, what = parser.add_argument, parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--study", type=_uid, metavar="UID", help="work on its series, once")
-    text = "work on the studies that match, for ever: a query such as 'ModalitiesInStudy=CT'"
+    text = "for ever, on studies that match, such as ModalitiesInStudy=CT"
     what.add_argument("--watch", type=_query, metavar="FILTER", help=text)
     what.add_argument("--status", action="store_true", help="list what is not done")
     add("--series", type=_uid, metavar="UID", help="of the study this series alone")
