@@ -217,6 +217,10 @@ def cut(asked: Asked) -> bool:
     return asked.answer(status, headers, body[: len(body) // 2])
 
 
+def nonsense(asked: Asked) -> bool:
+    return asked.answer(200, {"Content-Type": "text/html"}, b"<html>")
+
+
 def partly(asked: Asked) -> bool:
     """Stores the report, and says of the segmentation that there is no room."""
     boundary = asked.content.split(b"\r\n")[0]
@@ -300,10 +304,10 @@ def test_what_is_no_chest_is_done_with(archive: Proxy, settings: Path, here: Her
 def test_patience_has_an_end(archive: Proxy, settings: Path, here: Here) -> None:
     """Five attempts, and neither a watch nor a cron job goes on for ever."""
     push(archive, part=FEW)
-    archive.faults.append(in_turn(*[("GET", refusing(503))] * 5))
+    archive.faults.append(in_turn(*[("GET", refusing(503))] * 4, ("GET", nonsense)))
     assert here(*ONCE, "--settings", settings).returncode == 1
     told = here("dicomweb", "--settings", settings, "--status").stdout
-    assert told.split(b"\t")[:3] == [b"failed", b"5", b"503"]
+    assert told.split(b"\t")[:3] == [b"failed", b"5", b"incomplete"]
     assert not results(archive)
     with sqlite3.connect(settings.parent / "state") as database:
         database.execute("UPDATE work SET state = 'pending'")  # as if each had ended the process

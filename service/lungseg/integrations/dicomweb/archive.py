@@ -99,8 +99,8 @@ class Archive:
         response, content = self._answer("GET", path, self.root.max_bytes, headers=INSTANCES)
         _, options = parse_options_header(response.headers.get("Content-Type"))
         mark = b"\r\n--" + options.get(b"boundary", b"")
-        _, *parts, end = (b"\r\n" + content).split(mark)
-        if len(parts) != count or not end.startswith(b"--"):
+        parts = (b"\r\n" + content).split(mark)[1:]
+        if len(parts) != count + 1 or not parts.pop().startswith(b"--"):
             raise Refused("incomplete")
         return [part.partition(b"\r\n\r\n")[2] for part in parts]
 
