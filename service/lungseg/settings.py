@@ -198,7 +198,7 @@ class Settings(BaseSettings):
     loaded."""
     monailabel_session_s: float = Field(default=3600.0, gt=0)
     """How long a volume that a client of MONAI Label uploaded is kept after its last use."""
-    monailabel_session_bytes: int = Field(default=512 * MIB, ge=1024)
+    monailabel_session_bytes: int = Field(default=512 * MIB, ge=MIB)
     """How many bytes of uploaded volumes are kept in memory for clients of MONAI Label, all
     together; a new one takes the place of those that were not used for longest."""
     labelstudio_url: str | None = Field(default=None, pattern=WEB_ADDRESS)

@@ -195,6 +195,7 @@ def test_one_bad_task_spoils_no_other(backend: Running) -> None:
         ('<Label value="lung_right"/><Label value="LEFT"/>', "BrushLabels", 200),
         ('<Label value="Lung nodule"/><Label value="lungs"/>', "BrushLabels", 200),
         ('<Label value="Lung nodule"/><Label value="Right"/>', "BrushLabels", 422),
+        ('<Label value="ПРАВОЕ lung"/>', "BrushLabels", 422),
         (BOTH, "PolygonLabels", 422),
         ("<Label", "BrushLabels", 400),
     ],

@@ -18,6 +18,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from lungseg.formats.archive import write_archive
+from lungseg.integrations.monailabel import SESSION_BYTES
 from tests.serving import Running, running, wait_until
 from tests.volume.grids import affine_of, nifti, npy
 from tests.web.test_volume import AFFINE, chest, series
@@ -160,7 +161,7 @@ def test_what_is_refused(monailabel: Running) -> None:
 def test_sessions_have_a_time_and_a_room(models: Path) -> None:
     """One that is not used in time goes by itself; the oldest goes where there is no room."""
     file = oblique()
-    room = int(2.5 * len(file))
+    room = int(2.5 * (len(file) + SESSION_BYTES))
     with running(models, integrations=("monailabel",), monailabel_session_bytes=room) as service:
         client = service.client
         first, second = (upload(client, file).json()["session_id"] for _ in range(2))
@@ -172,6 +173,9 @@ def test_sessions_have_a_time_and_a_room(models: Path) -> None:
         ]
         assert there == [200, 404, 200]
         assert upload(client, file * 3).status_code == 413
+        for _ in range(room // SESSION_BYTES + 1):  # of which each holds next to nothing
+            upload(client, b"")
+        assert client.get(f"/monailabel/session/{first}").status_code == 404
     with running(models, integrations=("monailabel",), monailabel_session_s=0.001) as service:
         address = f"/monailabel/session/{upload(service.client, file).json()['session_id']}"
         wait_until(lambda: service.client.get(address).status_code == 404)

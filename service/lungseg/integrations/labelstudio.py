@@ -163,7 +163,7 @@ class Brush:
         for brush in root.iter("BrushLabels"):
             image, labels = brush.get("toName", ""), dict[str, str]()
             for label in [label.get("value", "") for label in brush.iter("Label")]:
-                words = set(re.findall("[a-z]+", label.lower()))
+                words = set(re.findall(r"[^\W_]+", label.lower()))
                 side = " ".join(words - {"lung", "lungs"})
                 if words and side in ("", *SIDES):
                     labels.setdefault(side, label)

@@ -10,6 +10,7 @@ import asyncio
 import json
 import uuid
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import httpx
@@ -37,6 +38,8 @@ SIDES = {"right lung": RIGHT, "left lung": LEFT}
 MEDIA_TYPE = VOLUME_FORMS["nrrd"].media_type
 MAX_PARTS = 3
 """Of a form that asks for an answer: params, file and label."""
+SESSION_BYTES = 16 * 1024
+"""What a session counts for besides its volume, so that none costs nothing."""
 Upload = tuple[list[memoryview], int]
 """A volume's files, and the bytes that they hold; what the client calls them is not kept."""
 
@@ -49,12 +52,8 @@ def surface(settings: Settings) -> Surface:
     router.add_api_route("/session/", sessions.create, methods=["PUT"])
     router.add_api_route("/session/{name}", sessions.tell, methods=["GET", "DELETE"])
     router.add_api_route("/infer/{model}", sessions.infer, methods=["POST"])
-    return Surface(
-        prefixes=(PREFIX,),
-        router=router,
-        body_limit=lambda settings: settings.max_volume_bytes,
-        takes="volumes",
-    )
+    limit = attrgetter("max_volume_bytes")
+    return Surface(prefixes=(PREFIX,), router=router, body_limit=limit, takes="volumes")
 
 
 async def info(request: Request) -> Response:
@@ -84,13 +83,13 @@ class Sessions:
         parts = await asyncio.to_thread(split_form, body, kind, most)
         if not (files := [part.content for part in parts if part.name == "files"]):
             raise MalformedRequest("expected form parts named files, received none")
-        room_bytes = self.limit_bytes - len(body)
-        if room_bytes < 0:
+        size_bytes = len(body) + SESSION_BYTES
+        if size_bytes > self.limit_bytes:
             raise BodyTooLarge(f"expected at most {self.limit_bytes} bytes, received more")
-        while sum(size_bytes for (_, size_bytes), _ in self.kept.values()) > room_bytes:
+        while size_bytes + sum(held for (_, held), _ in self.kept.values()) > self.limit_bytes:
             self._use(next(iter(self.kept)), end=True)
         name = uuid.uuid4().hex
-        self._keep(name, (files, len(body)))
+        self._keep(name, (files, size_bytes))
         return JSONResponse({"session_id": name, "session_info": {"expiry": self.time_s}})
 
     async def tell(self, name: str, request: Request) -> Response:

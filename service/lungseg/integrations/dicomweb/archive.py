@@ -68,7 +68,7 @@ class Archive:
         self.root = root
         self._http = httpx.Client(
             base_url=root.url,
-            verify=ssl.create_default_context(cafile=root.ca),
+            verify=ssl.create_default_context(cadata=root.ca and root.ca.read_text()),
             auth=root.token_file and partial(_authorized, root.token_file),
             timeout=root.timeout_s,
             headers={"User-Agent": "lungseg", "Accept-Encoding": "identity"},
