@@ -322,18 +322,6 @@ def test_what_cannot_begin_gives_2_and_says_why(
     assert not cohort.out.exists()
 
 
-def test_nobody_loads_it_unasked() -> None:
-    """Neither the command nor the adapters' packages come with another command."""
-    script = (
-        "import sys\nfrom lungseg.cli import main\nimport lungseg.app\n"
-        "try:\n    main(['serve', '--help'])\nexcept SystemExit:\n    pass\n"
-        "print([m for m in sys.modules if m.partition('.')[0] in ('ray', 'pyarrow')"
-        " or m.startswith('lungseg.integrations')])"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
-    assert done.stdout.splitlines()[-1] == b"[]"
-
-
 @NEEDS_RAY
 @pytest.mark.ray
 def test_ray_loses_a_killed_actors_study_and_no_other(cohort: Cohort) -> None:

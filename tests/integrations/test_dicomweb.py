@@ -8,8 +8,6 @@ import logging
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -389,16 +387,6 @@ def test_wrong_settings_are_named(case: str, tmp_path: Path, here: Here) -> None
     file = written(tmp_path, "http://pacs")
     unknown = here("dicomweb", "--settings", file, "--root", "other", "--study", "1.2.3")
     assert b"--root: expected one of lab, received another" in unknown.stderr
-
-
-def test_a_plain_server_has_nothing_of_it() -> None:
-    """Neither the command line's parser nor the service imports an integration."""
-    code = (
-        "import sys; from lungseg.cli import main; import lungseg.server; main(['sample']);"
-        "sys.exit(any('integrations' in name for name in sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert done.returncode == 0
 
 
 @pytest.mark.skipif(bool(WITHOUT_PLUGIN), reason=WITHOUT_PLUGIN)
