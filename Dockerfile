@@ -51,7 +51,7 @@ ARG MODEL
 ARG MODEL_SHA256
 LABEL org.opencontainers.image.title="lungseg" \
       org.opencontainers.image.description="Lung segmentation in chest CT slices over HTTP; research use only" \
-      org.opencontainers.image.licenses="Apache-2.0 AND LicenseRef-lungseg-models AND CC-BY-3.0" \
+      org.opencontainers.image.licenses="Apache-2.0 AND LicenseRef-lungseg-models AND CC-BY-3.0 AND BSD-2-Clause AND MIT AND ISC" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       lungseg.model="${MODEL}" \

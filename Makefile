@@ -30,7 +30,7 @@ DOCKER_BUILD_FLAGS ?=
 # Each keeps a file of tests to itself, so that what these share is made once.
 TEST_PROCESSES ?= 2
 
-.PHONY: help setup serve test test-wheel mutants check pip-check fmt lint types imports bench bench-train load fuzz train demo openapi docs \
+.PHONY: help setup serve test test-wheel mutants check pip-check fmt lint types imports bench bench-train load fuzz train screenshots openapi docs bench-page \
         lock image training-image pin-images sbom image-sbom audit hadolint test-container clean
 
 help: ## this list
@@ -65,9 +65,6 @@ setup: $(DEV_READY) $(KSERVE_READY) ## the whole environment: service, training,
 
 serve: $(SERVICE_READY) ## serve on HOST:PORT, installing the service alone first
 	LUNGSEG_HOST=$(HOST) LUNGSEG_PORT=$(PORT) exec $(PY) -m lungseg serve
-
-demo: $(SERVICE_READY) ## the README's picture: the sample slice with its lungs outlined
-	$(BIN)/lungseg segment "$$($(BIN)/lungseg sample 2>/dev/null)" --format overlay -o - > docs/overlay.png
 
 train: $(DEV_READY) ## train on DATA and publish the next version of NAME
 	$(PY) -m training run --data $(DATA) --out runs/$(NAME) --name $(NAME) $(ARGS)
@@ -121,7 +118,13 @@ load: $(DEV_READY) ## four times the sustainable rate for a minute, then the lar
 fuzz: $(DEV_READY) ## the long fuzz run: 50,000 hostile files, as many damaged frames in DICOM, and volumes
 	LUNGSEG_FUZZ_INPUTS=50000 $(PY) -m pytest tests/properties/test_fuzz.py tests/properties/test_fuzz_volumes.py $(ARGS)
 
+bench-page: $(DEV_READY) ## size and time of the page's first view, and the time from drop to outline, in Chromium
+	$(PY) -m bench page
+
 # --- what is generated ------------------------------------------------------------------------
+
+screenshots: $(DEV_READY) ## docs/screenshots: the page in light and dark, by Chromium
+	$(PY) -m bench screenshots
 
 openapi: $(SERVICE_READY) ## write the OpenAPI document that the snapshot test compares with
 	$(PY) -m lungseg openapi > tests/golden/openapi.json

@@ -18,7 +18,7 @@ THEMES = {
     "workers": "Work, queue, start and stop",
     "decoders": "Decoders of compressed DICOM",
     "providers": "Inference",
-    "api_keys": "API keys",
+    "api_keys": "API keys and browsers",
     "log_format": "Log and traces",
 }
 """Each theme by its first setting; it goes on until the next theme, in the order of the class."""

@@ -24,7 +24,9 @@ from importlib import metadata
 from pathlib import Path
 
 import lungseg
+from lungseg.packaged import page_folder
 
+assert (page_folder() / "index.html").is_file(), "the page is not in the wheel"
 found = lungseg.load().segment("phantom.dcm")
 told = json.loads(Path("out/phantom.json").read_text())
 assert found.statistics == told["statistics"], "library and command line differ"

@@ -29,7 +29,7 @@ from lungseg.web.layers.telemetry import TelemetryLayer
 from lungseg.web.openapi import describe_api
 from lungseg.web.state import State
 from lungseg.web.surface import Surface, Surfaces
-from lungseg.web.surfaces import batch, compare, health, home, models, segment, volume
+from lungseg.web.surfaces import batch, compare, health, home, models, page, segment, volume
 from lungseg.web.surfaces.v2 import routes as v2
 from lungseg.web.surfaces.v2.codec import HEADER_LENGTH
 
@@ -44,7 +44,8 @@ SURFACES = (
     models.SURFACE,
     *v2.SURFACES,
     health.SURFACE,
-    *home.SURFACES,
+    home.SURFACE,
+    page.SURFACE,
 )
 """Every API that is served."""
 EXPOSED_HEADERS = ("X-Request-ID", "X-Segmentation", "Server-Timing", "Retry-After", HEADER_LENGTH)
@@ -77,8 +78,9 @@ def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> 
 
     # Hospital networks reach no CDN: the page's scripts come from this server.
     app = FastAPIOffline(
+        docs_url=None,  # ours has the page's dress
         redoc_url=None,
-        static_url=home.DOCS_FILES,
+        static_url=page.DOCS_FILES,
         title="lungseg",
         version=lungseg.__version__,
         summary="Lung segmentation in chest CT slices",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from lungseg.formats import write
+from lungseg.formats.archive import write_archive
 from lungseg.formats.dicom_derived import Algorithm
 from lungseg.formats.dicom_seg import dicom_seg
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 Found = TypeVar("Found")
 MAX_SUMMARY_BYTES = 4096
 """What a header may have: gateways refuse responses with far longer ones."""
+ZIP_EFFORT = 1
+"""Noise of a slice does not compress; more effort would take longer than finding the lungs."""
 SPARE_PARTS = (("statistics", "lungs"), ("statistics", "density"), ("statistics", "intensity"))
 """Left out of the summary, in turn, should it ever get too long."""
 
@@ -84,14 +87,29 @@ def _dicom_seg(outcome: Outcome) -> bytes:
     return dicom_seg(outcome.content, outcome.scan, outcome.segmentation, algorithm)
 
 
+def _zip(outcome: Outcome) -> bytes:
+    """What a viewer needs to show a slice and its lungs, in one file."""
+    scan, labels = outcome.scan, outcome.segmentation.labels[0]
+    return write_archive(
+        {
+            "statistics.json": compact(outcome.describe()).encode(),
+            "mask.png": write.mask_png(labels > 0),
+            "labels.npy": write.array_npy(labels),
+            "slice.npy": write.array_npy(scan.values[0]),
+        },
+        effort=ZIP_EFFORT,
+    )
+
+
 FORMS: dict[str, Form[Outcome]] = {
     "json": Form("application/json", ".json", lambda found: compact(answer(found)).encode()),
     "png": Form("image/png", "_mask.png", lambda found: write.mask_png(found.segmentation.mask[0])),
     "overlay": Form("image/png", "_overlay.png", _overlay),
     "probability": Form("image/png", "_probability.png", _probability),
     "npy": Form(
-        "application/x-npy", "_mask.npy", lambda found: write.mask_npy(found.segmentation.mask[0])
+        "application/x-npy", "_mask.npy", lambda found: write.array_npy(found.segmentation.mask[0])
     ),
     "dicom-seg": Form("application/dicom", "_seg.dcm", _dicom_seg),
+    "zip": Form("application/zip", "_lungs.zip", _zip),
 }
 """By name; of forms with one media type, ``Accept`` means the first."""

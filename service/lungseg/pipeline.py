@@ -42,6 +42,7 @@ class Outcome:
     def describe(self) -> dict[str, Any]:
         """The JSON answer without mask, request id and timings."""
         height, width = self.scan.size
+        affine = self.scan.affine
         report: dict[str, Any] = members(self.report)
         return {
             "model": self.model.contract.model_dump(include={"name", "version", "sha256"}),
@@ -51,6 +52,7 @@ class Outcome:
                 "media_type": self.scan.media_type,
                 "intensity_unit": self.scan.unit,
                 "spacing_mm": self.scan.spacing_mm and list(self.scan.spacing_mm),
+                "affine_lps": None if affine is None else affine.tolist(),
             },
             **report,
         }

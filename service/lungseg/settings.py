@@ -186,6 +186,10 @@ class Settings(BaseSettings):
     """The origins of web pages whose scripts may call the service, separated by commas; `*` allows
     all, and none means that only pages of this server may."""
 
+    page: bool = True
+    """Whether browsers find a page at `/` that shows the lungs of what is dropped on it; where it
+    is off, they get what programs get there."""
+
     log_format: Literal["json", "console"] = Field(default_factory=_log_format)
     """Whether the log has JSON lines for machines or short text for people; by default text where
     standard error is a terminal, else JSON."""

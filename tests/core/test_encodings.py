@@ -16,7 +16,7 @@ from pycocotools import mask as coco
 
 from lungseg.core.contours import polygons
 from lungseg.core.rle import coco_string, from_runs, runs
-from lungseg.formats.write import ENCODINGS, encode_mask, mask_npy, mask_png
+from lungseg.formats.write import ENCODINGS, array_npy, encode_mask, mask_png
 from tests.masks import masks
 
 MASKS = masks()
@@ -113,7 +113,7 @@ def test_png_and_npy_carry_the_mask(name: str) -> None:
     picture = Image.open(io.BytesIO(content))
     assert picture.mode == "L"
     assert np.array_equal(np.asarray(picture), mask * np.uint8(255))
-    assert np.array_equal(np.load(io.BytesIO(mask_npy(mask)), allow_pickle=False), mask)
+    assert np.array_equal(np.load(io.BytesIO(array_npy(mask)), allow_pickle=False), mask)
 
 
 def test_none_says_the_size_only(name: str) -> None:

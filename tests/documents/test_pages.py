@@ -256,12 +256,14 @@ def test_the_changelog_begins_with_what_is_not_released() -> None:
 
 
 def test_one_licence_does_not_stand_for_all() -> None:
-    """Package and image name the code's licence and the weights'; software alone is cited."""
+    """Package and image name those of code, weights, samples and what the page has of others."""
     project = tomllib.loads(text_of("pyproject.toml"))["project"]
     inside = project["license"].split(" AND ")
-    assert inside == ["Apache-2.0", "LicenseRef-lungseg-models", "CC-BY-3.0"]
+    others = ["CC-BY-3.0", "BSD-2-Clause", "MIT", "ISC"]
+    assert inside == ["Apache-2.0", "LicenseRef-lungseg-models", *others]
     assert f'image.licenses="{project["license"]}"' in text_of("Dockerfile")
-    assert set(project["license-files"]) == {"LICENSE", "models/LICENSE"}
+    vendored = "service/lungseg/page/vendor/LICENSE"
+    assert set(project["license-files"]) == {"LICENSE", "models/LICENSE", vendored}
     assert "under models/LICENSE" in text_of("LICENSE")
     assert "Research use only" in text_of("models/LICENSE")
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))

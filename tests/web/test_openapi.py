@@ -88,12 +88,11 @@ def test_every_parameters_description_is_a_sentence_that_stands_alone(client: ht
 def test_the_docs_page_needs_no_other_server(client: httpx.Client) -> None:
     """Page, script and style come from here: hospital networks reach no CDN."""
     page = client.get("/docs").text
-    assert "openapi.json" in page
     files = re.findall(r'(?:src|href)="([^"]+)"', page)
-    assert len(files) >= 2
+    assert len(files) >= 6
     for path in files:
-        assert path.startswith("/docs-files/")
-        assert client.get(path).status_code == 200
+        assert path.startswith(("docs-files/", "page/", "./"))
+        assert client.get(f"/{path}").status_code == 200
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -102,16 +101,14 @@ def test_the_docs_page_works_under_a_path(models: Path, kept: bool) -> None:
     with running(models, root_path="/lungs") as service:
 
         def get(path: str) -> httpx.Response:
-            assert path.startswith("/lungs/")
-            return service.client.get(path if kept else path.removeprefix("/lungs"))
+            return service.client.get(f"/lungs/{path}" if kept else f"/{path}")
 
-        page = get("/lungs/docs")
+        page = get("docs")
         for path in re.findall(r'(?:src|href)="([^"]+)"', page.text):
             assert get(path).status_code == 200
-        document = get(*re.findall(r"url: '([^']+)'", page.text))
-        assert document.json()["servers"] == [{"url": "/lungs"}]
-        assert get("/lungs/readyz").status_code == 200
-        assert get("/lungs/nowhere").status_code == 404
+        assert get("openapi.json").json()["servers"] == [{"url": "/lungs"}]
+        assert get("readyz").status_code == 200
+        assert get("nowhere").status_code == 404
 
 
 def test_importing_the_service_loads_nothing_of_training() -> None:

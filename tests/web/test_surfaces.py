@@ -168,6 +168,7 @@ def test_a_root_path_that_looks_like_an_api_opens_nothing(
     """Whose rules hold is decided by the path that is routed, whatever the prefix is called."""
     with running(models, api_keys="secret", root_path=root, ready=False) as service:
         client = service.client
+        client.headers["Accept"] = "application/json"
         for prefix in ("", root):
             assert client.get(f"{prefix}/livez").status_code == 200
             closed = [client.post(f"{prefix}/segment/batch", content=grey_png)]
@@ -209,9 +210,12 @@ def test_what_holds_no_data_is_open(guarded: Running) -> None:
 
 
 def test_the_root_says_what_this_is(client: httpx.Client) -> None:
-    """Its links lead somewhere."""
-    found = client.get("/").json()
-    assert found["name"] == "lungseg"
+    """To programs, with links that lead somewhere and the limits that hold."""
+    answer = client.get("/", headers={"Accept": "application/json"})
+    assert answer.headers["vary"] == "Accept"
+    found = answer.json()
+    assert (found["name"], found["needs_key"]) == ("lungseg", False)
+    assert found["limits"]["max_body_bytes"] == settings(Path()).max_body_bytes
     assert found["notice"].startswith("Research use only")
     assert set(found["links"]) == {"docs", "openapi", "models", "health"}
     assert [client.get(path).status_code for path in found["links"].values()] == [200] * 4

@@ -12,7 +12,7 @@ from typing import Any
 from lungseg.cli.configured import NO_KEYS, configured
 from lungseg.cli.errors import OK, UsageError
 from lungseg.cli.streams import write_output
-from lungseg.packaged import SAMPLE_CITATION, sample_slice
+from lungseg.packaged import SAMPLE_CITATION, sample_slice, sample_volume
 
 
 def add_to(commands: Any) -> None:
@@ -26,7 +26,9 @@ def add_to(commands: Any) -> None:
     text = "print the OpenAPI document"
     commands.add_parser("openapi", help=text, description=text).set_defaults(run=_openapi)
     text = "print the path of a real chest CT slice that may be shown"
-    commands.add_parser("sample", help=text, description=text).set_defaults(run=_sample)
+    sample = commands.add_parser("sample", help=text, description=text)
+    sample.add_argument("--volume", action="store_true", help="of a whole chest, in coarse voxels")
+    sample.set_defaults(run=_sample)
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -55,7 +57,8 @@ def _openapi(_options: argparse.Namespace) -> int:
     return OK
 
 
-def _sample(_options: argparse.Namespace) -> int:
-    write_output(os.fsencode(sample_slice()) + b"\n")
+def _sample(options: argparse.Namespace) -> int:
+    path = sample_volume() if options.volume else sample_slice()
+    write_output(os.fsencode(path) + b"\n")
     print(SAMPLE_CITATION, file=sys.stderr)
     return OK

@@ -113,14 +113,19 @@ def open_archive(content: bytes, limits: ArchiveLimits, *, hidden: bool = False)
     ]
 
 
-def write_archive(files: Mapping[str, bytes]) -> bytes:
-    """A zip archive of files by name; the same files give the same bytes."""
+def write_archive(files: Mapping[str, bytes], effort: int | None = None) -> bytes:
+    """A zip archive of files by name; the same files give the same bytes.
+
+    Args:
+        files: content by name.
+        effort: how hard it is tried to compress them, from 1 to 9; None = as zlib thinks best.
+    """
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name, content in files.items():
             entry = zipfile.ZipInfo(name)
             entry.external_attr = _PERMISSIONS << 16  # else unpacking gives files nobody may read
-            archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
+            archive.writestr(entry, content, zipfile.ZIP_DEFLATED, effort)
     return stream.getvalue()
 
 

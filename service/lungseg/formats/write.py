@@ -78,8 +78,8 @@ def probability_png(plane: FloatArray) -> bytes:
     return picture_png(np.rint(plane * np.float32(255)).astype(np.uint8))
 
 
-def mask_npy(plane: BoolArray) -> bytes:
-    """NumPy's ``.npy`` of the mask as bool."""
+def array_npy(plane: BoolArray | LabelArray | IntensityArray) -> bytes:
+    """NumPy's ``.npy`` of a plane, in its own type."""
     stream = io.BytesIO()
     np.save(stream, plane, allow_pickle=False)
     return stream.getvalue()

@@ -19,6 +19,12 @@ ANSWER: dict[str, Any] = {
         "media_type": "application/dicom",
         "intensity_unit": "HU",
         "spacing_mm": [0.703125, 0.703125],
+        "affine_lps": [
+            [0.0, 0.0, 0.703125, -166.0],
+            [0.0, 0.703125, 0.0, -171.699997],
+            [1.0, 0.0, 0.0, -167.5],
+            [0.0, 0.0, 0.0, 1.0],
+        ],
     },
     "mask": {"encoding": "none", "size": [512, 512]},
     "statistics": {

@@ -46,6 +46,10 @@ class ImageInfo(BaseModel):
     media_type: str
     intensity_unit: Literal["HU", "grey level"]
     spacing_mm: tuple[float, float] | None = Field(description="(row, column) in mm.")
+    affine_lps: list[list[float]] | None = Field(
+        description="4 x 4, from (0, row, column, 1) to the patient's mm: left, back, head. Null "
+        "where the file does not say how the slice lies."
+    )
 
 
 class Mask(BaseModel):

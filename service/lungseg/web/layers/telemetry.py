@@ -134,7 +134,7 @@ def _answering(exchange: Exchange, lifecycle: Lifecycle, send: Send, *, bodiless
 def _add_headers(headers: MutableHeaders, exchange: Exchange, *, closing: bool) -> None:
     headers["X-Request-ID"] = exchange.request_id
     headers["X-Content-Type-Options"] = "nosniff"
-    headers["Cache-Control"] = "no-store"
+    headers.setdefault("Cache-Control", "no-store")  # but for files that hold no data
     if closing:  # a connection that stayed open would be closed under its next request
         headers["Connection"] = "close"
 

@@ -1,20 +1,28 @@
-"""``/``: what this is and where to go on; and the OpenAPI page, which is made elsewhere."""
+"""``/``: a page for people, and for programs what this is, what it takes and where to go on."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
-from pydantic import BaseModel
+from typing import Any
 
+from fastapi import APIRouter, Request
+from fastapi.responses import RedirectResponse, Response
+from pydantic import BaseModel, Field
+
+from lungseg.forms import compact
+from lungseg.web.state import state_of
 from lungseg.web.surface import Surface
+from lungseg.web.surfaces.page import page
+from lungseg.web.surfaces.segment import preferred
 
 RESEARCH_ONLY = "Research use only, not a medical device."
-DOCS_FILES = "/docs-files"
 router = APIRouter(tags=["operations"])
-SURFACES = (
-    Surface(prefixes=("/",), router=router, needs_key=False),
-    # They hold no data, and the page is where a key can be entered.
-    Surface(prefixes=("/docs", DOCS_FILES, "/openapi.json"), needs_key=False),
+SURFACE = Surface(prefixes=("/",), router=router, needs_key=False)
+ACCEPTED = {"application/json": "json", "text/html": "page", "*/*": "page"}
+LIMITS = (
+    *("max_body_bytes", "max_pixels", "max_batch_items", "max_batch_bytes"),
+    *("max_volume_bytes", "max_volume_slices"),
 )
+"""Settings that a caller may know before it sends anything."""
 _LINKS = {"docs": "/docs", "openapi": "/openapi.json", "models": "/models", "health": "/readyz"}
 
 
@@ -25,12 +33,33 @@ class Home(BaseModel):
     version: str
     notice: str
     links: dict[str, str]
+    needs_key: bool = Field(description="Whether requests for work need an API key.")
+    limits: dict[str, int] = Field(description="The settings of these names.")
 
 
-@router.get("/", summary="Say what this is")
-async def home(request: Request) -> Home:
-    """Name, version and where to go on; needs no key."""
+@router.get(
+    "/",
+    summary="Say what this is",
+    response_model=Home,
+    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+)
+async def home(request: Request) -> Response:
+    """A page where it is switched on, or name, version, limits and where to go on; needs no key."""
+    state = state_of(request.scope)
+    wanted = preferred(request.headers.get("accept", "*/*"), ACCEPTED)
     root_path = request.scope.get("root_path", "")
-    links = {name: f"{root_path}{path}" for name, path in _LINKS.items()}
-    app = request.app
-    return Home(name=app.title, version=app.version, notice=RESEARCH_ONLY, links=links)
+    if wanted == "page" and state.settings.page:
+        if not request.scope.get("raw_path", b"/").endswith(b"/"):
+            # Below an address without it, the page would look for its files beside itself.
+            return RedirectResponse(f"{root_path}/", 307)
+        return await page(request, "index.html")
+    document: dict[str, Any] = {
+        "name": request.app.title,
+        "version": request.app.version,
+        "notice": RESEARCH_ONLY,
+        "links": {name: f"{root_path}{path}" for name, path in _LINKS.items()},
+        "needs_key": len(state.keys) > 0,
+        "limits": {name: getattr(state.settings, name) for name in LIMITS},
+    }
+    headers = {"Vary": "Accept"}
+    return Response(compact(document), media_type="application/json", headers=headers)

@@ -1,0 +1,187 @@
+// The one way to this server: requests with the key, below any path, errors as it words them.
+
+const ROOT = new URL("../", import.meta.url);
+const KEY = "lungseg-key";
+const PROBLEM_TYPE = "application/problem+json";
+let known = null;
+let held = "";
+let asking = null;
+
+/** Why something has no answer, in the words of the service where it said them. */
+export class Problem extends Error {
+  constructor({code, title, detail, status = 0, request_id = ""}) {
+    super(detail);
+    Object.assign(this, {code, title, detail, status, requestId: request_id});
+  }
+}
+
+/** Version, limits and whether a key is needed. */
+export async function about() {
+  known ??= (await send("", {method: "GET", accept: "application/json"})).json();
+  return known;
+}
+
+/** The limits, or nothing where they could not be learnt. */
+export async function limits() {
+  try {
+    return (await about()).limits;
+  } catch {
+    return {};
+  }
+}
+
+/** Refuses what the service would refuse for its size, before it is sent. */
+export function checkSize(bytes, most) {
+  if (most && bytes > most) {
+    throw new Problem({
+      code: "body_too_large",
+      title: "The body is too large",
+      detail: `expected at most ${size(most)}, this has ${size(bytes)}: it was not sent`,
+    });
+  }
+}
+
+/** The key that is used until this tab closes. */
+export function key() {
+  try {
+    return held || sessionStorage.getItem(KEY) || "";
+  } catch { // a browser may keep nothing at all
+    return held;
+  }
+}
+
+function keep(given) {
+  held = given;
+  try {
+    sessionStorage.setItem(KEY, given);
+  } catch {
+    // then it is forgotten with this page, not with the tab
+  }
+}
+
+/** Asks for a key; whether one was given. Several askers share one question. */
+export function askForKey(why = "") {
+  asking ??= new Promise((done) => {
+    const dialog = document.getElementById("key");
+    const field = document.getElementById("key-field");
+    const text = document.getElementById("key-why");
+    if (why) text.textContent = why;
+    field.value = "";
+    dialog.returnValue = "";
+    dialog.addEventListener("close", () => {
+      asking = null;
+      const given = dialog.returnValue === "use" && field.value.trim();
+      if (given) keep(given);
+      field.value = "";
+      done(Boolean(given));
+    }, {once: true});
+    dialog.showModal();
+  });
+  return asking;
+}
+
+/**
+ * Sends one request and gives the whole answer.
+ *
+ * `onUpload` hears how much has been sent, from 0 to 1; with `onText` the answer is text, and it
+ * hears each new piece as it comes. Throws a `Problem` for whatever is no success.
+ */
+export async function send(path, options = {}) {
+  const used = key();
+  try {
+    return await once(path, options);
+  } catch (error) {
+    if (error.code !== "unauthorized") throw error;
+    // Another request may have asked meanwhile.
+    if (key() === used) {
+      const why = used ? "The server does not know that key. Look whether it is whole, and enter it again." : "";
+      if (!(await askForKey(why))) throw error;
+    }
+    return send(path, options);
+  }
+}
+
+function once(path, {method = "POST", query = {}, body = null, accept, type, signal, onUpload, onText}) {
+  const address = new URL(path, ROOT);
+  for (const [name, value] of Object.entries(query)) address.searchParams.set(name, value);
+  return new Promise((done, fail) => {
+    const request = new XMLHttpRequest();
+    request.open(method, address);
+    request.responseType = onText ? "text" : "arraybuffer";
+    if (accept) request.setRequestHeader("Accept", accept);
+    if (type) request.setRequestHeader("Content-Type", type);
+    if (key()) request.setRequestHeader("X-API-Key", key());
+    if (onUpload) {
+      request.upload.onprogress = (event) => onUpload(event.lengthComputable ? event.loaded / event.total : null);
+      request.upload.onload = () => onUpload(1);
+    }
+    let heard = 0;
+    const hear = () => {
+      onText(request.responseText.slice(heard));
+      heard = request.responseText.length;
+    };
+    if (onText) request.onprogress = () => request.status < 400 && hear();
+    const stop = () => request.abort();
+    const leave = (settle, value) => {
+      signal?.removeEventListener("abort", stop);
+      settle(value);
+    };
+    request.onload = () => {
+      if (onText && request.status < 400) hear();
+      const answer = new Answer(request, onText);
+      if (request.status < 400) leave(done, answer);
+      else leave(fail, refusal(answer));
+    };
+    request.onerror = () => leave(fail, new Problem({
+      code: "unreachable",
+      title: "The server cannot be reached",
+      detail: "no answer came from this page's server",
+    }));
+    request.onabort = () => leave(fail, new Problem({code: "cancelled", title: "Cancelled", detail: "you stopped this"}));
+    if (signal?.aborted) {
+      request.onabort();
+      return;
+    }
+    signal?.addEventListener("abort", stop);
+    request.send(body);
+  });
+}
+
+class Answer {
+  constructor(request, asText) {
+    this.status = request.status;
+    this.request = request;
+    this.bytes = asText ? new Uint8Array() : new Uint8Array(request.response || new ArrayBuffer());
+    this.asText = asText;
+  }
+
+  header(name) {
+    return this.request.getResponseHeader(name) || "";
+  }
+
+  text() {
+    return this.asText ? this.request.responseText : new TextDecoder().decode(this.bytes);
+  }
+
+  json() {
+    return JSON.parse(this.text());
+  }
+}
+
+function refusal(answer) {
+  if (answer.header("Content-Type").startsWith(PROBLEM_TYPE)) return new Problem(answer.json());
+  return new Problem({
+    code: answer.status === 413 ? "body_too_large" : "no_problem",
+    title: "The server refused this",
+    detail: `it answered with status ${answer.status} and did not say why`,
+    status: answer.status,
+    request_id: answer.header("X-Request-ID"),
+  });
+}
+
+/** Bytes for people. */
+export function size(bytes) {
+  const units = ["bytes", "KiB", "MiB", "GiB"];
+  const power = Math.min(3, Math.floor(Math.log2(Math.max(1, bytes)) / 10));
+  return `${(bytes / 1024 ** power).toFixed(power ? 1 : 0)} ${units[power]}`;
+}

@@ -1,0 +1,95 @@
+// Small parts that every view is made of. Text is set as text, never as HTML.
+import {flagAdvice, problemAdvice} from "./words.js";
+
+const VIEWS = ["start", "slices", "scan"];
+
+/** Makes an element: attributes, `on…` handlers, children that are elements, texts or nothing. */
+export function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/** Tells what happened, also to those who do not see it. */
+export function say(text) {
+  document.getElementById("status").textContent = text;
+}
+
+/** Shows one view and hides the others. */
+export function view(name) {
+  for (const other of VIEWS) document.getElementById(other).hidden = other !== name;
+  document.getElementById("new").hidden = name === "start";
+  document.body.dataset.view = name;
+}
+
+/** A card that says what went wrong, with what, and what to try; `again` is offered as a button. */
+export function problem(error, {name = "", again = null} = {}) {
+  const advice = problemAdvice(error);
+  return h("div", {class: "card bad", "data-code": error.code || "page_error"},
+    h("h3", {}, name ? `${name}: ` : "", error.title || "Something went wrong in this page"),
+    h("p", {}, sentence(error.detail || error.message || "")),
+    advice && h("p", {class: "advice"}, advice),
+    error.requestId && h("p", {class: "fine"}, `Request ${error.requestId}`),
+    again && h("p", {class: "buttons"}, h("button", {type: "button", onclick: again}, "Try again")));
+}
+
+/** Quality flags, each with its sentence and what to do. */
+export function flags(list) {
+  if (!list.length) {
+    return h("p", {class: "card good"},
+      "Nothing was found to doubt. Look at the outline all the same: no rule sees everything.");
+  }
+  return h("ul", {class: "flags"}, list.map((flag) => h("li", {class: "card warn", "data-code": flag.code},
+    h("strong", {}, sentence(flag.message)), " ", flagAdvice(flag.code))));
+}
+
+/** A table with a heading for each row, which has the unit, and for each column. */
+export function table({caption, columns, rows}) {
+  return h("div", {class: "scroll"}, h("table", {},
+    h("caption", {}, caption),
+    h("thead", {}, h("tr", {}, h("td", {}), columns.map((column) => h("th", {scope: "col"}, column)))),
+    h("tbody", {}, rows.map((row) => h("tr", {},
+      h("th", {scope: "row"}, row.name, row.unit && h("span", {class: "unit"}, `,\u00a0${row.unit}`), row.note && h("span", {class: "note"}, row.note)),
+      row.values.map((value) => h("td", {}, value)))))));
+}
+
+/** Offers bytes as a file to keep. */
+export function save(name, content, type = "application/octet-stream") {
+  const address = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], {type}));
+  h("a", {href: address, download: name}).click();
+  setTimeout(() => URL.revokeObjectURL(address), 10000);
+}
+
+/** A bar of progress: `set(fraction)`, or `set(null)` where nobody knows how far it is. */
+export function bar(label) {
+  const progress = h("progress", {max: "1", "aria-label": label});
+  const text = h("span", {}, label);
+  return {
+    element: h("div", {class: "progress"}, text, progress),
+    set(fraction, words) {
+      if (fraction === null) progress.removeAttribute("value");
+      else progress.value = fraction;
+      if (words) text.textContent = words;
+    },
+  };
+}
+
+/** A number for people, with a true minus; "–" where it is not known. */
+export function number(value, digits = 0, unit = "") {
+  if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  const text = value.toLocaleString("en", {minimumFractionDigits: digits, maximumFractionDigits: digits})
+    .replace(/^-(0(?:\.0+)?)$/, "$1").replace("-", "−").replaceAll(",", "\u202f");
+  return unit ? `${text}\u00a0${unit}` : text;
+}
+
+/** Begins with a capital and ends with a full stop. */
+export function sentence(text) {
+  if (!text) return "";
+  const begun = text[0].toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(begun) ? begun : `${begun}.`;
+}
