@@ -10,8 +10,8 @@ export const PRESETS = {
   mediastinum: {name: "Mediastinum", centre: 40, width: 400},
   bone: {name: "Bone", centre: 400, width: 1800},
 };
-const LETTERS = [["L", "R"], ["P", "A"], ["H", "F"]];
 /** Of each axis of the patient, where it grows and where it shrinks: left, back (posterior), head. */
+const LETTERS = [["L", "R"], ["P", "A"], ["H", "F"]];
 
 /** The window that shows all values of a slice. */
 export function whole(values) {

@@ -15,12 +15,12 @@ const SAMPLE = {
 };
 const MOST = 2;
 const LINES = "application/x-ndjson";
+/** Words, where the bar is when a stage begins, and how much of it the stage takes. */
 const STAGES = {
   read: ["Reading files", 0.3, 0.1],
   decode: ["Reading slices", 0.4, 0.15],
   segment: ["Finding the lungs", 0.55, 0.4],
 };
-/** Words, where the bar is when a stage begins, and how much of it the stage takes. */
 const SENT = 0.3;
 const WORKED = 0.95;
 /** Phases of one file or series, as the refusal says them. */

@@ -8,8 +8,8 @@ import {readNpy} from "./npy.js";
 import {unzip} from "./zip.js";
 import {Look, Viewer} from "./viewer.js";
 
-const AT_A_TIME = 2;
 /** As many requests as a browser and a small server do well at once. */
+const AT_A_TIME = 2;
 const THUMB = 72;
 const SAMPLE = {
   name: "chest.dcm",
@@ -165,7 +165,7 @@ class Batch {
     return [
       h("h2", {id: "slices-title", class: "hidden"}, several ? `${this.items.length} slices` : "Slice"),
       h("div", {class: "work"},
-        h("div", {class: "sight"}, this.tools(several), this.stages, this.strip, keysHelp(several)),
+        this.sight = h("div", {class: "sight"}, this.tools(several), this.stages, this.strip, keysHelp(several)),
         h("div", {class: "beside"}, this.side, this.more, this.trouble, this.scanOffer())),
     ];
   }
@@ -248,6 +248,7 @@ class Batch {
 
   drawCurrent() {
     const item = this.current;
+    this.sight.hidden = this.items.length === 1 && item.state === "failed" && !item.slice;
     if (this.beside) this.drawGrid();
     else this.drawLarge(item);
     if (item.state === "failed") {

@@ -4,13 +4,13 @@ import {h, number} from "./ui.js";
 
 const ZOOMS = {least: 0.2, most: 40, step: 1.25};
 const LINE = 2;
-const HALO = 2.5;
 /** How much wider than the line its dark rim is. */
-const BAR_SHARE = 0.3;
+const HALO = 2.5;
 /** A scale bar takes at most this part of the picture's width. */
+const BAR_SHARE = 0.3;
 const BARS_MM = [200, 100, 50, 20, 10, 5, 2, 1];
-const TAP = 3;
 /** A pointer that moved less, in pixels, was not dragged. */
+const TAP = 3;
 
 /** What all viewers of a batch share: a change redraws each of them. */
 export class Look {
