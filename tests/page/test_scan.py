@@ -348,16 +348,33 @@ def test_without_webgl_only_the_surface_is_missing(
     assert mask.shape == chest().shape[::-1]
 
 
+COUNT_READINGS = """
+  globalThis.longReadings = 0;
+  const {get} = Object.getOwnPropertyDescriptor(XMLHttpRequest.prototype, "responseText");
+  Object.defineProperty(XMLHttpRequest.prototype, "responseText", {get() {
+    const text = get.call(this);
+    if (text.length > 100000) globalThis.longReadings += 1;
+    return text;
+  }});
+"""
+"""Of answers that are still coming, each reading of which copies all that has come."""
+
+
 def test_the_sample_scan_is_shown_with_its_source(visits: Any) -> None:
-    """One press on a phone, and a scan that may be shown is there, with lungs as they should be."""
+    """One press on a phone, and a scan that may be shown is there, with lungs as they should be.
+
+    Its long answer is read once: of 400 slices, copies of each piece filled six gigabytes.
+    """
     with running(models_folder(), model="lung-unet") as real:
         visit: Visit = visits(real, width=400, height=800, color_scheme="dark")
+        visit.page.add_init_script(COUNT_READINGS)
         page = visit.open()
         page.locator("#sample-scan").click()
         drawn(page)
         assert page.get_by_text("LIDC-IDRI").is_visible()
         assert page.locator(".card.good").is_visible()
         assert 3400 < float(row_of(page, "Volume")[2].removesuffix(" ml")) < 4100
+        assert page.evaluate("longReadings") == 1
         visit.check_access()
 
 

@@ -3,6 +3,8 @@
 const ROOT = new URL("../", import.meta.url);
 const KEY = "lungseg-key";
 const PROBLEM_TYPE = "application/problem+json";
+/** Text that is longer comes as a whole at the end: a browser copies all of it each time it is read. */
+const HEARD_AT_ONCE = 65536;
 let known = null;
 let held = "";
 let asking = null;
@@ -84,7 +86,7 @@ export function askForKey(why = "") {
  * Sends one request and gives the whole answer.
  *
  * `onUpload` hears how much has been sent, from 0 to 1; with `onText` the answer is text, and it
- * hears each new piece as it comes. Throws a `Problem` for whatever is no success.
+ * hears each new piece as it comes, but a long one at the end. Throws a `Problem` for whatever is no success.
  */
 export async function send(path, options = {}) {
   const used = key();
@@ -117,10 +119,11 @@ function once(path, {method = "POST", query = {}, body = null, accept, type, sig
     }
     let heard = 0;
     const hear = () => {
-      onText(request.responseText.slice(heard));
-      heard = request.responseText.length;
+      const text = request.responseText;
+      onText(text.slice(heard));
+      heard = text.length;
     };
-    if (onText) request.onprogress = () => request.status < 400 && hear();
+    if (onText) request.onprogress = ({loaded}) => request.status < 400 && loaded - heard <= HEARD_AT_ONCE && hear();
     const stop = () => request.abort();
     const leave = (settle, value) => {
       signal?.removeEventListener("abort", stop);
