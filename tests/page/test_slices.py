@@ -25,6 +25,8 @@ from training.synthetic.phantom import dicom_bytes, make_phantom, picture
 
 SMALL = (97, 131)
 """Small enough that one of its pixels has several on the screen."""
+KEY = "s\u00e9cret-\u30ab\u30ae"
+"""Keys may be any text without blanks; headers of browsers hold less."""
 MOST_BYTES = 150 * 1024
 """What a first view may have."""
 
@@ -48,7 +50,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def guarded(models: Path) -> Iterator[Running]:
     """A service with a key, below a path, that takes little."""
-    changes = {"api_keys": "secret", "root_path": "/lungs", "max_body_bytes": 200_000}
+    changes = {"api_keys": KEY, "root_path": "/lungs", "max_body_bytes": 200_000}
     with running(models, **changes) as started:
         yield started
 
@@ -314,14 +316,17 @@ def test_a_key_is_asked_for_and_kept_for_the_tab_alone(
     assert page.url.endswith("/lungs/")
     page.get_by_role("button", name="Enter key").wait_for()
     visit.drop(files["slice.dcm"])
-    for key in ("wrong", "secret"):
+    why = page.locator("#key-why").text_content()
+    for key in ("wrong", KEY):
         page.get_by_label("API key").fill(key)
         page.get_by_role("button", name="Use this key").click()
         if key == "wrong":
             page.get_by_text("does not know that key").wait_for()
     visit.status("outlined")
     assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
-    page.get_by_role("button", name="Change key").wait_for()
+    page.get_by_role("button", name="Change key").click()
+    assert page.locator("#key-why").inner_text() == why
+    page.keyboard.press("Escape")
     page.get_by_role("link", name="API", exact=True).click()
     page.get_by_text("Segment one CT slice").wait_for()
     assert page.get_by_text("Research use only.", exact=True).is_visible()

@@ -8,6 +8,7 @@ const HEARD_AT_ONCE = 65536;
 let known = null;
 let held = "";
 let asking = null;
+let whyAsked = null;
 
 /** Why something has no answer, in the words of the service where it said them. */
 export class Problem extends Error {
@@ -61,19 +62,23 @@ function keep(given) {
   }
 }
 
+/** A key as a header takes it, one character a byte: the server compares bytes of UTF-8. */
+const inBytes = (text) => String.fromCharCode(...new TextEncoder().encode(text));
+
 /** Asks for a key; whether one was given. Several askers share one question. */
 export function askForKey(why = "") {
   asking ??= new Promise((done) => {
     const dialog = document.getElementById("key");
     const field = document.getElementById("key-field");
     const text = document.getElementById("key-why");
-    if (why) text.textContent = why;
+    whyAsked ??= text.textContent;
+    text.textContent = why || whyAsked;
     field.value = "";
     dialog.returnValue = "";
     dialog.addEventListener("close", () => {
       asking = null;
       const given = dialog.returnValue === "use" && field.value.trim();
-      if (given) keep(given);
+      if (given) keep(inBytes(given));
       field.value = "";
       done(Boolean(given));
     }, {once: true});
