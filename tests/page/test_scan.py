@@ -25,7 +25,7 @@ from lungseg.formats.write import COLOURS_RGB
 from lungseg.inference.session import Session
 from lungseg.packaged import models_folder, page_folder
 from lungseg.volumes import SLAB_SLICES
-from tests.page.conftest import Visit
+from tests.page.conftest import Visit, focused
 from tests.serving import PATIENCE_S, Running, running, wait_until
 from tests.volume.grids import affine_of, nifti
 from tests.volume.series import sent
@@ -237,12 +237,15 @@ def test_two_scans_are_compared_with_what_speaks_against_it_first(
     first_card = shown.locator(":scope > *").first
     assert "flags" in (first_card.get_attribute("class") or "")
     visit.check_access()
-    page.get_by_role("button", name="Swap").click()
+    page.get_by_role("button", name="Swap").press("Enter")
+    assert focused(page).startswith("Swap")
     shown.wait_for()
     first = page.locator(".comparison tbody tr").first.locator("td").first
     first.filter(
         has_text=re.compile(rf"^{volume['after']:,.0f}\sml$".replace(",", r"\s"))
     ).wait_for()
+    page.get_by_role("button", name="Close the one").press("Enter")
+    assert focused(page) == "chest.nii"
 
 
 def test_what_is_refused_says_what_helps(
@@ -298,16 +301,24 @@ def test_a_scan_can_be_cancelled_and_the_service_ends_its_work(
     page = visit.open()
     visit.drop(files["long.nii"])
     page.locator(".progress", has_text=f"{LONG} of {LONG}").wait_for()
-    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Cancel").press("Enter")
     page.locator(".card.bad[data-code=cancelled]").wait_for()
+    assert focused(page) == "long.nii: Cancelled"
     workers = service.state.volume_workers
     for _ in range(LONG // SLAB_SLICES // 2):
         turns.release()
         assert service.client.get("/livez").is_success  # and the loop has turned
     wait_until(lambda: workers.running == 0)  # with half of the slabs allowed
     turns.release(LONG)
-    page.get_by_role("button", name="Try again").click()
+    page.get_by_role("button", name="Try again").press("Enter")
     drawn(page)
+    assert focused(page) == "long.nii"
+    visit.drop(files["study"] / "0.dcm")
+    visit.status(" ms; ")
+    assert page.locator("#scan > *").count() == 0  # it is not only hidden
+    visit.drop(files["chest.nii"])
+    drawn(page)
+    assert page.locator("#slices > *").count() == 0
 
 
 @pytest.fixture(scope="module")

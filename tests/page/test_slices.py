@@ -19,7 +19,7 @@ from bench.page import LOADED
 from lungseg.core.types import LEFT, RIGHT
 from lungseg.formats.write import COLOURS_RGB
 from tests.conftest import encode
-from tests.page.conftest import Visit
+from tests.page.conftest import Visit, focused
 from tests.serving import Running, running
 from training.synthetic.phantom import dicom_bytes, make_phantom, picture
 
@@ -225,9 +225,12 @@ def test_downloads_are_the_services_own(
         assert len(archive.namelist()) == 3
 
 
-def test_everything_works_without_a_mouse(visits: Any, service: Running) -> None:
+def test_everything_works_without_a_mouse(
+    visits: Any, service: Running, files: dict[str, Path]
+) -> None:
     """From the first tab to the sample's values and windows; focus is where the eye is."""
     visit: Visit = visits(service)
+    visit.allowed.add("415")
     page = visit.open()
     page.locator("body").press("Tab")
     for _ in range(12):
@@ -236,10 +239,12 @@ def test_everything_works_without_a_mouse(visits: Any, service: Running) -> None
         page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     visit.status("outlined")
+    assert focused(page) == "chest.dcm"
+    page.keyboard.press("Shift+Tab")
     for _ in range(20):
         if page.evaluate("document.activeElement.tagName") == "CANVAS":
             break
-        page.keyboard.press("Tab")
+        page.keyboard.press("Shift+Tab")
     page.keyboard.press("2")
     assert page.get_by_label("Mediastinum").is_checked()
     assert page.locator(".stage .window").inner_text().split() == ["C", "40", "W", "400"]
@@ -253,6 +258,12 @@ def test_everything_works_without_a_mouse(visits: Any, service: Running) -> None
     assert not page.get_by_role("checkbox", name="Outline").is_checked()
     page.get_by_role("button", name="New files").press("Enter")
     assert page.evaluate("document.activeElement.id") == "choose"
+    page.locator("#files").set_input_files(files["notes.txt"])
+    visit.status("could not be used")
+    assert focused(page) == page.locator(".card.bad h3").inner_text()
+    page.get_by_role("button", name="Try again").press("Enter")
+    page.wait_for_function("() => !document.querySelector('.busy')")
+    assert focused(page) == page.locator(".card.bad h3").inner_text()
 
 
 def test_drag_and_wheel_change_contrast_and_size(

@@ -6,7 +6,6 @@ import {problem, say, view} from "./ui.js";
 import * as slices from "./slices.js";
 
 const $ = (id) => document.getElementById(id);
-let scans = null;
 
 /** Hands files to the view that shows them. */
 async function take(files, folder = false) {
@@ -14,22 +13,16 @@ async function take(files, folder = false) {
   $("start-problems").replaceChildren();
   try {
     const found = await sort(files, folder);
-    if (found.scan.length) await (await scanView()).open(found.scan);
+    if (found.scan.length) await (await import("./scan.js")).open(found.scan);
     else await slices.open(found.slices);
   } catch (error) {
     fail(error);
   }
 }
 
-/** The view of scans, which is loaded for the first of them. */
-async function scanView() {
-  scans = await import("./scan.js");
-  return scans;
-}
-
 async function takeSample(which) {
   try {
-    if (which === "scan") await (await scanView()).openSample();
+    if (which === "scan") await (await import("./scan.js")).openSample();
     else await slices.openSample();
   } catch (error) {
     fail(error);
@@ -37,8 +30,8 @@ async function takeSample(which) {
 }
 
 function fail(error) {
-  view("start");
   $("start-problems").replaceChildren(problem(error));
+  view("start");
   say(error.title || "Something went wrong in this page");
 }
 
@@ -74,8 +67,6 @@ function chosen(input, folder) {
 }
 
 function startAgain() {
-  slices.close();
-  scans?.close();
   view("start");
   say("");
   $("choose").focus();

@@ -1,6 +1,6 @@
 // Scans: one request each, with its progress; planes, surfaces and figures; two are compared.
 import {about as facts, inWords, lungsTable, thirdsTable} from "./measures.js";
-import {bar, flags, h, problem, save, say, view} from "./ui.js";
+import {bar, flags, h, problem, renew, save, say, view} from "./ui.js";
 import {checkSize, limits, send} from "./service.js";
 import {choice, lookControls} from "./controls.js";
 import {Planes} from "./planes.js";
@@ -35,14 +35,13 @@ let styled = null;
 /** Segments the files of one scan, and shows it, beside the one that is shown already. */
 export async function open(files, note = null) {
   await style();
-  if (root.hidden) close();
   const scan = new Scan(files, note);
   if (scans.length === MOST) scans.pop().stop();
   scans.push(scan);
   shown = scans.length - 1;
-  view("scan");
-  draw();
-  await scan.run();
+  const ready = scan.run();
+  view("scan", close);
+  await ready;
 }
 
 /** Segments and shows the sample scan. */
@@ -53,7 +52,7 @@ export async function openSample() {
 }
 
 /** Forgets all scans, and leaves what is still under way. */
-export function close() {
+function close() {
   for (const scan of scans) scan.stop();
   scans = [];
   shown = 0;
@@ -79,7 +78,6 @@ class Scan {
     this.name = nameOf(files);
     this.query = {};
     this.stopped = new AbortController();
-    this.progress = bar("Sending");
   }
 
   stop() {
@@ -88,9 +86,8 @@ class Scan {
 
   /** Sends the files with what was told about them; the answer, or the error, is kept. */
   async run(query = this.query) {
-    Object.assign(this, {query, answer: null, error: null, stopped: new AbortController()});
-    changed(this);
-    say(`${this.name} is sent…`);
+    Object.assign(this, {query, answer: null, error: null, stopped: new AbortController(), progress: bar("Sending")});
+    this.tell("being sent…");
     try {
       const most = await limits();
       checkSize(this.files.reduce((sum, file) => sum + file.size, 0), most.max_volume_bytes);
@@ -99,12 +96,18 @@ class Scan {
       this.zip = found.zip;
       this.parts = unzip(found.zip);
       this.answer = found.answer;
-      say(`${this.name}: ${inWords(found.answer)} (${((performance.now() - begun) / 1000).toFixed(1)} s)`);
+      this.tell(`${inWords(found.answer)} (${((performance.now() - begun) / 1000).toFixed(1)} s)`);
     } catch (error) {
       this.error = error;
-      say(`${this.name}: ${error.title ?? "this page made a mistake"}.`);
+      this.tell(`${error.title ?? "this page made a mistake"}.`);
     }
-    changed(this);
+  }
+
+  /** Says and draws what has changed, unless this scan was closed meanwhile. */
+  tell(words) {
+    if (!scans.includes(this)) return;
+    draw();
+    say(`${this.name}: ${words}`);
   }
 
   /** One request: lines of progress, then the answer with the file that was asked for. */
@@ -194,22 +197,16 @@ async function gunzip(bytes) {
 
 // --- what is seen -------------------------------------------------------------------------------
 
-/** Draws anew where a scan's state matters to what is seen. */
-function changed(scan) {
-  if (scans.includes(scan)) draw();
-}
-
 function draw() {
   open_?.close();
   const scan = scans[shown];
   open_ = scan.answer ? new Opened(scan) : null;
   const several = scans.length > 1;
-  root.replaceChildren(...[
+  renew(root,
     h("h2", {id: "scan-title", class: "hidden"}, several ? "Two scans" : "Scan"),
     several && tabs(),
     several && scans.every((one) => one.answer) && comparing(),
-    open_ ? open_.element : waiting(scan),
-  ].filter(Boolean));
+    open_ ? open_.element : waiting(scan));
   open_?.show();
 }
 

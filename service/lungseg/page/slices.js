@@ -3,7 +3,7 @@ import {PRESETS, compose, whole} from "./picture.js";
 import {lookControls} from "./controls.js";
 import {checkSize, limits, send} from "./service.js";
 import {allOf, panel, tableOf} from "./panel.js";
-import {h, problem, save, say, view} from "./ui.js";
+import {h, problem, renew, save, say, view} from "./ui.js";
 import {readNpy} from "./npy.js";
 import {unzip} from "./zip.js";
 import {Look, Viewer} from "./viewer.js";
@@ -24,8 +24,8 @@ export async function open(files, note = null) {
   const batch = new Batch(files, note);
   shown = batch;
   document.getElementById("slices").replaceChildren(...batch.build());
-  view("slices");
   batch.choose(0);
+  view("slices", close);
   await batch.run(batch.items);
 }
 
@@ -36,7 +36,7 @@ export async function openSample() {
 }
 
 /** Forgets all slices, and leaves what is still under way. */
-export function close() {
+function close() {
   shown?.end();
   shown = null;
   document.getElementById("slices").replaceChildren();
@@ -252,11 +252,11 @@ class Batch {
     if (this.beside) this.drawGrid();
     else this.drawLarge(item);
     if (item.state === "failed") {
-      this.side.replaceChildren(problem(item.error, {name: item.name, again: () => this.run([item])}));
+      renew(this.side, problem(item.error, {name: item.name, again: () => this.run([item])}));
     } else if (item.state === "done") {
-      this.side.replaceChildren(...panel(item, {again: (query) => this.again(query), note: this.note}).filter(Boolean));
+      renew(this.side, ...panel(item, {again: (query) => this.again(query), note: this.note}));
     } else if (!item.answer) {
-      this.side.replaceChildren(h("h3", {class: "filename"}, item.name), h("p", {class: "facts busy"}, "The lungs are being found…"));
+      renew(this.side, h("h3", {class: "filename"}, item.name), h("p", {class: "facts busy"}, "The lungs are being found…"));
     }
   }
 

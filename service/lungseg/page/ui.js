@@ -2,6 +2,7 @@
 import {flagAdvice, problemAdvice} from "./words.js";
 
 const VIEWS = ["start", "slices", "scan"];
+let leave = null;
 
 /** Makes an element: attributes, `on…` handlers, children that are elements, texts or nothing. */
 export function h(tag, attributes = {}, ...children) {
@@ -20,11 +21,35 @@ export function say(text) {
   document.getElementById("status").textContent = text;
 }
 
-/** Shows one view and hides the others. */
-export function view(name) {
+/** Shows one view instead of another, which then forgets what it holds by the function that it gave. */
+export function view(name, forget = null) {
+  const had = document.activeElement;
+  if (document.body.dataset.view !== name) leave?.();
+  leave = forget;
   for (const other of VIEWS) document.getElementById(other).hidden = other !== name;
   document.getElementById("new").hidden = name === "start";
   document.body.dataset.view = name;
+  if (!had.isConnected || had.closest("[hidden]")) focusHeading(document.getElementById(name));
+}
+
+/** Draws a part of the page anew; if the focus was there, what takes the same place gets it, or the heading. */
+export function renew(part, ...children) {
+  const had = document.activeElement;
+  const name = part.contains(had) && nameOf(had);
+  part.replaceChildren(...children.filter(Boolean));
+  if (!name) return;
+  const same = [...part.querySelectorAll("button, input, select, summary")].find((one) => nameOf(one) === name);
+  if (same) same.focus();
+  else focusHeading(part);
+}
+
+const nameOf = (element) => [element.tagName, element.name, element.value, element.getAttribute("aria-label"), element.textContent].join();
+
+/** What went wrong is read first. */
+function focusHeading(part) {
+  const heading = part.querySelector(".card.bad h3") ?? part.querySelector("h3");
+  heading?.setAttribute("tabindex", "-1");
+  heading?.focus();
 }
 
 /** A card that says what went wrong, with what, and what to try; `again` is offered as a button. */
