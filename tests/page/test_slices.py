@@ -359,12 +359,12 @@ def test_files_that_are_too_large_are_not_sent(
     assert [request for request in visit.requests if request.method == "POST"] == []
 
 
-def test_a_server_that_is_away_is_told_and_tried_again(
+def test_a_server_that_is_away_or_busy_is_told_and_tried_again(
     visits: Any, service: Running, files: dict[str, Path]
 ) -> None:
-    """The file stays at hand."""
+    """The file stays at hand; one that is busy is asked again without being told to."""
     visit: Visit = visits(service)
-    visit.allowed.add("ERR_INTERNET_DISCONNECTED")
+    visit.allowed |= {"ERR_INTERNET_DISCONNECTED", "503"}
     page = visit.open()
     page.get_by_text("lungseg 0").wait_for()
     page.context.set_offline(True)
@@ -373,6 +373,11 @@ def test_a_server_that_is_away_is_told_and_tried_again(
     page.context.set_offline(False)
     page.get_by_role("button", name="Try again").click()
     visit.status("outlined")
+    workers = service.state.workers
+    with service.busy(workers.threads + workers.queue_size):
+        visit.drop(files["slice.dcm"], files["other.dcm"])
+        visit.status("busy")
+    visit.status("2 of 2 slices are ready.")
 
 
 def test_the_page_works_below_a_path_that_a_gateway_takes_off(

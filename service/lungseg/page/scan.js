@@ -120,6 +120,7 @@ class Scan {
     const options = {query: {...this.query, ...query}, body: form(this.files), accept, signal: this.stopped.signal};
     options.onUpload = (fraction) => onProgress(fraction === null ? null : SENT * fraction, "Sending");
     options.onText = (text) => lines.add(text);
+    options.onBusy = () => onProgress(null, "The server is busy: it is asked again");
     await send("segment/volume", options);
     return lines.last();
   }

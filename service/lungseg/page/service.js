@@ -5,6 +5,9 @@ const KEY = "lungseg-key";
 const PROBLEM_TYPE = "application/problem+json";
 /** Text that is longer comes as a whole at the end: a browser copies all of it each time it is read. */
 const HEARD_AT_ONCE = 65536;
+/** What a server, or a gateway before it, says when others keep it busy, and how long it is asked again. */
+const BUSY = new Set(["overloaded", "rate_limited", "draining"]);
+const PATIENCE_S = 60;
 let known = null;
 let held = "";
 let asking = null;
@@ -91,12 +94,13 @@ export function askForKey(why = "") {
  * Sends one request and gives the whole answer.
  *
  * `onUpload` hears how much has been sent, from 0 to 1; with `onText` the answer is text, and it
- * hears each new piece as it comes, but a long one at the end. Throws a `Problem` for whatever is no success.
+ * hears each new piece as it comes, but a long one at the end. A server that is busy is asked again
+ * when it says so, after `onBusy`. Throws a `Problem` for whatever is no success.
  */
 export async function send(path, options = {}) {
   const used = key();
   try {
-    return await once(path, options);
+    return await patiently(path, options);
   } catch (error) {
     if (error.code !== "unauthorized") throw error;
     // Another request may have asked meanwhile.
@@ -106,6 +110,31 @@ export async function send(path, options = {}) {
     }
     return send(path, options);
   }
+}
+
+async function patiently(path, options) {
+  const until = performance.now() + PATIENCE_S * 1000;
+  for (;;) {
+    try {
+      return await once(path, options);
+    } catch (error) {
+      const wait_ms = 1000 * (error.retryAfter_s || 1);
+      if (!BUSY.has(error.code) || performance.now() + wait_ms > until) throw error;
+      options.onBusy?.();
+      await pause(wait_ms, options.signal);
+    }
+  }
+}
+
+/** Waits, but no longer than until somebody cancels. */
+function pause(wait_ms, signal) {
+  return new Promise((done) => {
+    const timer = setTimeout(done, wait_ms);
+    signal?.addEventListener("abort", () => {
+      clearTimeout(timer);
+      done();
+    }, {once: true});
+  });
 }
 
 function once(path, {method = "POST", query = {}, body = null, accept, type, signal, onUpload, onText}) {
@@ -177,7 +206,9 @@ class Answer {
 }
 
 function refusal(answer) {
-  if (answer.header("Content-Type").startsWith(PROBLEM_TYPE)) return new Problem(answer.json());
+  if (answer.header("Content-Type").startsWith(PROBLEM_TYPE)) {
+    return Object.assign(new Problem(answer.json()), {retryAfter_s: Number(answer.header("Retry-After"))});
+  }
   return new Problem({
     code: answer.status === 413 ? "body_too_large" : "no_problem",
     title: "The server refused this",

@@ -87,6 +87,7 @@ class Batch {
         type: "application/octet-stream",
         query: {...this.query, format: "zip"},
         signal: this.stopped.signal,
+        onBusy: () => say("The server is busy: it is asked again."),
       });
       await this.keep(item, answer);
       this.mark(item, "done");

@@ -52,6 +52,7 @@ const PROBLEMS = {
   inconsistent_geometry: "Export the series again: its slices do not lie as one stack.",
   invalid_parameter: "Correct that value.",
   internal_error: "This is a mistake of the server. Tell whoever runs it the number below.",
+  rate_limited: "Many requests came from your network at once: try again in a few seconds.",
   overloaded: "The server is busy: try again in a few seconds.",
   model_not_ready: "The server is starting: try again in a few seconds.",
   draining: "The server is restarting: try again in a few seconds.",
