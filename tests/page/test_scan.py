@@ -27,7 +27,7 @@ from lungseg.packaged import models_folder, page_folder
 from lungseg.volumes import SLAB_SLICES
 from tests.page.conftest import Visit, focused
 from tests.serving import PATIENCE_S, Running, running, wait_until
-from tests.volume.grids import affine_of, nifti
+from tests.volume.grids import affine_of, nifti, npy
 from tests.volume.series import sent
 from tests.web.test_volume import AFFINE, SLICES, SPACING_MM, chest, series, zipped
 
@@ -55,6 +55,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "smaller.nii": nifti(SMALLER, AFFINE),
         "study.zip": zipped(),
         "two.nii": two_phases(),
+        "plain.npy": npy(chest()),
         "damaged.nrrd": b"NRRD0004\nand nothing that makes sense\n\n",
     }
     for axes in ("PIR", "SRA"):
@@ -266,6 +267,10 @@ def test_what_is_refused_says_what_helps(
     drawn(page)
     volume_ml = answer_of(service, files["chest.nii"].read_bytes())["statistics"]["volume_ml"]
     assert row_of(page, "Volume")[2] == f"{volume_ml:.0f} ml"
+    page.locator("#new").click()
+    opened(visit, files["plain.npy"], page)
+    assert "cm²" not in page.locator(".profile").inner_text()
+    assert page.locator(".surfaces", has_text="nothing says how far").is_visible()
 
 
 def test_another_of_several_series_can_be_chosen(
