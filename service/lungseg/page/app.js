@@ -1,5 +1,5 @@
 // The page's frame: what is dropped, chosen or pasted, the colours, the key; the views do the rest.
-import {about, askForKey, key} from "./service.js";
+import {about, askForKey, key, scanView} from "./service.js";
 import {dropped, sort} from "./files.js";
 import {listenForTheme} from "./theme.js";
 import {problem, say, view} from "./ui.js";
@@ -13,7 +13,7 @@ async function take(files, folder = false) {
   $("start-problems").replaceChildren();
   try {
     const found = await sort(files, folder);
-    if (found.scan.length) await (await import("./scan.js")).open(found.scan);
+    if (found.scan.length) await (await scanView()).open(found.scan);
     else await slices.open(found.slices);
   } catch (error) {
     fail(error);
@@ -22,7 +22,7 @@ async function take(files, folder = false) {
 
 async function takeSample(which) {
   try {
-    if (which === "scan") await (await import("./scan.js")).openSample();
+    if (which === "scan") await (await scanView()).openSample();
     else await slices.openSample();
   } catch (error) {
     fail(error);
@@ -90,8 +90,13 @@ function listenForDrops() {
     event.preventDefault();
     depth = 0;
     veil.hidden = true;
-    const {files, folder} = await dropped(event.dataTransfer);
-    await take(files, folder);
+    try {
+      const {files, folder} = await dropped(event.dataTransfer);
+      if (files.length || !isFiles(event)) await take(files, folder);
+      else say("There is no file in what was dropped.");
+    } catch { // what is shown stays
+      say("What was dropped cannot be read: drop it again, or choose it.");
+    }
   });
 }
 

@@ -73,8 +73,8 @@ function written(row, part) {
   return value === null || value === undefined ? "–" : number(value / (row.per || 1), row.digits);
 }
 
-/** What a picture cannot say of itself, to be told; nothing where the file says all. */
-function untold(item, again) {
+/** What a picture cannot say of itself, to be told; null where the file says all. */
+export function untold(item, again) {
   const {image} = item.answer;
   const array = ["application/x-npy", "image/tiff"].includes(image.media_type);
   const asksUnit = image.media_type !== "application/dicom";

@@ -8,6 +8,11 @@ const HEARD_AT_ONCE = 65536;
 /** What a server, or a gateway before it, says when others keep it busy, and how long it is asked again. */
 const BUSY = new Set(["overloaded", "rate_limited", "draining"]);
 const PATIENCE_S = 60;
+const UNREACHABLE = {
+  code: "unreachable",
+  title: "The server cannot be reached",
+  detail: "no answer came from this page's server",
+};
 let known = null;
 let held = "";
 let asking = null;
@@ -18,6 +23,15 @@ export class Problem extends Error {
   constructor({code, title, detail, status = 0, request_id = ""}) {
     super(detail);
     Object.assign(this, {code, title, detail, status, requestId: request_id});
+  }
+}
+
+/** The view of scans, which is loaded for the first of them. */
+export async function scanView() {
+  try {
+    return await import("./scan.js");
+  } catch (error) {
+    throw Object.assign(new Problem(UNREACHABLE), {cause: error});
   }
 }
 
@@ -169,11 +183,7 @@ function once(path, {method = "POST", query = {}, body = null, accept, type, sig
       if (request.status < 400) leave(done, answer);
       else leave(fail, refusal(answer));
     };
-    request.onerror = () => leave(fail, new Problem({
-      code: "unreachable",
-      title: "The server cannot be reached",
-      detail: "no answer came from this page's server",
-    }));
+    request.onerror = () => leave(fail, new Problem(UNREACHABLE));
     request.onabort = () => leave(fail, new Problem({code: "cancelled", title: "Cancelled", detail: "you stopped this"}));
     if (signal?.aborted) {
       request.onabort();

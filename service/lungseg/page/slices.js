@@ -1,8 +1,8 @@
 // Slices: one request each, a few at a time; one is shown large, or all side by side.
-import {PRESETS, compose, whole} from "./picture.js";
+import {PRESETS, aspectOf, compose, whole} from "./picture.js";
 import {lookControls} from "./controls.js";
-import {checkSize, limits, send} from "./service.js";
-import {allOf, panel, tableOf} from "./panel.js";
+import {checkSize, limits, scanView, send} from "./service.js";
+import {allOf, panel, tableOf, untold} from "./panel.js";
 import {h, problem, renew, save, say, view} from "./ui.js";
 import {readNpy} from "./npy.js";
 import {unzip} from "./zip.js";
@@ -79,13 +79,14 @@ class Batch {
 
   async segment(item, most = {}) {
     const begun = performance.now();
+    item.query = this.query;
     this.mark(item, "working");
     try {
       checkSize(item.file.size, most.max_body_bytes);
       const answer = await send("segment", {
         body: item.file,
         type: "application/octet-stream",
-        query: {...this.query, format: "zip"},
+        query: {...item.query, format: "zip"},
         signal: this.stopped.signal,
         onBusy: () => say("The server is busy: it is asked again."),
       });
@@ -96,11 +97,15 @@ class Batch {
       if (this.stopped.signal.aborted) return;
       item.error = error;
       if (error.code === "multi_frame" && this.items.length === 1) {
-        await (await import("./scan.js")).open([item.file]);
-        return;
+        try {
+          await (await scanView()).open([item.file]);
+          return;
+        } catch (other) {
+          item.error = other;
+        }
       }
       this.mark(item, "failed");
-      if (this.items.length === 1) say(`${item.name} could not be used. ${error.title || ""}`);
+      if (this.items.length === 1) say(`${item.name} could not be used. ${item.error.title || ""}`);
     }
   }
 
@@ -111,7 +116,6 @@ class Batch {
       ["statistics.json", "labels.npy", "slice.npy"].map(read));
     item.answer = JSON.parse(new TextDecoder().decode(statistics));
     const {shape, data} = readNpy(values);
-    item.query = this.query;
     item.slice = {
       name: item.name,
       rows: shape[0],
@@ -176,7 +180,11 @@ class Batch {
     return this.items.filter((item) => item.file.kind === "dicom").length > 1 && h("p", {class: "fine"}, "Do these belong to one scan? ",
       h("button", {type: "button", class: "link", onclick: async () => {
         const files = this.items.map((item) => item.file);
-        await (await import("./scan.js")).open(files);
+        try {
+          await (await scanView()).open(files);
+        } catch (error) {
+          this.trouble.replaceChildren(problem(error));
+        }
       }}, "Read them as one"));
   }
 
@@ -253,7 +261,8 @@ class Batch {
     if (this.beside) this.drawGrid();
     else this.drawLarge(item);
     if (item.state === "failed") {
-      renew(this.side, problem(item.error, {name: item.name, again: () => this.run([item])}));
+      const told = item.answer && untold(item, (query) => this.again(query)); // it may be what is wrong
+      renew(this.side, problem(item.error, {name: item.name, again: () => this.run([item])}), told);
     } else if (item.state === "done") {
       renew(this.side, ...panel(item, {again: (query) => this.again(query), note: this.note}));
     } else if (!item.answer) {
@@ -266,7 +275,7 @@ class Batch {
     viewer.element.setAttribute("aria-busy", String(item.state === "working"));
     viewer.element.dataset.state = item.state;
     this.cover.textContent = {failed: "There is no picture of this file", working: "Finding the lungs…", waiting: "Waits for its turn"}[item.state] || "";
-    this.cover.hidden = Boolean(item.slice) && item.state !== "failed";
+    this.cover.hidden = Boolean(item.slice);
     if (item.slice) {
       if (viewer.slice !== item.slice) viewer.show(item.slice);
       this.controls.update();
@@ -322,11 +331,13 @@ function drawThumb(item) {
   const own = image.intensity_unit === "HU" ? PRESETS.lung : whole(values);
   compose(values, labels, own, 0.45, pixels.data);
   context.putImageData(pixels, 0, 0);
-  const scale = Math.min(THUMB / columns, THUMB / rows);
+  const aspect = aspectOf(image);
+  const scale = Math.min(THUMB / columns, THUMB / (rows * aspect));
+  const [width, height] = [columns * scale, rows * scale * aspect];
   const small = item.thumb.getContext("2d");
   small.clearRect(0, 0, THUMB, THUMB);
   small.imageSmoothingQuality = "high";
-  small.drawImage(full, (THUMB - columns * scale) / 2, (THUMB - rows * scale) / 2, columns * scale, rows * scale);
+  small.drawImage(full, (THUMB - width) / 2, (THUMB - height) / 2, width, height);
 }
 
 function keysHelp(several) {

@@ -1,5 +1,5 @@
 // One slice on one canvas: what is seen, and what mouse, finger and keys do to it.
-import {COLOURS, PRESETS, compose, directions, outlines, place, whole} from "./picture.js";
+import {COLOURS, PRESETS, aspectOf, compose, directions, outlines, place, whole} from "./picture.js";
 import {h, number} from "./ui.js";
 
 const ZOOMS = {least: 0.2, most: 40, step: 1.25};
@@ -122,7 +122,7 @@ export class Viewer {
   /** How the slice lies on the canvas, in its pixels: offset and size of one pixel of the slice. */
   get layout() {
     const {rows, columns, image} = this.slice;
-    const aspect = image.spacing_mm ? image.spacing_mm[0] / image.spacing_mm[1] : 1;
+    const aspect = aspectOf(image);
     const {width, height} = this.canvas;
     const fitted = Math.min(width / columns, height / (rows * aspect));
     const x = fitted * this.look.zoom;
