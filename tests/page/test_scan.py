@@ -237,6 +237,7 @@ def test_two_scans_are_compared_with_what_speaks_against_it_first(
     assert "chong et al. 2011" in shown.locator("details").last.text_content().lower()
     first_card = shown.locator(":scope > *").first
     assert "flags" in (first_card.get_attribute("class") or "")
+    page.set_viewport_size({"width": 200, "height": 800})  # 400 pixels at twice the size
     visit.check_access()
     page.get_by_role("button", name="Swap").press("Enter")
     assert focused(page).startswith("Swap")

@@ -27,6 +27,7 @@ SMALL = (97, 131)
 """Small enough that one of its pixels has several on the screen."""
 KEY = "s\u00e9cret-\u30ab\u30ae"
 """Keys may be any text without blanks; headers of browsers hold less."""
+GROUNDS = "(all) => all.map((one) => getComputedStyle(one).backgroundColor)"
 MOST_BYTES = 150 * 1024
 """What a first view may have."""
 
@@ -231,6 +232,15 @@ def test_downloads_are_the_services_own(
         assert len(archive.namelist()) == 3
 
 
+def press_until(page: Any, key: str, there: str) -> None:
+    """Presses a key until what matches a selector has the focus."""
+    for _ in range(25):
+        if page.evaluate("(there) => document.activeElement.matches(there)", there):
+            return
+        page.keyboard.press(key)
+    raise AssertionError(there)
+
+
 def test_everything_works_without_a_mouse(
     visits: Any, service: Running, files: dict[str, Path]
 ) -> None:
@@ -238,19 +248,11 @@ def test_everything_works_without_a_mouse(
     visit: Visit = visits(service)
     visit.allowed.add("415")
     page = visit.open()
-    page.locator("body").press("Tab")
-    for _ in range(12):
-        if page.evaluate("document.activeElement.id") == "sample-slice":
-            break
-        page.keyboard.press("Tab")
+    press_until(page, "Tab", "#sample-slice")
     page.keyboard.press("Enter")
     visit.status("outlined")
     assert focused(page) == "chest.dcm"
-    page.keyboard.press("Shift+Tab")
-    for _ in range(20):
-        if page.evaluate("document.activeElement.tagName") == "CANVAS":
-            break
-        page.keyboard.press("Shift+Tab")
+    press_until(page, "Shift+Tab", "canvas")
     page.keyboard.press("2")
     assert page.get_by_label("Mediastinum").is_checked()
     assert page.locator(".stage .window").inner_text().split() == ["C", "40", "W", "400"]
@@ -262,6 +264,15 @@ def test_everything_works_without_a_mouse(
     assert page.locator("output.zoom").inner_text() == "125 %"
     page.keyboard.press("h")
     assert not page.get_by_role("checkbox", name="Outline").is_checked()
+    page.emulate_media(forced_colors="active")
+    assert len({*page.locator("[name=window] + span").evaluate_all(GROUNDS)}) == 2  # one is chosen
+    press_until(page, "Tab", ".panel > div > .buttons > :nth-child(2)")
+    box, footer = (page.locator(one).bounding_box() for one in (":focus", "footer"))
+    assert box["y"] + box["height"] < footer["y"]
+    with page.expect_download():
+        page.keyboard.press("Enter")
+    visit.status("handed to your browser")
+    assert focused(page) == "Picture, PNG"
     page.get_by_role("button", name="New files").press("Enter")
     assert page.evaluate("document.activeElement.id") == "choose"
     page.locator("#files").set_input_files(files["notes.txt"])

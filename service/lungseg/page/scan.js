@@ -1,6 +1,6 @@
 // Scans: one request each, with its progress; planes, surfaces and figures; two are compared.
 import {about as facts, inWords, lungsTable, thirdsTable} from "./measures.js";
-import {bar, flags, h, problem, renew, save, say, view} from "./ui.js";
+import {bar, flags, h, offers, problem, renew, say, view} from "./ui.js";
 import {checkSize, limits, send} from "./service.js";
 import {choice, lookControls} from "./controls.js";
 import {Planes} from "./planes.js";
@@ -392,20 +392,7 @@ function seriesChoice(scan, series) {
 function downloads(scan) {
   const trouble = h("div", {});
   const stem = scan.name.replace(/(\.nii)?\.[^.]+$/, "");
-  const offer = (label, name, type, content) => h("button", {type: "button", onclick: async (event) => {
-    const button = event.currentTarget;
-    button.disabled = true;
-    trouble.replaceChildren();
-    say(`${name} is made…`);
-    try {
-      save(name, await content(), type);
-      say(`${name} was handed to your browser.`);
-    } catch (error) {
-      trouble.replaceChildren(problem(error));
-    } finally {
-      button.disabled = false;
-    }
-  }}, label);
+  const offer = offers(trouble);
   const part = (name) => scan.parts.get(name);
   const asked = (format) => () => scan.form(format, scan.stopped.signal);
   const isDicom = scan.answer.volume.media_type === "application/dicom";

@@ -241,6 +241,7 @@ class Batch {
 
   small(item, place) {
     const viewer = new Viewer(this.look, {heading: item.name, wheel: null});
+    viewer.clear(item.name);
     viewer.element.addEventListener("focusin", () => this.place === place || this.choose(place));
     viewer.element.addEventListener("pointerdown", () => this.place === place || this.choose(place));
     return viewer;

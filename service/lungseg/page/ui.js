@@ -75,7 +75,7 @@ export function flags(list) {
 
 /** A table with a heading for each row, which has the unit, and for each column. */
 export function table({caption, columns, rows}) {
-  return h("div", {class: "scroll"}, h("table", {},
+  return h("div", {class: "scroll", tabindex: "0", role: "group", "aria-label": caption}, h("table", {},
     h("caption", {}, caption),
     h("thead", {}, h("tr", {}, h("td", {}), columns.map((column) => h("th", {scope: "col"}, column)))),
     h("tbody", {}, rows.map((row) => h("tr", {},
@@ -88,6 +88,25 @@ export function save(name, content, type = "application/octet-stream") {
   const address = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], {type}));
   h("a", {href: address, download: name}).click();
   setTimeout(() => URL.revokeObjectURL(address), 10000);
+}
+
+/** Makes buttons for files to keep, which are made when they are wanted; what goes wrong is told in `trouble`. */
+export function offers(trouble) {
+  return (label, name, type, content) => h("button", {type: "button", onclick: async (event) => {
+    const button = event.currentTarget;
+    button.disabled = true;
+    trouble.replaceChildren();
+    say(`${name} is made…`);
+    try {
+      save(name, await content(), type);
+      say(`${name} was handed to your browser.`);
+    } catch (error) {
+      trouble.replaceChildren(problem(error));
+      say(`${name} could not be made.`);
+    }
+    button.disabled = false;
+    if (document.activeElement === document.body) button.focus(); // what is disabled has no focus
+  }}, label);
 }
 
 /** A bar of progress: `set(fraction)`, or `set(null)` where nobody knows how far it is. */
