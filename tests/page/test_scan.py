@@ -48,6 +48,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (folder / "study").mkdir()
     for number, content in enumerate(series()):
         (folder / "study" / f"{number}.dcm").write_bytes(content)
+    (folder / "study" / "viewer.zip").write_bytes(write_archive({"autorun.inf": b"of a CD"}))
     plain = nifti(chest(), AFFINE)
     contents = {
         "chest.nii": plain,
@@ -56,6 +57,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "study.zip": zipped(),
         "two.nii": two_phases(),
         "plain.npy": npy(chest()),
+        "empty.dcm": bytes(128) + b"DICM",
         "damaged.nrrd": b"NRRD0004\nand nothing that makes sense\n\n",
     }
     for axes in ("PIR", "SRA"):
@@ -262,6 +264,9 @@ def test_what_is_refused_says_what_helps(
     card.wait_for()
     assert card.get_attribute("data-code") == "undecodable_image"
     assert card.get_by_role("button", name="Try again").is_visible()
+    visit.drop(*[files["empty.dcm"]] * 10)
+    page.get_by_role("button", name="Show them as single slices").click()
+    visit.status("0 of 10 slices are ready, 10 could not be used.")
     page.locator("#new").click()
     visit.drop(files["two.nii"])
     page.get_by_role("button", name="Volume 2").click()

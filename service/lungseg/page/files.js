@@ -39,9 +39,10 @@ export async function sort(files, folder = false) {
     }));
   }
   const of = (kind) => files.filter((file) => file.kind === kind);
-  if (of("volume").length) return {slices: [], scan: of("volume")};
-  const dicom = of("dicom").length;
-  if (dicom && (folder || dicom >= SCAN_FROM)) return {slices: [], scan: files};
+  const [dicom, volumes] = [of("dicom").length, of("volume")];
+  const series = dicom >= (folder ? 1 : SCAN_FROM);
+  if (series && dicom > volumes.length) return {slices: [], scan: files}; // a CD has archives of its viewer, too
+  if (volumes.length) return {slices: [], scan: volumes};
   return {slices: files, scan: []};
 }
 

@@ -4,6 +4,7 @@ import {bar, flags, h, offers, problem, renew, say, view} from "./ui.js";
 import {checkSize, limits, send} from "./service.js";
 import {choice, lookControls} from "./controls.js";
 import {Planes} from "./planes.js";
+import {open as openSlices} from "./slices.js";
 import {comparison} from "./compare.js";
 import {profile} from "./profile.js";
 import {unzip} from "./zip.js";
@@ -266,6 +267,10 @@ function remedies(scan) {
     return h("p", {class: "buttons"},
       h("button", {type: "button", onclick: () => scan.run({...scan.query, unit: "hu"})}, "The values are HU all the same"),
       h("button", {type: "button", onclick: () => scan.run({...scan.query, unit: "grey"})}, "They are grey levels"));
+  }
+  if (scan.files.length > 1 && scan.error.code !== "cancelled") {
+    return h("p", {class: "buttons"}, "No scan at all? ",
+      h("button", {type: "button", onclick: () => openSlices(scan.files)}, "Show them as single slices"));
   }
   return null;
 }
