@@ -42,11 +42,19 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "other.dcm": dicom_bytes(make_phantom(SMALL, seed=4)),
         "picture.png": encode(picture(phantom), "PNG"),
         "notes.txt": b"no slice at all",
+        "pages.tif": pages(picture(phantom)),
         "scan.nrrd": b"NRRD0004\nwithout anything behind it\n\n",
     }
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     return {name: folder / name for name in contents}
+
+
+def pages(grey: np.ndarray) -> bytes:
+    """A TIFF of two pictures, which is no scan."""
+    content, page = io.BytesIO(), Image.fromarray(grey)
+    page.save(content, "TIFF", save_all=True, append_images=[page])
+    return content.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -155,8 +163,10 @@ def test_bad_files_fail_alone_and_say_what_helps(
 ) -> None:
     """In a batch the others are there all the same, to flick through or side by side."""
     visit: Visit = visits(service)
-    visit.allowed.add("415")
+    visit.allowed |= {"415", "422"}
     page = visit.open()
+    visit.drop(files["pages.tif"])
+    page.locator("#slices .card.bad[data-code=multi_frame]").wait_for()
     visit.drop(files["slice.dcm"], files["notes.txt"], files["picture.png"])
     visit.status("2 of 3 slices are ready, 1 could not be used")
     page.locator(".stage canvas").focus()
@@ -345,14 +355,17 @@ def test_a_key_is_asked_for_and_kept_for_the_tab_alone(
     page = visit.open("/lungs")
     assert page.url.endswith("/lungs/")
     page.get_by_role("button", name="Enter key").wait_for()
-    visit.drop(files["slice.dcm"])
+    visit.drop(*[files["slice.dcm"]] * 5)
     why = page.locator("#key-why").text_content()
+    page.get_by_role("button", name="Not now").click()
+    visit.status("5 could not be used")  # nobody is asked for each of them
+    page.get_by_role("button", name="Try again").click()
     for key in ("wrong", KEY):
         page.get_by_label("API key").fill(key)
         page.get_by_role("button", name="Use this key").click()
         if key == "wrong":
             page.get_by_text("does not know that key").wait_for()
-    visit.status("outlined")
+    visit.status("5 of 5 slices are ready")
     assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
     page.get_by_role("button", name="Change key").click()
     assert page.locator("#key-why").inner_text() == why

@@ -66,7 +66,12 @@ class Batch {
     const most = await limits();
     const waiting = [...items];
     const worker = async () => {
-      while (waiting.length && !this.stopped.signal.aborted) await this.segment(waiting.shift(), most);
+      while (waiting.length && !this.stopped.signal.aborted) {
+        const item = waiting.shift();
+        await this.segment(item, most);
+        // Who gives no key is not asked for each slice.
+        if (item.error?.code === "unauthorized") waiting.splice(0).forEach((other) => this.fail(other, item.error));
+      }
     };
     await Promise.all(Array.from({length: AT_A_TIME}, worker));
     if (this.stopped.signal.aborted) return;
@@ -95,18 +100,28 @@ class Batch {
       if (this.items.length === 1) say(this.summary(item, performance.now() - begun));
     } catch (error) {
       if (this.stopped.signal.aborted) return;
-      item.error = error;
-      if (error.code === "multi_frame" && this.items.length === 1) {
+      let reason = error;
+      if (error.code === "multi_frame" && item.file.kind === "dicom" && this.items.length === 1) {
         try {
           await (await scanView()).open([item.file]);
           return;
         } catch (other) {
-          item.error = other;
+          reason = other;
         }
       }
-      this.mark(item, "failed");
-      if (this.items.length === 1) say(`${item.name} could not be used. ${item.error.title || ""}`);
+      this.fail(item, reason);
     }
+  }
+
+  fail(item, error) {
+    item.error = error;
+    this.mark(item, "failed");
+    if (this.items.length === 1) say(`${item.name} could not be used. ${error.title || ""}`);
+  }
+
+  /** What failed for one reason is tried again together: the server may have been away. */
+  failedAs({error}) {
+    return this.items.filter((item) => item.state === "failed" && item.error.code === error.code);
   }
 
   async keep(item, answer) {
@@ -263,7 +278,7 @@ class Batch {
     else this.drawLarge(item);
     if (item.state === "failed") {
       const told = item.answer && untold(item, (query) => this.again(query)); // it may be what is wrong
-      renew(this.side, problem(item.error, {name: item.name, again: () => this.run([item])}), told);
+      renew(this.side, problem(item.error, {name: item.name, again: () => this.run(this.failedAs(item))}), told);
     } else if (item.state === "done") {
       renew(this.side, ...panel(item, {again: (query) => this.again(query), note: this.note}));
     } else if (!item.answer) {

@@ -45,7 +45,7 @@ const PROBLEMS = {
   volume_too_large: "Send a part of the scan, or ask whoever runs this server to raise the limit.",
   unsupported_media_type: "Slices may be DICOM, PNG, JPEG, TIFF, BMP or NPY, scans a folder or zip of DICOM, NIfTI, NRRD or MHA.",
   undecodable_image: "Open it in a viewer: if it is whole there, export it again, best as uncompressed DICOM.",
-  multi_frame: "Drop it as a scan, or export a single slice.",
+  multi_frame: "Export a single slice, or the whole scan as DICOM, NIfTI or NRRD.",
   not_ct: "Only CT is understood. Scouts, reports and other modalities have no answer here.",
   not_grey: "Export it in grey levels, without coloured overlays.",
   several_volumes: "Send one series at a time.",
