@@ -197,13 +197,18 @@ def test_slices_are_reached_by_keys_wheel_slider_and_click(
     slider.fill("9")
     assert place() == ("9", "9")
     axial.hover()
+    readout = page.locator(".axial .readout")
+    before = readout.inner_text()
     page.mouse.wheel(0, 120)
     assert place() == ("10", "10")
+    height, after = (re.findall(r"[HF] [\d.]+ mm", text) for text in (before, readout.inner_text()))
+    assert len(height) == len(after) == 1
+    assert height != after
     box = axial.bounding_box()
     assert box
     right_lung = (box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.5)
     page.mouse.move(*right_lung)
-    assert "right lung" in page.locator(".axial .readout").inner_text()
+    assert "right lung" in readout.inner_text()
     page.mouse.click(*right_lung)
     place()
     sagittal = int(page.locator(".sagittal canvas").get_attribute("aria-valuenow"))
@@ -241,8 +246,10 @@ def test_two_scans_are_compared_with_what_speaks_against_it_first(
     assert "flags" in (first_card.get_attribute("class") or "")
     page.set_viewport_size({"width": 200, "height": 800})  # 400 pixels at twice the size
     visit.check_access()
+    page.get_by_label("Axial slice, from the head").fill("5")
     page.get_by_role("button", name="Swap").press("Enter")
     assert focused(page).startswith("Swap")
+    assert page.get_by_label("Axial slice, from the head").input_value() == "5"
     shown.wait_for()
     first = page.locator(".comparison tbody tr").first.locator("td").first
     first.filter(

@@ -200,16 +200,23 @@ async function gunzip(bytes) {
 // --- what is seen -------------------------------------------------------------------------------
 
 function draw() {
-  open_?.close();
   const scan = scans[shown];
-  open_ = scan.answer ? new Opened(scan) : null;
+  // What is looked at stays as it is, when something else has changed.
+  const kept = scan.answer && open_?.answer === scan.answer;
+  if (!kept) {
+    open_?.close();
+    open_ = scan.answer ? new Opened(scan) : null;
+  }
+  open_?.tell();
   const several = scans.length > 1;
   renew(root,
     h("h2", {id: "scan-title", class: "hidden"}, several ? "Two scans" : "Scan"),
     several && tabs(),
     several && scans.every((one) => one.answer) && comparing(),
     open_ ? open_.element : waiting(scan));
-  open_?.show();
+  if (kept || !open_) return;
+  const {stage} = open_;
+  open_.show().catch((error) => stage.replaceWith(problem(error)));
 }
 
 function tabs() {
@@ -279,13 +286,20 @@ function remedies(scan) {
 class Opened {
   constructor(scan) {
     this.scan = scan;
+    this.answer = scan.answer;
     this.stage = h("div", {class: "planes", "data-shown": "all"});
     this.tools = h("div", {});
     this.below = h("div", {});
+    this.beside = h("div", {class: "beside"});
     this.element = h("div", {class: "work"},
       h("div", {class: "sight"}, this.tools, this.stage, this.below, keysHelp()),
-      h("div", {class: "beside"}, panel(scan)));
+      this.beside);
     this.closed = false;
+  }
+
+  /** Says beside the planes what there is to say now. */
+  tell() {
+    this.beside.replaceChildren(panel(this.scan));
   }
 
   close() {
@@ -325,10 +339,11 @@ class Opened {
     const frame = h("div", {class: "stage surfaces"});
     this.stage.append(frame);
     const {canShow, showLungs} = await import("./lungs.js");
-    if (!glb || !canShow()) {
-      frame.append(h("p", {class: "cover"}, glb
-        ? "This browser has no WebGL, so the surface of the lungs cannot be drawn. All else is here."
-        : "There is no surface: nothing says how far slices and pixels lie apart."));
+    const lacking = !glb ? "There is no surface: nothing says how far slices and pixels lie apart."
+      : !this.answer.statistics.voxels ? "There is no surface: no lung was found."
+        : !canShow() && "This browser has no WebGL, so the surface of the lungs cannot be drawn. All else is here.";
+    if (lacking) {
+      frame.append(h("p", {class: "cover"}, lacking));
       frame.dataset.state = "none";
       return;
     }
@@ -388,7 +403,10 @@ function sides({laterality}) {
 /** Where several series came: which was taken, and the others, to be taken instead. */
 function seriesChoice(scan, series) {
   if (series.length < 2) return null;
-  const select = h("select", {id: "series", onchange: () => scan.run({series: select.value})},
+  const select = h("select", {id: "series", onchange: () => {
+    const {volume, ...told} = scan.query; // a phase is one of its series
+    scan.run({...told, series: select.value});
+  }},
     series.map(({uid, slices, step_mm: step, kernel, chosen}) => h("option", {value: uid, selected: chosen},
       [`${slices} slices`, step && `every ${step.toFixed(2)} mm`, kernel].filter(Boolean).join(", "))));
   return h("p", {class: "series"}, h("label", {for: "series"}, `${series.length} series came; this is measured: `), select);

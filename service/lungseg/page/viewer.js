@@ -86,7 +86,7 @@ export class Viewer {
     this.slice = slice;
     this.probe = null;
     this.composed = null;
-    this.readout.textContent = "";
+    this.read(this.hover && this.under(this.hover));
     this.heading.textContent = slice.name;
     if (!slice.lines) slice.lines = outlines(slice.labels, slice.rows, slice.columns);
     const sides = directions(slice.image, slice.statistics.laterality);
@@ -271,7 +271,10 @@ export class Viewer {
     for (const name of ["pointerup", "pointercancel"]) {
       canvas.addEventListener(name, (event) => this.pointers.delete(event.pointerId));
     }
-    canvas.addEventListener("pointerleave", () => this.probe || this.read(null));
+    canvas.addEventListener("pointerleave", () => {
+      this.hover = null;
+      if (!this.probe) this.read(null);
+    });
     canvas.addEventListener("wheel", (event) => this.turn(event), {passive: false});
     canvas.addEventListener("keydown", (event) => this.type(event));
     canvas.addEventListener("dblclick", () => this.look.fit());
@@ -293,6 +296,7 @@ export class Viewer {
   move(event) {
     const pointer = this.pointers.get(event.pointerId);
     if (!pointer) {
+      this.hover = event; // what comes under it later is read, too
       this.read(this.under(event));
       return;
     }
