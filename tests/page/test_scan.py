@@ -47,7 +47,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("scans")
     (folder / "study").mkdir()
     for number, content in enumerate(series()):
-        (folder / "study" / f"{number}.dcm").write_bytes(content)
+        (folder / "study" / f"{number}.dcm").write_bytes(content[132:])  # some lack preambles
     (folder / "study" / "viewer.zip").write_bytes(write_archive({"autorun.inf": b"of a CD"}))
     plain = nifti(chest(), AFFINE)
     contents = {

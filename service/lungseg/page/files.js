@@ -3,6 +3,8 @@ import {header as npyHeader} from "./npy.js";
 
 /** So many DICOM files at once are one scan; fewer are slices. */
 const SCAN_FROM = 10;
+/** DICOM that lost its preamble begins with an element of group 0002 or 0008. */
+const BARE_DICOM = /^(?:[\x02\x08]\0.\0(?:[A-Za-z]{2}|.\0{3})|\0\x08\0.[A-Z]{2})/s;
 const HEAD_BYTES = 1024;
 const AT_A_TIME = 16;
 
@@ -62,5 +64,6 @@ async function kindOf(file) {
   if (/^n[+i]1\0/.test(text(344, 348)) || /^n[+i]2\0/.test(text(4, 8))) return "volume";
   if (/^NRRD/.test(text(0, 4)) || /^\s*(ObjectType|NDims|Comment)\s*=/.test(text(0, 64))) return "volume";
   if (/^(\x89PNG|\xff\xd8\xff|II[*+]\0|MM\0[*+]|BM)/.test(text(0, 4))) return "picture";
+  if (BARE_DICOM.test(text(0, 8))) return "dicom";
   return "";
 }
