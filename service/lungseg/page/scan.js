@@ -119,7 +119,7 @@ class Scan {
       if (line.stage === "segment" && line.done >= line.total) onProgress(WORKED, "Measuring and packing");
     });
     const options = {query: {...this.query, ...query}, body: form(this.files), accept, signal: this.stopped.signal};
-    options.onUpload = (fraction) => onProgress(fraction === null ? null : SENT * fraction, "Sending");
+    options.onUpload = (fraction) => onProgress(fraction === null ? null : SENT * fraction, fraction === 1 ? "Waiting for the server" : "Sending");
     options.onText = (text) => lines.add(text);
     options.onBusy = () => onProgress(null, "The server is busy: it is asked again");
     await send("segment/volume", options);
