@@ -79,6 +79,8 @@ def test_files_have_their_types_and_are_sent_once(client: httpx.Client) -> None:
         again = client.get(f"/page/{name}", headers={"If-None-Match": answer.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
         assert again.headers["cache-control"] == "no-cache"
+    for name in ("index.html", "docs.html/", "vendor/../index.html"):  # not without their policy
+        assert client.get(f"/page/{name}").status_code == 404, name
     for name in ("", "nowhere.js", "samples", "%2e%2e/settings.py", "samples/%2e%2e/settings.py"):
         assert client.get(f"/page/{name}").status_code == 404, name
 
