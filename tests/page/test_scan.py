@@ -266,6 +266,12 @@ def test_what_is_refused_says_what_helps(
     visit: Visit = visits(service)
     visit.allowed.add("422")
     page = visit.open()
+    login = {"body": "<html>\nLog in\n</html>\n", "content_type": "text/html"}
+    page.route("**/segment/volume**", lambda route: route.fulfill(**login))
+    visit.drop(files["chest.nii"])
+    page.locator("#scan .card.bad[data-code=no_problem]").wait_for()  # of a proxy in between
+    page.unroute("**/segment/volume**")
+    page.locator("#new").click()
     visit.drop(files["damaged.nrrd"])
     card = page.locator("#scan .card.bad")
     card.wait_for()

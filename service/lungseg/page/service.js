@@ -171,16 +171,18 @@ function once(path, {method = "POST", query = {}, body = null, accept, type, sig
       onText(text.slice(heard));
       heard = text.length;
     };
-    if (onText) request.onprogress = ({loaded}) => request.status < 400 && loaded - heard <= HEARD_AT_ONCE && hear();
+    // Where one has to log in first, a page comes instead of an answer.
+    const succeeded = () => request.status < 400 && !(request.getResponseHeader("Content-Type") ?? "").startsWith("text/html");
+    if (onText) request.onprogress = ({loaded}) => succeeded() && loaded - heard <= HEARD_AT_ONCE && hear();
     const stop = () => request.abort();
     const leave = (settle, value) => {
       signal?.removeEventListener("abort", stop);
       settle(value);
     };
     request.onload = () => {
-      if (onText && request.status < 400) hear();
+      if (onText && succeeded()) hear();
       const answer = new Answer(request, onText);
-      if (request.status < 400) leave(done, answer);
+      if (succeeded()) leave(done, answer);
       else leave(fail, refusal(answer));
     };
     request.onerror = () => leave(fail, new Problem(UNREACHABLE));
@@ -222,7 +224,8 @@ function refusal(answer) {
   return new Problem({
     code: answer.status === 413 ? "body_too_large" : "no_problem",
     title: "The server refused this",
-    detail: `it answered with status ${answer.status} and did not say why`,
+    detail: answer.status < 400 ? "a page came instead of its answer: perhaps you have to log in first"
+      : `it answered with status ${answer.status} and did not say why`,
     status: answer.status,
     request_id: answer.header("X-Request-ID"),
   });
