@@ -23,6 +23,8 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
     [
         (BROWSER, True),
         ("*/*", True),
+        ("text/*", True),
+        ("text/html;q=0.1, application/*;q=0.2", False),
         ("application/json", False),
         ("application/json, text/plain, */*", False),
         ("text/html;q=0.5, application/json", False),
