@@ -103,6 +103,11 @@ function letter(step, sign) {
   return LETTERS[axis][step[axis] * sign > 0 ? 0 : 1];
 }
 
+/** How much higher than wide a pixel is. */
+export function aspectOf({spacing_mm: spacing}) {
+  return spacing ? spacing[0] / spacing[1] : 1;
+}
+
 /** Where a pixel lies, in mm: within the patient, or from the picture's corner; null where nobody knows. */
 export function place(image, row, column) {
   if (image.affine_lps) {
