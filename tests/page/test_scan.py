@@ -136,8 +136,11 @@ def test_a_folder_is_seen_told_and_kept_by_one_request(
     with page.expect_download() as kept:
         page.get_by_role("button", name="All, ZIP").click()
     with zipfile.ZipFile(kept.value.path()) as archive:
-        described = json.loads(archive.read("statistics.json"))
-    assert described["statistics"] == statistics
+        figures = archive.read("statistics.json")
+    assert json.loads(figures)["statistics"] == statistics
+    with page.expect_download() as kept:
+        page.get_by_role("button", name="Figures, JSON").click()
+    assert Path(kept.value.path()).read_bytes() == figures
     with page.expect_download() as kept:
         page.get_by_role("button", name="DICOM SEG", exact=True).click()
     assert kept.value.suggested_filename == "study_seg.dcm"

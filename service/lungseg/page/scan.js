@@ -429,7 +429,7 @@ function downloads(scan) {
       isDicom && offer("DICOM SEG", `${stem}_seg.dcm`, "application/dicom", asked("dicom-seg")),
       isDicom && offer("DICOM SEG, label map", `${stem}_labelmap.dcm`, "application/dicom", asked("dicom-seg-labelmap")),
       isDicom && offer("DICOM report, SR", `${stem}_sr.dcm`, "application/dicom", asked("dicom-sr")),
-      offer("Figures, JSON", `${stem}.json`, "application/json", async () => JSON.stringify(scan.answer)),
+      offer("Figures, JSON", `${stem}.json`, "application/json", part("statistics.json")),
       offer("Profile, CSV", `${stem}_profile.csv`, "text/csv", part("profile.csv")),
       offer("Montage, PNG", `${stem}_montage.png`, "image/png", part("montage.png")),
       hasSurface && offer("Surface, STL", `${stem}_lungs.stl`, "model/stl", asked("stl")),
