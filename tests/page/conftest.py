@@ -101,6 +101,13 @@ class Visit:
         assert wrong == []
 
 
+def focused(page: Any) -> str:
+    """What the element says that has the focus; the page itself would say everything."""
+    return page.evaluate(
+        "(({ariaLabel, innerText}) => ariaLabel || innerText)(document.activeElement)"
+    )
+
+
 @pytest.fixture
 def visits(browser: Any) -> Iterator[Any]:
     """Makes visits, of any service and any size of window; each is checked at its end."""

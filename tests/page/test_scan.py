@@ -25,9 +25,9 @@ from lungseg.formats.write import COLOURS_RGB
 from lungseg.inference.session import Session
 from lungseg.packaged import models_folder, page_folder
 from lungseg.volumes import SLAB_SLICES
-from tests.page.conftest import Visit
+from tests.page.conftest import Visit, focused
 from tests.serving import PATIENCE_S, Running, running, wait_until
-from tests.volume.grids import affine_of, nifti
+from tests.volume.grids import affine_of, nifti, npy
 from tests.volume.series import sent
 from tests.web.test_volume import AFFINE, SLICES, SPACING_MM, chest, series, zipped
 
@@ -47,7 +47,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("scans")
     (folder / "study").mkdir()
     for number, content in enumerate(series()):
-        (folder / "study" / f"{number}.dcm").write_bytes(content)
+        (folder / "study" / f"{number}.dcm").write_bytes(content[132:])  # some lack preambles
+    (folder / "study" / "viewer.zip").write_bytes(write_archive({"autorun.inf": b"of a CD"}))
     plain = nifti(chest(), AFFINE)
     contents = {
         "chest.nii": plain,
@@ -55,6 +56,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "smaller.nii": nifti(SMALLER, AFFINE),
         "study.zip": zipped(),
         "two.nii": two_phases(),
+        "plain.npy": npy(chest()),
+        "empty.dcm": bytes(128) + b"DICM",
         "damaged.nrrd": b"NRRD0004\nand nothing that makes sense\n\n",
     }
     for axes in ("PIR", "SRA"):
@@ -133,8 +136,11 @@ def test_a_folder_is_seen_told_and_kept_by_one_request(
     with page.expect_download() as kept:
         page.get_by_role("button", name="All, ZIP").click()
     with zipfile.ZipFile(kept.value.path()) as archive:
-        described = json.loads(archive.read("statistics.json"))
-    assert described["statistics"] == statistics
+        figures = archive.read("statistics.json")
+    assert json.loads(figures)["statistics"] == statistics
+    with page.expect_download() as kept:
+        page.get_by_role("button", name="Figures, JSON").click()
+    assert Path(kept.value.path()).read_bytes() == figures
     with page.expect_download() as kept:
         page.get_by_role("button", name="DICOM SEG", exact=True).click()
     assert kept.value.suggested_filename == "study_seg.dcm"
@@ -194,13 +200,18 @@ def test_slices_are_reached_by_keys_wheel_slider_and_click(
     slider.fill("9")
     assert place() == ("9", "9")
     axial.hover()
+    readout = page.locator(".axial .readout")
+    before = readout.inner_text()
     page.mouse.wheel(0, 120)
     assert place() == ("10", "10")
+    height, after = (re.findall(r"[HF] [\d.]+ mm", text) for text in (before, readout.inner_text()))
+    assert len(height) == len(after) == 1
+    assert height != after
     box = axial.bounding_box()
     assert box
     right_lung = (box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.5)
     page.mouse.move(*right_lung)
-    assert "right lung" in page.locator(".axial .readout").inner_text()
+    assert "right lung" in readout.inner_text()
     page.mouse.click(*right_lung)
     place()
     sagittal = int(page.locator(".sagittal canvas").get_attribute("aria-valuenow"))
@@ -236,13 +247,19 @@ def test_two_scans_are_compared_with_what_speaks_against_it_first(
     assert "chong et al. 2011" in shown.locator("details").last.text_content().lower()
     first_card = shown.locator(":scope > *").first
     assert "flags" in (first_card.get_attribute("class") or "")
+    page.set_viewport_size({"width": 200, "height": 800})  # 400 pixels at twice the size
     visit.check_access()
-    page.get_by_role("button", name="Swap").click()
+    page.get_by_label("Axial slice, from the head").fill("5")
+    page.get_by_role("button", name="Swap").press("Enter")
+    assert focused(page).startswith("Swap")
+    assert page.get_by_label("Axial slice, from the head").input_value() == "5"
     shown.wait_for()
     first = page.locator(".comparison tbody tr").first.locator("td").first
     first.filter(
         has_text=re.compile(rf"^{volume['after']:,.0f}\sml$".replace(",", r"\s"))
     ).wait_for()
+    page.get_by_role("button", name="Close the one").press("Enter")
+    assert focused(page) == "chest.nii"
 
 
 def test_what_is_refused_says_what_helps(
@@ -252,17 +269,30 @@ def test_what_is_refused_says_what_helps(
     visit: Visit = visits(service)
     visit.allowed.add("422")
     page = visit.open()
+    login = {"body": "<html>\nLog in\n</html>\n", "content_type": "text/html"}
+    page.route("**/segment/volume**", lambda route: route.fulfill(**login))
+    visit.drop(files["chest.nii"])
+    page.locator("#scan .card.bad[data-code=no_problem]").wait_for()  # of a proxy in between
+    page.unroute("**/segment/volume**")
+    page.locator("#new").click()
     visit.drop(files["damaged.nrrd"])
     card = page.locator("#scan .card.bad")
     card.wait_for()
     assert card.get_attribute("data-code") == "undecodable_image"
     assert card.get_by_role("button", name="Try again").is_visible()
+    visit.drop(*[files["empty.dcm"]] * 10)
+    page.get_by_role("button", name="Show them as single slices").click()
+    visit.status("0 of 10 slices are ready, 10 could not be used.")
     page.locator("#new").click()
     visit.drop(files["two.nii"])
     page.get_by_role("button", name="Volume 2").click()
     drawn(page)
     volume_ml = answer_of(service, files["chest.nii"].read_bytes())["statistics"]["volume_ml"]
     assert row_of(page, "Volume")[2] == f"{volume_ml:.0f} ml"
+    page.locator("#new").click()
+    opened(visit, files["plain.npy"], page)
+    assert "cm²" not in page.locator(".profile").inner_text()
+    assert page.locator(".surfaces", has_text="nothing says how far").is_visible()
 
 
 def test_another_of_several_series_can_be_chosen(
@@ -298,16 +328,24 @@ def test_a_scan_can_be_cancelled_and_the_service_ends_its_work(
     page = visit.open()
     visit.drop(files["long.nii"])
     page.locator(".progress", has_text=f"{LONG} of {LONG}").wait_for()
-    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Cancel").press("Enter")
     page.locator(".card.bad[data-code=cancelled]").wait_for()
+    assert focused(page) == "long.nii: Cancelled"
     workers = service.state.volume_workers
     for _ in range(LONG // SLAB_SLICES // 2):
         turns.release()
         assert service.client.get("/livez").is_success  # and the loop has turned
     wait_until(lambda: workers.running == 0)  # with half of the slabs allowed
     turns.release(LONG)
-    page.get_by_role("button", name="Try again").click()
+    page.get_by_role("button", name="Try again").press("Enter")
     drawn(page)
+    assert focused(page) == "long.nii"
+    visit.drop(files["study"] / "0.dcm")
+    visit.status(" ms; ")
+    assert page.locator("#scan > *").count() == 0  # it is not only hidden
+    visit.drop(files["chest.nii"])
+    drawn(page)
+    assert page.locator("#slices > *").count() == 0
 
 
 @pytest.fixture(scope="module")
@@ -348,16 +386,33 @@ def test_without_webgl_only_the_surface_is_missing(
     assert mask.shape == chest().shape[::-1]
 
 
+COUNT_READINGS = """
+  globalThis.longReadings = 0;
+  const {get} = Object.getOwnPropertyDescriptor(XMLHttpRequest.prototype, "responseText");
+  Object.defineProperty(XMLHttpRequest.prototype, "responseText", {get() {
+    const text = get.call(this);
+    if (text.length > 100000) globalThis.longReadings += 1;
+    return text;
+  }});
+"""
+"""Of answers that are still coming, each reading of which copies all that has come."""
+
+
 def test_the_sample_scan_is_shown_with_its_source(visits: Any) -> None:
-    """One press on a phone, and a scan that may be shown is there, with lungs as they should be."""
+    """One press on a phone, and a scan that may be shown is there, with lungs as they should be.
+
+    Its long answer is read once: of 400 slices, copies of each piece filled six gigabytes.
+    """
     with running(models_folder(), model="lung-unet") as real:
         visit: Visit = visits(real, width=400, height=800, color_scheme="dark")
+        visit.page.add_init_script(COUNT_READINGS)
         page = visit.open()
         page.locator("#sample-scan").click()
         drawn(page)
         assert page.get_by_text("LIDC-IDRI").is_visible()
         assert page.locator(".card.good").is_visible()
         assert 3400 < float(row_of(page, "Volume")[2].removesuffix(" ml")) < 4100
+        assert page.evaluate("longReadings") == 1
         visit.check_access()
 
 

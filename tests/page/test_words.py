@@ -9,6 +9,8 @@ from lungseg.core.volume_quality import VOLUME_CODES
 from lungseg.packaged import page_folder
 from lungseg.web.errors import PROBLEMS
 
+GATEWAYS = {"rate_limited"}
+"""What only a gateway before the service says."""
 OWN = {"unreachable", "cancelled", "no_problem", "broken_off"}
 """What the page itself finds wrong."""
 
@@ -23,4 +25,4 @@ def words(table: str) -> dict[str, str]:
 def test_each_flag_and_error_has_its_advice() -> None:
     """A new code without a sentence fails here, and so does a sentence without a code."""
     assert set(words("FLAGS")) == {*CODES, *VOLUME_CODES}
-    assert set(words("PROBLEMS")) == {*PROBLEMS, *OWN}
+    assert set(words("PROBLEMS")) == {*PROBLEMS, *GATEWAYS, *OWN}

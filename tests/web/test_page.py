@@ -23,6 +23,8 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
     [
         (BROWSER, True),
         ("*/*", True),
+        ("text/*", True),
+        ("text/html;q=0.1, application/*;q=0.2", False),
         ("application/json", False),
         ("application/json, text/plain, */*", False),
         ("text/html;q=0.5, application/json", False),
@@ -79,6 +81,8 @@ def test_files_have_their_types_and_are_sent_once(client: httpx.Client) -> None:
         again = client.get(f"/page/{name}", headers={"If-None-Match": answer.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
         assert again.headers["cache-control"] == "no-cache"
+    for name in ("index.html", "docs.html/", "vendor/../index.html"):  # not without their policy
+        assert client.get(f"/page/{name}").status_code == 404, name
     for name in ("", "nowhere.js", "samples", "%2e%2e/settings.py", "samples/%2e%2e/settings.py"):
         assert client.get(f"/page/{name}").status_code == 404, name
 

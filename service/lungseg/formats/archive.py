@@ -32,6 +32,8 @@ _ENCRYPTED = 0x1
 _UTF_8 = 0x800
 _PERMISSIONS = 0o100644
 """A plain file that all may read and its owner may write, in the high half of the attributes."""
+_PACKED = (".gz", ".png", ".npz")
+"""Endings of files that are compressed already: once more costs seconds, and saves nothing."""
 _FOLDERS_OF_OTHERS = ("__MACOSX",)
 
 
@@ -125,7 +127,8 @@ def write_archive(files: Mapping[str, bytes], effort: int | None = None) -> byte
         for name, content in files.items():
             entry = zipfile.ZipInfo(name)
             entry.external_attr = _PERMISSIONS << 16  # else unpacking gives files nobody may read
-            archive.writestr(entry, content, zipfile.ZIP_DEFLATED, effort)
+            method = zipfile.ZIP_STORED if name.endswith(_PACKED) else zipfile.ZIP_DEFLATED
+            archive.writestr(entry, content, method, effort)
     return stream.getvalue()
 
 

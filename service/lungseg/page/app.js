@@ -1,12 +1,11 @@
 // The page's frame: what is dropped, chosen or pasted, the colours, the key; the views do the rest.
-import {about, askForKey, key} from "./service.js";
+import {about, askForKey, key, scanView} from "./service.js";
 import {dropped, sort} from "./files.js";
 import {listenForTheme} from "./theme.js";
 import {problem, say, view} from "./ui.js";
 import * as slices from "./slices.js";
 
 const $ = (id) => document.getElementById(id);
-let scans = null;
 
 /** Hands files to the view that shows them. */
 async function take(files, folder = false) {
@@ -21,12 +20,6 @@ async function take(files, folder = false) {
   }
 }
 
-/** The view of scans, which is loaded for the first of them. */
-async function scanView() {
-  scans = await import("./scan.js");
-  return scans;
-}
-
 async function takeSample(which) {
   try {
     if (which === "scan") await (await scanView()).openSample();
@@ -37,8 +30,8 @@ async function takeSample(which) {
 }
 
 function fail(error) {
-  view("start");
   $("start-problems").replaceChildren(problem(error));
+  view("start");
   say(error.title || "Something went wrong in this page");
 }
 
@@ -74,8 +67,6 @@ function chosen(input, folder) {
 }
 
 function startAgain() {
-  slices.close();
-  scans?.close();
   view("start");
   say("");
   $("choose").focus();
@@ -99,8 +90,13 @@ function listenForDrops() {
     event.preventDefault();
     depth = 0;
     veil.hidden = true;
-    const {files, folder} = await dropped(event.dataTransfer);
-    await take(files, folder);
+    try {
+      const {files, folder} = await dropped(event.dataTransfer);
+      if (files.length || !isFiles(event)) await take(files, folder);
+      else say("There is no file in what was dropped.");
+    } catch { // what is shown stays
+      say("What was dropped cannot be read: drop it again, or choose it.");
+    }
   });
 }
 

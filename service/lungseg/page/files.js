@@ -3,6 +3,8 @@ import {header as npyHeader} from "./npy.js";
 
 /** So many DICOM files at once are one scan; fewer are slices. */
 const SCAN_FROM = 10;
+/** DICOM that lost its preamble begins with an element of group 0002 or 0008. */
+const BARE_DICOM = /^(?:[\x02\x08]\0.\0(?:[A-Za-z]{2}|.\0{3})|\0\x08\0.[A-Z]{2})/s;
 const HEAD_BYTES = 1024;
 const AT_A_TIME = 16;
 
@@ -39,9 +41,10 @@ export async function sort(files, folder = false) {
     }));
   }
   const of = (kind) => files.filter((file) => file.kind === kind);
-  if (of("volume").length) return {slices: [], scan: of("volume")};
-  const dicom = of("dicom").length;
-  if (dicom && (folder || dicom >= SCAN_FROM)) return {slices: [], scan: files};
+  const [dicom, volumes] = [of("dicom").length, of("volume")];
+  const series = dicom >= (folder ? 1 : SCAN_FROM);
+  if (series && dicom > volumes.length) return {slices: [], scan: files}; // a CD has archives of its viewer, too
+  if (volumes.length) return {slices: [], scan: volumes};
   return {slices: files, scan: []};
 }
 
@@ -61,5 +64,6 @@ async function kindOf(file) {
   if (/^n[+i]1\0/.test(text(344, 348)) || /^n[+i]2\0/.test(text(4, 8))) return "volume";
   if (/^NRRD/.test(text(0, 4)) || /^\s*(ObjectType|NDims|Comment)\s*=/.test(text(0, 64))) return "volume";
   if (/^(\x89PNG|\xff\xd8\xff|II[*+]\0|MM\0[*+]|BM)/.test(text(0, 4))) return "picture";
+  if (BARE_DICOM.test(text(0, 8))) return "dicom";
   return "";
 }

@@ -1,7 +1,7 @@
 // Beside the picture: what to doubt, the figures in words, what the file does not say, what can be kept.
 import {SLICE_ROWS} from "./words.js";
 import {send} from "./service.js";
-import {flags, h, number, problem, save, say, table} from "./ui.js";
+import {flags, h, number, offers, table} from "./ui.js";
 import {unzip} from "./zip.js";
 
 const TYPES = {
@@ -73,8 +73,8 @@ function written(row, part) {
   return value === null || value === undefined ? "–" : number(value / (row.per || 1), row.digits);
 }
 
-/** What a picture cannot say of itself, to be told; nothing where the file says all. */
-function untold(item, again) {
+/** What a picture cannot say of itself, to be told; null where the file says all. */
+export function untold(item, again) {
   const {image} = item.answer;
   const array = ["application/x-npy", "image/tiff"].includes(image.media_type);
   const asksUnit = image.media_type !== "application/dicom";
@@ -109,19 +109,7 @@ function untold(item, again) {
 function downloads(item) {
   const trouble = h("div", {});
   const stem = item.name.replace(/\.[^.]+$/, "");
-  const offer = (label, name, type, content) => h("button", {type: "button", onclick: async (event) => {
-    const button = event.currentTarget;
-    button.disabled = true;
-    trouble.replaceChildren();
-    try {
-      save(name, await content(), type);
-      say(`${name} was handed to your browser.`);
-    } catch (error) {
-      trouble.replaceChildren(problem(error));
-    } finally {
-      button.disabled = false;
-    }
-  }}, label);
+  const offer = offers(trouble);
   const asked = (format) => async () =>
     (await send("segment", {body: item.file, type: "application/octet-stream", query: {...item.query, format}})).bytes;
   return h("div", {},

@@ -10,8 +10,8 @@ export const PRESETS = {
   mediastinum: {name: "Mediastinum", centre: 40, width: 400},
   bone: {name: "Bone", centre: 400, width: 1800},
 };
-const LETTERS = [["L", "R"], ["P", "A"], ["H", "F"]];
 /** Of each axis of the patient, where it grows and where it shrinks: left, back (posterior), head. */
+const LETTERS = [["L", "R"], ["P", "A"], ["H", "F"]];
 
 /** The window that shows all values of a slice. */
 export function whole(values) {
@@ -101,6 +101,11 @@ function letter(step, sign) {
   const sizes = step.slice(0, 3).map(Math.abs);
   const axis = sizes.indexOf(Math.max(...sizes));
   return LETTERS[axis][step[axis] * sign > 0 ? 0 : 1];
+}
+
+/** How much higher than wide a pixel is. */
+export function aspectOf({spacing_mm: spacing}) {
+  return spacing ? spacing[0] / spacing[1] : 1;
 }
 
 /** Where a pixel lies, in mm: within the patient, or from the picture's corner; null where nobody knows. */

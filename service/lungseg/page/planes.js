@@ -13,10 +13,10 @@ const PLANES = [
 ];
 const LINE = 1.25;
 const FAR = 10;
-const TAP = 3;
 /** A pointer that moved less, in pixels, was not dragged. */
-const TOGETHER = ["preset", "centre", "width", "tint", "outline", "drag", "zoom"];
+const TAP = 3;
 /** What planes have in common; each is moved by itself. */
+const TOGETHER = ["preset", "centre", "width", "tint", "outline", "drag", "zoom"];
 
 /** The three planes of a volume; `moved()` is called when another place is shown. */
 export class Planes {

@@ -46,12 +46,15 @@ export function profile(planes, {position_mm: heights, area_mm2: areas}) {
     oninput: () => { planes.slice = Number(slider.value); },
   });
   const said = h("output", {class: "place"});
+  const known = Object.values(areas).some(Boolean);
+  const legend = [
+    "Area of the lungs from head to feet: ",
+    h("span", {class: "swatch right"}), " right ",
+    h("span", {class: "swatch left"}), " left, up to ", number(most / 100, 0, "cm²"),
+  ];
   const element = h("div", {class: "profile"},
-    h("p", {class: "legend"},
-      "Area of the lungs from head to feet: ",
-      h("span", {class: "swatch right"}), " right ",
-      h("span", {class: "swatch left"}), " left, up to ", number(most / 100, 0, "cm²"), said),
-    plot, slider);
+    h("p", {class: "legend"}, known ? legend : "The area of each lung along the body is not known here.", said),
+    known && plot, slider);
   function show() {
     slider.value = planes.slice;
     const at = ((planes.slice - 1) / Math.max(1, last)) * WIDTH;

@@ -1,9 +1,10 @@
 // Scans: one request each, with its progress; planes, surfaces and figures; two are compared.
 import {about as facts, inWords, lungsTable, thirdsTable} from "./measures.js";
-import {bar, flags, h, problem, save, say, view} from "./ui.js";
+import {bar, flags, h, offers, problem, renew, say, view} from "./ui.js";
 import {checkSize, limits, send} from "./service.js";
 import {choice, lookControls} from "./controls.js";
 import {Planes} from "./planes.js";
+import {open as openSlices} from "./slices.js";
 import {comparison} from "./compare.js";
 import {profile} from "./profile.js";
 import {unzip} from "./zip.js";
@@ -15,12 +16,12 @@ const SAMPLE = {
 };
 const MOST = 2;
 const LINES = "application/x-ndjson";
+/** Words, where the bar is when a stage begins, and how much of it the stage takes. */
 const STAGES = {
   read: ["Reading files", 0.3, 0.1],
   decode: ["Reading slices", 0.4, 0.15],
   segment: ["Finding the lungs", 0.55, 0.4],
 };
-/** Words, where the bar is when a stage begins, and how much of it the stage takes. */
 const SENT = 0.3;
 const WORKED = 0.95;
 /** Phases of one file or series, as the refusal says them. */
@@ -35,14 +36,13 @@ let styled = null;
 /** Segments the files of one scan, and shows it, beside the one that is shown already. */
 export async function open(files, note = null) {
   await style();
-  if (root.hidden) close();
   const scan = new Scan(files, note);
   if (scans.length === MOST) scans.pop().stop();
   scans.push(scan);
   shown = scans.length - 1;
-  view("scan");
-  draw();
-  await scan.run();
+  const ready = scan.run();
+  view("scan", close);
+  await ready;
 }
 
 /** Segments and shows the sample scan. */
@@ -53,7 +53,7 @@ export async function openSample() {
 }
 
 /** Forgets all scans, and leaves what is still under way. */
-export function close() {
+function close() {
   for (const scan of scans) scan.stop();
   scans = [];
   shown = 0;
@@ -79,7 +79,6 @@ class Scan {
     this.name = nameOf(files);
     this.query = {};
     this.stopped = new AbortController();
-    this.progress = bar("Sending");
   }
 
   stop() {
@@ -88,9 +87,8 @@ class Scan {
 
   /** Sends the files with what was told about them; the answer, or the error, is kept. */
   async run(query = this.query) {
-    Object.assign(this, {query, answer: null, error: null, stopped: new AbortController()});
-    changed(this);
-    say(`${this.name} is sent…`);
+    Object.assign(this, {query, answer: null, error: null, stopped: new AbortController(), progress: bar("Sending")});
+    this.tell("being sent…");
     try {
       const most = await limits();
       checkSize(this.files.reduce((sum, file) => sum + file.size, 0), most.max_volume_bytes);
@@ -99,12 +97,18 @@ class Scan {
       this.zip = found.zip;
       this.parts = unzip(found.zip);
       this.answer = found.answer;
-      say(`${this.name}: ${inWords(found.answer)} (${((performance.now() - begun) / 1000).toFixed(1)} s)`);
+      this.tell(`${inWords(found.answer)} (${((performance.now() - begun) / 1000).toFixed(1)} s)`);
     } catch (error) {
       this.error = error;
-      say(`${this.name}: ${error.title ?? "this page made a mistake"}.`);
+      this.tell(`${error.title ?? "this page made a mistake"}.`);
     }
-    changed(this);
+  }
+
+  /** Says and draws what has changed, unless this scan was closed meanwhile. */
+  tell(words) {
+    if (!scans.includes(this)) return;
+    draw();
+    say(`${this.name}: ${words}`);
   }
 
   /** One request: lines of progress, then the answer with the file that was asked for. */
@@ -115,8 +119,9 @@ class Scan {
       if (line.stage === "segment" && line.done >= line.total) onProgress(WORKED, "Measuring and packing");
     });
     const options = {query: {...this.query, ...query}, body: form(this.files), accept, signal: this.stopped.signal};
-    options.onUpload = (fraction) => onProgress(fraction === null ? null : SENT * fraction, "Sending");
+    options.onUpload = (fraction) => onProgress(fraction === null ? null : SENT * fraction, fraction === 1 ? "Waiting for the server" : "Sending");
     options.onText = (text) => lines.add(text);
+    options.onBusy = () => onProgress(null, "The server is busy: it is asked again");
     await send("segment/volume", options);
     return lines.last();
   }
@@ -194,23 +199,24 @@ async function gunzip(bytes) {
 
 // --- what is seen -------------------------------------------------------------------------------
 
-/** Draws anew where a scan's state matters to what is seen. */
-function changed(scan) {
-  if (scans.includes(scan)) draw();
-}
-
 function draw() {
-  open_?.close();
   const scan = scans[shown];
-  open_ = scan.answer ? new Opened(scan) : null;
+  // What is looked at stays as it is, when something else has changed.
+  const kept = scan.answer && open_?.answer === scan.answer;
+  if (!kept) {
+    open_?.close();
+    open_ = scan.answer ? new Opened(scan) : null;
+  }
+  open_?.tell();
   const several = scans.length > 1;
-  root.replaceChildren(...[
+  renew(root,
     h("h2", {id: "scan-title", class: "hidden"}, several ? "Two scans" : "Scan"),
     several && tabs(),
     several && scans.every((one) => one.answer) && comparing(),
-    open_ ? open_.element : waiting(scan),
-  ].filter(Boolean));
-  open_?.show();
+    open_ ? open_.element : waiting(scan));
+  if (kept || !open_) return;
+  const {stage} = open_;
+  open_.show().catch((error) => stage.replaceWith(problem(error)));
 }
 
 function tabs() {
@@ -269,6 +275,10 @@ function remedies(scan) {
       h("button", {type: "button", onclick: () => scan.run({...scan.query, unit: "hu"})}, "The values are HU all the same"),
       h("button", {type: "button", onclick: () => scan.run({...scan.query, unit: "grey"})}, "They are grey levels"));
   }
+  if (scan.files.length > 1 && scan.error.code !== "cancelled") {
+    return h("p", {class: "buttons"}, "No scan at all? ",
+      h("button", {type: "button", onclick: () => openSlices(scan.files)}, "Show them as single slices"));
+  }
   return null;
 }
 
@@ -276,13 +286,20 @@ function remedies(scan) {
 class Opened {
   constructor(scan) {
     this.scan = scan;
+    this.answer = scan.answer;
     this.stage = h("div", {class: "planes", "data-shown": "all"});
     this.tools = h("div", {});
     this.below = h("div", {});
+    this.beside = h("div", {class: "beside"});
     this.element = h("div", {class: "work"},
       h("div", {class: "sight"}, this.tools, this.stage, this.below, keysHelp()),
-      h("div", {class: "beside"}, panel(scan)));
+      this.beside);
     this.closed = false;
+  }
+
+  /** Says beside the planes what there is to say now. */
+  tell() {
+    this.beside.replaceChildren(panel(this.scan));
   }
 
   close() {
@@ -322,10 +339,11 @@ class Opened {
     const frame = h("div", {class: "stage surfaces"});
     this.stage.append(frame);
     const {canShow, showLungs} = await import("./lungs.js");
-    if (!glb || !canShow()) {
-      frame.append(h("p", {class: "cover"}, glb
-        ? "This browser has no WebGL, so the surface of the lungs cannot be drawn. All else is here."
-        : "There is no surface: nothing says how far slices and pixels lie apart."));
+    const lacking = !glb ? "There is no surface: nothing says how far slices and pixels lie apart."
+      : !this.answer.statistics.voxels ? "There is no surface: no lung was found."
+        : !canShow() && "This browser has no WebGL, so the surface of the lungs cannot be drawn. All else is here.";
+    if (lacking) {
+      frame.append(h("p", {class: "cover"}, lacking));
       frame.dataset.state = "none";
       return;
     }
@@ -385,7 +403,10 @@ function sides({laterality}) {
 /** Where several series came: which was taken, and the others, to be taken instead. */
 function seriesChoice(scan, series) {
   if (series.length < 2) return null;
-  const select = h("select", {id: "series", onchange: () => scan.run({series: select.value})},
+  const select = h("select", {id: "series", onchange: () => {
+    const {volume, ...told} = scan.query; // a phase is one of its series
+    scan.run({...told, series: select.value});
+  }},
     series.map(({uid, slices, step_mm: step, kernel, chosen}) => h("option", {value: uid, selected: chosen},
       [`${slices} slices`, step && `every ${step.toFixed(2)} mm`, kernel].filter(Boolean).join(", "))));
   return h("p", {class: "series"}, h("label", {for: "series"}, `${series.length} series came; this is measured: `), select);
@@ -394,20 +415,7 @@ function seriesChoice(scan, series) {
 function downloads(scan) {
   const trouble = h("div", {});
   const stem = scan.name.replace(/(\.nii)?\.[^.]+$/, "");
-  const offer = (label, name, type, content) => h("button", {type: "button", onclick: async (event) => {
-    const button = event.currentTarget;
-    button.disabled = true;
-    trouble.replaceChildren();
-    say(`${name} is made…`);
-    try {
-      save(name, await content(), type);
-      say(`${name} was handed to your browser.`);
-    } catch (error) {
-      trouble.replaceChildren(problem(error));
-    } finally {
-      button.disabled = false;
-    }
-  }}, label);
+  const offer = offers(trouble);
   const part = (name) => scan.parts.get(name);
   const asked = (format) => () => scan.form(format, scan.stopped.signal);
   const isDicom = scan.answer.volume.media_type === "application/dicom";
@@ -421,7 +429,7 @@ function downloads(scan) {
       isDicom && offer("DICOM SEG", `${stem}_seg.dcm`, "application/dicom", asked("dicom-seg")),
       isDicom && offer("DICOM SEG, label map", `${stem}_labelmap.dcm`, "application/dicom", asked("dicom-seg-labelmap")),
       isDicom && offer("DICOM report, SR", `${stem}_sr.dcm`, "application/dicom", asked("dicom-sr")),
-      offer("Figures, JSON", `${stem}.json`, "application/json", async () => JSON.stringify(scan.answer)),
+      offer("Figures, JSON", `${stem}.json`, "application/json", part("statistics.json")),
       offer("Profile, CSV", `${stem}_profile.csv`, "text/csv", part("profile.csv")),
       offer("Montage, PNG", `${stem}_montage.png`, "image/png", part("montage.png")),
       hasSurface && offer("Surface, STL", `${stem}_lungs.stl`, "model/stl", asked("stl")),

@@ -3,15 +3,35 @@
 const ROOT = new URL("../", import.meta.url);
 const KEY = "lungseg-key";
 const PROBLEM_TYPE = "application/problem+json";
+/** Text that is longer comes as a whole at the end: a browser copies all of it each time it is read. */
+const HEARD_AT_ONCE = 65536;
+/** What a server, or a gateway before it, says when others keep it busy, and how long it is asked again. */
+const BUSY = new Set(["overloaded", "rate_limited", "draining"]);
+const PATIENCE_S = 60;
+const UNREACHABLE = {
+  code: "unreachable",
+  title: "The server cannot be reached",
+  detail: "no answer came from this page's server",
+};
 let known = null;
 let held = "";
 let asking = null;
+let whyAsked = null;
 
 /** Why something has no answer, in the words of the service where it said them. */
 export class Problem extends Error {
   constructor({code, title, detail, status = 0, request_id = ""}) {
     super(detail);
     Object.assign(this, {code, title, detail, status, requestId: request_id});
+  }
+}
+
+/** The view of scans, which is loaded for the first of them. */
+export async function scanView() {
+  try {
+    return await import("./scan.js");
+  } catch (error) {
+    throw Object.assign(new Problem(UNREACHABLE), {cause: error});
   }
 }
 
@@ -59,19 +79,23 @@ function keep(given) {
   }
 }
 
+/** A key as a header takes it, one character a byte: the server compares bytes of UTF-8. */
+const inBytes = (text) => String.fromCharCode(...new TextEncoder().encode(text));
+
 /** Asks for a key; whether one was given. Several askers share one question. */
 export function askForKey(why = "") {
   asking ??= new Promise((done) => {
     const dialog = document.getElementById("key");
     const field = document.getElementById("key-field");
     const text = document.getElementById("key-why");
-    if (why) text.textContent = why;
+    whyAsked ??= text.textContent;
+    text.textContent = why || whyAsked;
     field.value = "";
     dialog.returnValue = "";
     dialog.addEventListener("close", () => {
       asking = null;
       const given = dialog.returnValue === "use" && field.value.trim();
-      if (given) keep(given);
+      if (given) keep(inBytes(given));
       field.value = "";
       done(Boolean(given));
     }, {once: true});
@@ -84,12 +108,13 @@ export function askForKey(why = "") {
  * Sends one request and gives the whole answer.
  *
  * `onUpload` hears how much has been sent, from 0 to 1; with `onText` the answer is text, and it
- * hears each new piece as it comes. Throws a `Problem` for whatever is no success.
+ * hears each new piece as it comes, but a long one at the end. A server that is busy is asked again
+ * when it says so, after `onBusy`. Throws a `Problem` for whatever is no success.
  */
 export async function send(path, options = {}) {
   const used = key();
   try {
-    return await once(path, options);
+    return await patiently(path, options);
   } catch (error) {
     if (error.code !== "unauthorized") throw error;
     // Another request may have asked meanwhile.
@@ -99,6 +124,31 @@ export async function send(path, options = {}) {
     }
     return send(path, options);
   }
+}
+
+async function patiently(path, options) {
+  const until = performance.now() + PATIENCE_S * 1000;
+  for (;;) {
+    try {
+      return await once(path, options);
+    } catch (error) {
+      const wait_ms = 1000 * (error.retryAfter_s || 1);
+      if (!BUSY.has(error.code) || performance.now() + wait_ms > until) throw error;
+      options.onBusy?.();
+      await pause(wait_ms, options.signal);
+    }
+  }
+}
+
+/** Waits, but no longer than until somebody cancels. */
+function pause(wait_ms, signal) {
+  return new Promise((done) => {
+    const timer = setTimeout(done, wait_ms);
+    signal?.addEventListener("abort", () => {
+      clearTimeout(timer);
+      done();
+    }, {once: true});
+  });
 }
 
 function once(path, {method = "POST", query = {}, body = null, accept, type, signal, onUpload, onText}) {
@@ -117,26 +167,25 @@ function once(path, {method = "POST", query = {}, body = null, accept, type, sig
     }
     let heard = 0;
     const hear = () => {
-      onText(request.responseText.slice(heard));
-      heard = request.responseText.length;
+      const text = request.responseText;
+      onText(text.slice(heard));
+      heard = text.length;
     };
-    if (onText) request.onprogress = () => request.status < 400 && hear();
+    // Where one has to log in first, a page comes instead of an answer.
+    const succeeded = () => request.status < 400 && !(request.getResponseHeader("Content-Type") ?? "").startsWith("text/html");
+    if (onText) request.onprogress = ({loaded}) => succeeded() && loaded - heard <= HEARD_AT_ONCE && hear();
     const stop = () => request.abort();
     const leave = (settle, value) => {
       signal?.removeEventListener("abort", stop);
       settle(value);
     };
     request.onload = () => {
-      if (onText && request.status < 400) hear();
+      if (onText && succeeded()) hear();
       const answer = new Answer(request, onText);
-      if (request.status < 400) leave(done, answer);
+      if (succeeded()) leave(done, answer);
       else leave(fail, refusal(answer));
     };
-    request.onerror = () => leave(fail, new Problem({
-      code: "unreachable",
-      title: "The server cannot be reached",
-      detail: "no answer came from this page's server",
-    }));
+    request.onerror = () => leave(fail, new Problem(UNREACHABLE));
     request.onabort = () => leave(fail, new Problem({code: "cancelled", title: "Cancelled", detail: "you stopped this"}));
     if (signal?.aborted) {
       request.onabort();
@@ -169,11 +218,14 @@ class Answer {
 }
 
 function refusal(answer) {
-  if (answer.header("Content-Type").startsWith(PROBLEM_TYPE)) return new Problem(answer.json());
+  if (answer.header("Content-Type").startsWith(PROBLEM_TYPE)) {
+    return Object.assign(new Problem(answer.json()), {retryAfter_s: Number(answer.header("Retry-After"))});
+  }
   return new Problem({
     code: answer.status === 413 ? "body_too_large" : "no_problem",
     title: "The server refused this",
-    detail: `it answered with status ${answer.status} and did not say why`,
+    detail: answer.status < 400 ? "a page came instead of its answer: perhaps you have to log in first"
+      : `it answered with status ${answer.status} and did not say why`,
     status: answer.status,
     request_id: answer.header("X-Request-ID"),
   });

@@ -1,15 +1,15 @@
 // Slices: one request each, a few at a time; one is shown large, or all side by side.
-import {PRESETS, compose, whole} from "./picture.js";
+import {PRESETS, aspectOf, compose, whole} from "./picture.js";
 import {lookControls} from "./controls.js";
-import {checkSize, limits, send} from "./service.js";
-import {allOf, panel, tableOf} from "./panel.js";
-import {h, problem, save, say, view} from "./ui.js";
+import {checkSize, limits, scanView, send} from "./service.js";
+import {allOf, panel, tableOf, untold} from "./panel.js";
+import {h, problem, renew, save, say, view} from "./ui.js";
 import {readNpy} from "./npy.js";
 import {unzip} from "./zip.js";
 import {Look, Viewer} from "./viewer.js";
 
-const AT_A_TIME = 2;
 /** As many requests as a browser and a small server do well at once. */
+const AT_A_TIME = 2;
 const THUMB = 72;
 const SAMPLE = {
   name: "chest.dcm",
@@ -24,8 +24,8 @@ export async function open(files, note = null) {
   const batch = new Batch(files, note);
   shown = batch;
   document.getElementById("slices").replaceChildren(...batch.build());
-  view("slices");
   batch.choose(0);
+  view("slices", close);
   await batch.run(batch.items);
 }
 
@@ -36,7 +36,7 @@ export async function openSample() {
 }
 
 /** Forgets all slices, and leaves what is still under way. */
-export function close() {
+function close() {
   shown?.end();
   shown = null;
   document.getElementById("slices").replaceChildren();
@@ -66,7 +66,12 @@ class Batch {
     const most = await limits();
     const waiting = [...items];
     const worker = async () => {
-      while (waiting.length && !this.stopped.signal.aborted) await this.segment(waiting.shift(), most);
+      while (waiting.length && !this.stopped.signal.aborted) {
+        const item = waiting.shift();
+        await this.segment(item, most);
+        // Who gives no key is not asked for each slice.
+        if (item.error?.code === "unauthorized") waiting.splice(0).forEach((other) => this.fail(other, item.error));
+      }
     };
     await Promise.all(Array.from({length: AT_A_TIME}, worker));
     if (this.stopped.signal.aborted) return;
@@ -79,28 +84,44 @@ class Batch {
 
   async segment(item, most = {}) {
     const begun = performance.now();
+    item.query = this.query;
     this.mark(item, "working");
     try {
       checkSize(item.file.size, most.max_body_bytes);
       const answer = await send("segment", {
         body: item.file,
         type: "application/octet-stream",
-        query: {...this.query, format: "zip"},
+        query: {...item.query, format: "zip"},
         signal: this.stopped.signal,
+        onBusy: () => say("The server is busy: it is asked again."),
       });
       await this.keep(item, answer);
       this.mark(item, "done");
       if (this.items.length === 1) say(this.summary(item, performance.now() - begun));
     } catch (error) {
       if (this.stopped.signal.aborted) return;
-      item.error = error;
-      if (error.code === "multi_frame" && this.items.length === 1) {
-        await (await import("./scan.js")).open([item.file]);
-        return;
+      let reason = error;
+      if (error.code === "multi_frame" && item.file.kind === "dicom" && this.items.length === 1) {
+        try {
+          await (await scanView()).open([item.file]);
+          return;
+        } catch (other) {
+          reason = other;
+        }
       }
-      this.mark(item, "failed");
-      if (this.items.length === 1) say(`${item.name} could not be used. ${error.title || ""}`);
+      this.fail(item, reason);
     }
+  }
+
+  fail(item, error) {
+    item.error = error;
+    this.mark(item, "failed");
+    if (this.items.length === 1) say(`${item.name} could not be used. ${error.title || ""}`);
+  }
+
+  /** What failed for one reason is tried again together: the server may have been away. */
+  failedAs({error}) {
+    return this.items.filter((item) => item.state === "failed" && item.error.code === error.code);
   }
 
   async keep(item, answer) {
@@ -110,7 +131,6 @@ class Batch {
       ["statistics.json", "labels.npy", "slice.npy"].map(read));
     item.answer = JSON.parse(new TextDecoder().decode(statistics));
     const {shape, data} = readNpy(values);
-    item.query = this.query;
     item.slice = {
       name: item.name,
       rows: shape[0],
@@ -165,7 +185,7 @@ class Batch {
     return [
       h("h2", {id: "slices-title", class: "hidden"}, several ? `${this.items.length} slices` : "Slice"),
       h("div", {class: "work"},
-        h("div", {class: "sight"}, this.tools(several), this.stages, this.strip, keysHelp(several)),
+        this.sight = h("div", {class: "sight"}, this.tools(several), this.stages, this.strip, keysHelp(several)),
         h("div", {class: "beside"}, this.side, this.more, this.trouble, this.scanOffer())),
     ];
   }
@@ -175,7 +195,11 @@ class Batch {
     return this.items.filter((item) => item.file.kind === "dicom").length > 1 && h("p", {class: "fine"}, "Do these belong to one scan? ",
       h("button", {type: "button", class: "link", onclick: async () => {
         const files = this.items.map((item) => item.file);
-        await (await import("./scan.js")).open(files);
+        try {
+          await (await scanView()).open(files);
+        } catch (error) {
+          this.trouble.replaceChildren(problem(error));
+        }
       }}, "Read them as one"));
   }
 
@@ -232,6 +256,7 @@ class Batch {
 
   small(item, place) {
     const viewer = new Viewer(this.look, {heading: item.name, wheel: null});
+    viewer.clear(item.name);
     viewer.element.addEventListener("focusin", () => this.place === place || this.choose(place));
     viewer.element.addEventListener("pointerdown", () => this.place === place || this.choose(place));
     return viewer;
@@ -248,14 +273,16 @@ class Batch {
 
   drawCurrent() {
     const item = this.current;
+    this.sight.hidden = this.items.length === 1 && item.state === "failed" && !item.slice;
     if (this.beside) this.drawGrid();
     else this.drawLarge(item);
     if (item.state === "failed") {
-      this.side.replaceChildren(problem(item.error, {name: item.name, again: () => this.run([item])}));
+      const told = item.answer && untold(item, (query) => this.again(query)); // it may be what is wrong
+      renew(this.side, problem(item.error, {name: item.name, again: () => this.run(this.failedAs(item))}), told);
     } else if (item.state === "done") {
-      this.side.replaceChildren(...panel(item, {again: (query) => this.again(query), note: this.note}).filter(Boolean));
+      renew(this.side, ...panel(item, {again: (query) => this.again(query), note: this.note}));
     } else if (!item.answer) {
-      this.side.replaceChildren(h("h3", {class: "filename"}, item.name), h("p", {class: "facts busy"}, "The lungs are being found…"));
+      renew(this.side, h("h3", {class: "filename"}, item.name), h("p", {class: "facts busy"}, "The lungs are being found…"));
     }
   }
 
@@ -264,7 +291,7 @@ class Batch {
     viewer.element.setAttribute("aria-busy", String(item.state === "working"));
     viewer.element.dataset.state = item.state;
     this.cover.textContent = {failed: "There is no picture of this file", working: "Finding the lungs…", waiting: "Waits for its turn"}[item.state] || "";
-    this.cover.hidden = Boolean(item.slice) && item.state !== "failed";
+    this.cover.hidden = Boolean(item.slice);
     if (item.slice) {
       if (viewer.slice !== item.slice) viewer.show(item.slice);
       this.controls.update();
@@ -320,11 +347,13 @@ function drawThumb(item) {
   const own = image.intensity_unit === "HU" ? PRESETS.lung : whole(values);
   compose(values, labels, own, 0.45, pixels.data);
   context.putImageData(pixels, 0, 0);
-  const scale = Math.min(THUMB / columns, THUMB / rows);
+  const aspect = aspectOf(image);
+  const scale = Math.min(THUMB / columns, THUMB / (rows * aspect));
+  const [width, height] = [columns * scale, rows * scale * aspect];
   const small = item.thumb.getContext("2d");
   small.clearRect(0, 0, THUMB, THUMB);
   small.imageSmoothingQuality = "high";
-  small.drawImage(full, (THUMB - columns * scale) / 2, (THUMB - rows * scale) / 2, columns * scale, rows * scale);
+  small.drawImage(full, (THUMB - width) / 2, (THUMB - height) / 2, width, height);
 }
 
 function keysHelp(several) {

@@ -2,6 +2,7 @@
 import {flagAdvice, problemAdvice} from "./words.js";
 
 const VIEWS = ["start", "slices", "scan"];
+let leave = null;
 
 /** Makes an element: attributes, `on…` handlers, children that are elements, texts or nothing. */
 export function h(tag, attributes = {}, ...children) {
@@ -20,11 +21,35 @@ export function say(text) {
   document.getElementById("status").textContent = text;
 }
 
-/** Shows one view and hides the others. */
-export function view(name) {
+/** Shows one view instead of another, which then forgets what it holds by the function that it gave. */
+export function view(name, forget = null) {
+  const had = document.activeElement;
+  if (document.body.dataset.view !== name) leave?.();
+  leave = forget;
   for (const other of VIEWS) document.getElementById(other).hidden = other !== name;
   document.getElementById("new").hidden = name === "start";
   document.body.dataset.view = name;
+  if (!had.isConnected || had.closest("[hidden]")) focusHeading(document.getElementById(name));
+}
+
+/** Draws a part of the page anew; if the focus was there, what takes the same place gets it, or the heading. */
+export function renew(part, ...children) {
+  const had = document.activeElement;
+  const name = part.contains(had) && nameOf(had);
+  part.replaceChildren(...children.filter(Boolean));
+  if (!name) return;
+  const same = [...part.querySelectorAll("button, input, select, summary")].find((one) => nameOf(one) === name);
+  if (same) same.focus();
+  else focusHeading(part);
+}
+
+const nameOf = (element) => [element.tagName, element.name, element.value, element.getAttribute("aria-label"), element.textContent].join();
+
+/** What went wrong is read first. */
+function focusHeading(part) {
+  const heading = part.querySelector(".card.bad h3") ?? part.querySelector("h3");
+  heading?.setAttribute("tabindex", "-1");
+  heading?.focus();
 }
 
 /** A card that says what went wrong, with what, and what to try; `again` is offered as a button. */
@@ -50,7 +75,7 @@ export function flags(list) {
 
 /** A table with a heading for each row, which has the unit, and for each column. */
 export function table({caption, columns, rows}) {
-  return h("div", {class: "scroll"}, h("table", {},
+  return h("div", {class: "scroll", tabindex: "0", role: "group", "aria-label": caption}, h("table", {},
     h("caption", {}, caption),
     h("thead", {}, h("tr", {}, h("td", {}), columns.map((column) => h("th", {scope: "col"}, column)))),
     h("tbody", {}, rows.map((row) => h("tr", {},
@@ -63,6 +88,25 @@ export function save(name, content, type = "application/octet-stream") {
   const address = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], {type}));
   h("a", {href: address, download: name}).click();
   setTimeout(() => URL.revokeObjectURL(address), 10000);
+}
+
+/** Makes buttons for files to keep, which are made when they are wanted; what goes wrong is told in `trouble`. */
+export function offers(trouble) {
+  return (label, name, type, content) => h("button", {type: "button", onclick: async (event) => {
+    const button = event.currentTarget;
+    button.disabled = true;
+    trouble.replaceChildren();
+    say(`${name} is made…`);
+    try {
+      save(name, await content(), type);
+      say(`${name} was handed to your browser.`);
+    } catch (error) {
+      trouble.replaceChildren(problem(error));
+      say(`${name} could not be made.`);
+    }
+    button.disabled = false;
+    if (document.activeElement === document.body) button.focus(); // what is disabled has no focus
+  }}, label);
 }
 
 /** A bar of progress: `set(fraction)`, or `set(null)` where nobody knows how far it is. */

@@ -1,16 +1,16 @@
 // One slice on one canvas: what is seen, and what mouse, finger and keys do to it.
-import {COLOURS, PRESETS, compose, directions, outlines, place, whole} from "./picture.js";
+import {COLOURS, PRESETS, aspectOf, compose, directions, outlines, place, whole} from "./picture.js";
 import {h, number} from "./ui.js";
 
 const ZOOMS = {least: 0.2, most: 40, step: 1.25};
 const LINE = 2;
-const HALO = 2.5;
 /** How much wider than the line its dark rim is. */
-const BAR_SHARE = 0.3;
+const HALO = 2.5;
 /** A scale bar takes at most this part of the picture's width. */
+const BAR_SHARE = 0.3;
 const BARS_MM = [200, 100, 50, 20, 10, 5, 2, 1];
-const TAP = 3;
 /** A pointer that moved less, in pixels, was not dragged. */
+const TAP = 3;
 
 /** What all viewers of a batch share: a change redraws each of them. */
 export class Look {
@@ -86,7 +86,7 @@ export class Viewer {
     this.slice = slice;
     this.probe = null;
     this.composed = null;
-    this.readout.textContent = "";
+    this.read(this.hover && this.under(this.hover));
     this.heading.textContent = slice.name;
     if (!slice.lines) slice.lines = outlines(slice.labels, slice.rows, slice.columns);
     const sides = directions(slice.image, slice.statistics.laterality);
@@ -122,7 +122,7 @@ export class Viewer {
   /** How the slice lies on the canvas, in its pixels: offset and size of one pixel of the slice. */
   get layout() {
     const {rows, columns, image} = this.slice;
-    const aspect = image.spacing_mm ? image.spacing_mm[0] / image.spacing_mm[1] : 1;
+    const aspect = aspectOf(image);
     const {width, height} = this.canvas;
     const fitted = Math.min(width / columns, height / (rows * aspect));
     const x = fitted * this.look.zoom;
@@ -271,7 +271,10 @@ export class Viewer {
     for (const name of ["pointerup", "pointercancel"]) {
       canvas.addEventListener(name, (event) => this.pointers.delete(event.pointerId));
     }
-    canvas.addEventListener("pointerleave", () => this.probe || this.read(null));
+    canvas.addEventListener("pointerleave", () => {
+      this.hover = null;
+      if (!this.probe) this.read(null);
+    });
     canvas.addEventListener("wheel", (event) => this.turn(event), {passive: false});
     canvas.addEventListener("keydown", (event) => this.type(event));
     canvas.addEventListener("dblclick", () => this.look.fit());
@@ -293,6 +296,7 @@ export class Viewer {
   move(event) {
     const pointer = this.pointers.get(event.pointerId);
     if (!pointer) {
+      this.hover = event; // what comes under it later is read, too
       this.read(this.under(event));
       return;
     }

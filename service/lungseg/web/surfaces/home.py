@@ -17,7 +17,13 @@ from lungseg.web.surfaces.segment import preferred
 RESEARCH_ONLY = "Research use only, not a medical device."
 router = APIRouter(tags=["operations"])
 SURFACE = Surface(prefixes=("/",), router=router, needs_key=False)
-ACCEPTED = {"application/json": "json", "text/html": "page", "*/*": "page"}
+ACCEPTED = {
+    "application/json": "json",
+    "application/*": "json",
+    "text/html": "page",
+    "text/*": "page",
+    "*/*": "page",
+}
 LIMITS = (
     *("max_body_bytes", "max_pixels", "max_batch_items", "max_batch_bytes"),
     *("max_volume_bytes", "max_volume_slices"),

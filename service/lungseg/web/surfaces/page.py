@@ -75,6 +75,8 @@ async def _file(request: Request, name: str, folder: Path) -> Response:
     if name not in OF_DOCS and not state_of(request.scope).settings.page:
         raise HTTPException(404)
     response = await _files(folder).get_response(name, request.scope)
+    if response.media_type == "text/html":
+        raise HTTPException(404)  # whole pages have addresses of their own, with their policy
     response.headers["Cache-Control"] = KEPT
     if name.endswith(PACKED):
         response.headers["Content-Encoding"] = "gzip"
