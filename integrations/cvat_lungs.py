@@ -30,11 +30,7 @@ class Lungs:
         self._url, self._parameters = url, parameters
 
     def detect(self, context: cvataa.DetectionFunctionContext, image: Image.Image) -> list[Any]:
-        """One mask of both lungs; nothing without lung.
-
-        Raises:
-            LungsegError, httpx.TransportError: the frame is refused, or nobody can be reached.
-        """
+        """One mask of both lungs; nothing without lung. Raises what the client does."""
         asked = {**self._parameters, "encoding": "cvat"}
         if context.conf_threshold:
             asked["threshold"] = context.conf_threshold

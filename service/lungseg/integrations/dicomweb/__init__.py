@@ -31,11 +31,11 @@ PENDING, DONE, FAILED = "pending", "done", "failed"
 _INSTANCE, _STUDY, _SERIES = "00080018", "0020000D", "0020000E"
 _TABLE = """CREATE TABLE IF NOT EXISTS work (root, series, instances, model, state, attempts, code,
     changed, PRIMARY KEY (root, series, instances, model))"""
-_ROW = """SELECT state, attempts, code FROM work
-    WHERE root = ? AND series = ? AND instances = ? AND model = ?"""
+_ROW = (
+    "SELECT state, attempts, code FROM work WHERE (root, series, instances, model) = (?, ?, ?, ?)"
+)
 _PUT = "INSERT OR REPLACE INTO work VALUES (?, ?, ?, ?, ?, ?, ?, datetime())"
-_LEFT = """SELECT state, attempts, code, changed, root, series FROM work
-    WHERE state != 'done' ORDER BY changed"""
+_LEFT = "SELECT state, attempts, code, changed, root, series FROM work WHERE state != 'done'"
 
 
 class Settings(BaseModel):
@@ -50,8 +50,7 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     add, what = parser.add_argument, parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--study", type=_uid, metavar="UID", help="work on its series, once")
-    text = "for ever, on studies that match, such as ModalitiesInStudy=CT"
-    what.add_argument("--watch", type=_query, metavar="FILTER", help=text)
+    what.add_argument("--watch", type=_query, metavar="FILTER", help="on what matches, for ever")
     what.add_argument("--status", action="store_true", help="list what is not done")
     add("--series", type=_uid, metavar="UID", help="of the study this series alone")
     add("--root", metavar="NAME", help="the archive of this name in the settings")
@@ -168,10 +167,13 @@ class Worker:
         seen, settled = set[tuple[Series, str]](), set[tuple[Series, str]]()
         while True:
             try:
-                model, before = self.place.model(), seen
-                studies = self.archive.search("/studies", query, _STUDY)
-                found = (self._series_of(study, self.archive.root.series) for study in studies)
-                seen = {(series, model) for some in found for series in some}
+                model, before, seen = self.place.model(), seen, set[tuple[Series, str]]()
+                for study in self.archive.search("/studies", query, _STUDY):
+                    try:
+                        found = self._series_of(study, self.archive.root.series)
+                        seen |= {(series, model) for series in found}
+                    except Refused as error:  # the others shall have their turn
+                        say(f"lungseg: a study of {self.name}: {error}")
                 settled &= seen
                 for series, _ in sorted((seen & before) - settled):
                     if self._work_on(series, model, again=False) != PENDING:
