@@ -22,7 +22,7 @@ from lungseg.cli.options import add_parameters, add_place, check_place, paramete
 from lungseg.cli.places import Place, place_of
 from lungseg.cli.streams import say, write_output
 from lungseg.cli.volume import question_of
-from lungseg.core.errors import LungsegError, NotCT
+from lungseg.core.errors import NotCT
 from lungseg.integrations.dicomweb.archive import PASSING, UID, Archive, Refused, Root
 from lungseg.query import ModelQuery, reason
 
@@ -216,10 +216,12 @@ class Worker:
             if not self.dry:  # the report first: whoever finds the SEG may rely on it
                 study = series.path.partition("/series/")[0]
                 self.archive.store(study, [sr.content, seg.content])
+        except (UsageError, OSError):  # which would befall the others too
+            raise
         except NotCT as error:  # such as a localizer, of which nothing is wanted
             code = error.code
-        except (Refused, LungsegError) as error:
-            code = error.code
+        except Exception as error:  # noqa: BLE001 - a bug costs its series alone
+            code = getattr(error, "code", "internal_error")
             passing = PASSING.fullmatch(str(getattr(error, "status", code)))
             state = PENDING if passing and attempts < ATTEMPTS else FAILED
         say(f"{series} of {series.images} instances: {state} {code}".rstrip())
