@@ -52,7 +52,8 @@ class Tool(http.server.ThreadingHTTPServer):
 
     def __init__(self, images: dict[str, bytes]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.images, self.heard = images, list[str]()
+        self.images, self.heard, self.open = images, list[str](), threading.Event()
+        self.open.set()
         self.url = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, args=(POLL_S,), daemon=True).start()
 
@@ -62,6 +63,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.heard.append(self.path)
+        self.server.open.wait()
         known = self.headers["Authorization"] == f"Token {TOKEN}"
         if self.path == "/elsewhere":
             self.send_response(302)
@@ -186,6 +188,22 @@ def test_one_bad_task_spoils_no_other(backend: Running) -> None:
     good, bad = "/data/upload/1/doe.png", "/data/upload/1/text.png"
     codes = [one.get("error", {}).get("code") for one in predict(backend.client, good, bad, good)]
     assert codes == [None, "unsupported_media_type", None]
+
+
+def test_nothing_is_fetched_when_nobody_waits_any_more(models: Any, tool: Tool) -> None:
+    """A request that was answered with 504 lets go of its thread after the image in hand."""
+    before = len(tool.heard)
+    settings = {"labelstudio_url": tool.url, "labelstudio_token": TOKEN, "deadline_s": 0.3}
+    tool.open.clear()
+    with running(models, integrations=("labelstudio",), **settings) as service:
+        asked = {
+            "label_config": config(),
+            "tasks": [{"data": {"ct": "/data/upload/1/doe.png"}}] * 9,
+        }
+        assert service.client.post("/labelstudio/predict", json=asked).status_code == 504
+        tool.open.set()
+        wait_until(lambda: service.state.lifecycle.buffered_bytes == 0)
+    assert len(tool.heard) <= before + 1
 
 
 @pytest.mark.parametrize(

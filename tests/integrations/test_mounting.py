@@ -5,9 +5,12 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.serving import Running
 
+ROOT = Path(__file__).parents[2]
+MOST_LINES = 1200
 LOADED = """
 import sys
 import lungseg.server
@@ -37,3 +40,11 @@ def test_a_plain_service_has_none_of_them(service: Running, monailabel: Running)
         assert service.client.get(path).status_code == 404
     documents = [one.client.get("/openapi.json").json() for one in (service, monailabel)]
     assert documents[0] == documents[1]
+
+
+def test_the_adapters_stay_small() -> None:
+    """All of them together, with their words and blank lines."""
+    folders = (ROOT / "service/lungseg/integrations", ROOT / "integrations")
+    files = [path for folder in folders for path in folder.rglob("*.*") if path.suffix != ".pyc"]
+    files += [ROOT / "docker/orthanc/lungs.py", ROOT / "service/lungseg/formats/parquet.py"]
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files) < MOST_LINES

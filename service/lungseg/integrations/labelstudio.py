@@ -84,6 +84,7 @@ async def predict(request: Request) -> Response:
 
     def one(task: Task, brush: Brush, http: httpx.Client) -> dict[str, Any]:
         try:
+            exchange.deadline.check()  # which is now where nobody waits any more
             content = _image(http, str(task.data.get(brush.key)), state.settings)
             with exchange.held.holding(len(content)):
                 outcome = state.pipeline.segment(content, model, QUERY, exchange.watch)
