@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lungseg.integrations import labelstudio
 from tests.conftest import encode
 from tests.serving import Running, running, wait_until
 from training.synthetic.phantom import Phantom, picture
@@ -188,6 +189,15 @@ def test_one_bad_task_spoils_no_other(backend: Running) -> None:
     good, bad = "/data/upload/1/doe.png", "/data/upload/1/text.png"
     codes = [one.get("error", {}).get("code") for one in predict(backend.client, good, bad, good)]
     assert codes == [None, "unsupported_media_type", None]
+
+
+def test_a_request_ends_with_what_is_done_in_its_time(
+    backend: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Label Studio asks again for tasks without a prediction, and for none after an error."""
+    monkeypatch.setattr(labelstudio, "SPARE", 1.0)
+    (found,) = predict(backend.client, "/data/upload/1/doe.png")
+    assert found["error"]["code"] == "deadline_exceeded"
 
 
 def test_nothing_is_fetched_when_nobody_waits_any_more(models: Any, tool: Tool) -> None:
