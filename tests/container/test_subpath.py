@@ -1,11 +1,14 @@
 """The whole service under /lungs/."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.container.stack import Stack, running
+from bench.browser import chromium, missing
+from lungseg.web.surfaces.page import POLICY
+from tests.container.stack import KEY, Stack, running
 
 pytestmark = pytest.mark.container
 
@@ -29,14 +32,33 @@ def beneath(
         yield up
 
 
-def test_docs_and_their_document_are_found_beneath_the_path(beneath: Stack) -> None:
-    """/docs points at the document beneath the path, whose server is the path."""
+def test_pages_and_what_they_load_are_found_beneath_the_path(beneath: Stack) -> None:
+    """The page and /docs name files beneath the path, whose document has the path as its server."""
     with beneath.client() as client:
-        docs = client.get("/docs")
+        for path in ("/", "/docs"):
+            page = client.get(path)
+            assert page.headers.get_list("content-security-policy") == [POLICY]
+            named = re.findall(r'(?:href|src)="([^"]+)"', page.text)
+            assert len(named) > 4
+            for address in named:
+                assert client.get(str(page.url.join(address))).status_code == 200, address
         document = client.get("/openapi.json")
-    assert docs.status_code == 200
-    assert "/lungs/openapi.json" in docs.text
     assert document.json()["servers"] == [{"url": "/lungs"}]
+
+
+@pytest.mark.skipif(bool(missing()), reason=missing())
+def test_the_page_works_beneath_the_path_in_a_browser(beneath: Stack, png: bytes) -> None:
+    """Through the gateway with its TLS and a key, and the interface beside it."""
+    with chromium() as browser:
+        page = browser.new_page(ignore_https_errors=True)
+        page.goto(f"{beneath.url}/")
+        sent = {"name": "slice.png", "mimeType": "image/png", "buffer": png}
+        page.locator("#files").set_input_files(sent)
+        page.get_by_label("API key").fill(KEY)
+        page.get_by_role("button", name="Use this key").click()
+        page.locator("#status", has_text="outlined").wait_for()
+        page.get_by_role("link", name="API", exact=True).click()
+        page.get_by_text("Segment one CT slice").wait_for()
 
 
 def test_slices_are_segmented_beneath_the_path_and_nowhere_else(beneath: Stack, png: bytes) -> None:
