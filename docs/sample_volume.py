@@ -2,7 +2,7 @@
 
 The chest of one patient of LIDC-IDRI, cut between ``FROM_MM`` and ``TO_MM``, with the mean of two
 by two pixels of two slices as a voxel, values in steps of ``STEP_HU``, and little air around the
-body. It takes a fortieth of the bytes.
+body.
 """
 
 from __future__ import annotations

@@ -401,7 +401,7 @@ COUNT_READINGS = """
 def test_the_sample_scan_is_shown_with_its_source(visits: Any) -> None:
     """One press on a phone, and a scan that may be shown is there, with lungs as they should be.
 
-    Its long answer is read once: of 400 slices, copies of each piece filled six gigabytes.
+    Its long answer is read once, since each reading copies all that has come.
     """
     with running(models_folder(), model="lung-unet") as real:
         visit: Visit = visits(real, width=400, height=800, color_scheme="dark")

@@ -33,7 +33,7 @@ _UTF_8 = 0x800
 _PERMISSIONS = 0o100644
 """A plain file that all may read and its owner may write, in the high half of the attributes."""
 _PACKED = (".gz", ".png", ".npz")
-"""Endings of files that are compressed already: once more costs seconds, and saves nothing."""
+"""Endings of files that are compressed already: once more costs time, and saves nothing."""
 _FOLDERS_OF_OTHERS = ("__MACOSX",)
 
 

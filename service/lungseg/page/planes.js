@@ -3,7 +3,8 @@
 import {axesOf, positionOf, readNifti} from "./nifti.js";
 import {whole} from "./picture.js";
 import {h, number} from "./ui.js";
-import {Look, Viewer} from "./viewer.js";
+import {Look} from "./look.js";
+import {Viewer} from "./viewer.js";
 
 /** By axis of the patient (right to left, front to back, head to feet): across, down and through. */
 const PLANES = [

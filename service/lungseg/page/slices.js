@@ -3,10 +3,11 @@ import {PRESETS, aspectOf, compose, whole} from "./picture.js";
 import {lookControls} from "./controls.js";
 import {checkSize, limits, scanView, send} from "./service.js";
 import {allOf, panel, tableOf, untold} from "./panel.js";
-import {h, problem, renew, save, say, view} from "./ui.js";
+import {h, mouseAndKeys, offers, problem, renew, say, view} from "./ui.js";
 import {readNpy} from "./npy.js";
 import {unzip} from "./zip.js";
-import {Look, Viewer} from "./viewer.js";
+import {Look} from "./look.js";
+import {Viewer} from "./viewer.js";
 
 /** As many requests as a browser and a small server do well at once. */
 const AT_A_TIME = 2;
@@ -177,10 +178,12 @@ class Batch {
     this.side = h("aside", {class: "panel", "aria-live": "off"});
     this.strip = h("ol", {class: "strip", "aria-label": "Slices", hidden: !several});
     for (const item of this.items) this.strip.append(this.tile(item));
-    this.more = h("p", {class: "buttons batch", hidden: true},
-      several && h("button", {type: "button", onclick: () => this.saveAll(true)}, "All masks and table, ZIP"),
-      several && h("button", {type: "button", onclick: () => this.saveAll(false)}, "Table of all, CSV"));
     this.trouble = h("div", {});
+    const offer = offers(this.trouble);
+    const ready = () => this.items.filter((item) => item.state === "done");
+    this.more = h("p", {class: "buttons batch", hidden: true},
+      several && offer("All masks and table, ZIP", "lungs.zip", "application/zip", () => allOf(ready())),
+      several && offer("Table of all, CSV", "lungs.csv", "text/csv", () => tableOf(ready())));
     this.drawStages();
     return [
       h("h2", {id: "slices-title", class: "hidden"}, several ? `${this.items.length} slices` : "Slice"),
@@ -307,19 +310,6 @@ class Batch {
     this.choose(to);
   }
 
-  async saveAll(masks) {
-    const ready = this.items.filter((item) => item.state === "done");
-    this.trouble.replaceChildren();
-    say("The server packs them…");
-    try {
-      if (masks) save("lungs.zip", await allOf(ready), "application/zip");
-      else save("lungs.csv", await tableOf(ready), "text/csv");
-      say("They were handed to your browser.");
-    } catch (error) {
-      this.trouble.replaceChildren(problem(error));
-    }
-  }
-
   // --- controls -------------------------------------------------------------------------------
 
   tools(several) {
@@ -357,15 +347,9 @@ function drawThumb(item) {
 }
 
 function keysHelp(several) {
-  const keys = [
-    ["arrows", "read values pixel by pixel"], ["Shift + arrows", "move the picture"], ["1 2 3", "window presets"],
-    ["+ − 0", "zoom, fit"], ["h", "hide or show the lungs"],
-    several && ["Page up, Page down, Home, End", "other slices"],
-  ].filter(Boolean);
-  const mouse = several
-    ? "The wheel flicks through slices, with Ctrl it zooms."
-    : "The wheel zooms.";
-  return h("details", {class: "keys"}, h("summary", {}, "Mouse and keys"),
-    h("p", {}, `Dragging changes contrast: to the right softer, upwards brighter; with the right button or Shift it moves the picture. ${mouse} A double click fits it.`),
-    h("dl", {}, keys.flatMap(([name, what]) => [h("dt", {}, name), h("dd", {}, what)])));
+  const wheel = several ? "The wheel flicks through slices, with Ctrl it zooms." : "The wheel zooms.";
+  return mouseAndKeys(wheel, "A double click fits it.", [
+    ["arrows", "read values pixel by pixel"], ["Shift + arrows", "move the picture"],
+    ...(several ? [["Page up, Page down, Home, End", "other slices"]] : []),
+  ]);
 }

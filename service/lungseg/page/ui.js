@@ -84,7 +84,7 @@ export function table({caption, columns, rows}) {
 }
 
 /** Offers bytes as a file to keep. */
-export function save(name, content, type = "application/octet-stream") {
+function save(name, content, type = "application/octet-stream") {
   const address = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], {type}));
   h("a", {href: address, download: name}).click();
   setTimeout(() => URL.revokeObjectURL(address), 10000);
@@ -107,6 +107,14 @@ export function offers(trouble) {
     button.disabled = false;
     if (document.activeElement === document.body) button.focus(); // what is disabled has no focus
   }}, label);
+}
+
+/** What mouse and keys do with pictures: of the wheel, of more than that, and the keys of one view. */
+export function mouseAndKeys(wheel, more, keys) {
+  const all = [...keys, ["1 2 3", "window presets"], ["+ − 0", "zoom, fit"], ["h", "hide or show the lungs"]];
+  return h("details", {class: "keys"}, h("summary", {}, "Mouse and keys"),
+    h("p", {}, `${wheel} Dragging changes contrast: to the right softer, upwards brighter; with the right button or Shift it moves the picture. ${more}`),
+    h("dl", {}, all.flatMap(([name, what]) => [h("dt", {}, name), h("dd", {}, what)])));
 }
 
 /** A bar of progress: `set(fraction)`, or `set(null)` where nobody knows how far it is. */

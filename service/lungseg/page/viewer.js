@@ -1,8 +1,8 @@
 // One slice on one canvas: what is seen, and what mouse, finger and keys do to it.
 import {COLOURS, PRESETS, aspectOf, compose, directions, outlines, place, whole} from "./picture.js";
+import {ZOOM_STEP} from "./look.js";
 import {h, number} from "./ui.js";
 
-const ZOOMS = {least: 0.2, most: 40, step: 1.25};
 const LINE = 2;
 /** How much wider than the line its dark rim is. */
 const HALO = 2.5;
@@ -11,45 +11,6 @@ const BAR_SHARE = 0.3;
 const BARS_MM = [200, 100, 50, 20, 10, 5, 2, 1];
 /** A pointer that moved less, in pixels, was not dragged. */
 const TAP = 3;
-
-/** What all viewers of a batch share: a change redraws each of them. */
-export class Look {
-  constructor() {
-    this.preset = "lung";
-    this.centre = PRESETS.lung.centre;
-    this.width = PRESETS.lung.width;
-    this.tint = 0.2;
-    this.outline = true;
-    this.drag = "contrast";
-    this.zoom = 1;
-    this.shift = [0, 0];
-    this.listeners = new Set();
-  }
-
-  change(what) {
-    Object.assign(this, what);
-    for (const listener of this.listeners) listener();
-  }
-
-  use(preset) {
-    const {centre, width} = PRESETS[preset] || {};
-    this.change(PRESETS[preset] ? {preset, centre, width} : {preset});
-  }
-
-  zoomBy(factor, about = [0, 0]) {
-    const zoom = Math.min(ZOOMS.most, Math.max(ZOOMS.least, this.zoom * factor));
-    const real = zoom / this.zoom;
-    this.change({zoom, shift: this.shift.map((one, axis) => about[axis] + (one - about[axis]) * real)});
-  }
-
-  step(steps) {
-    this.zoomBy(ZOOMS.step ** steps);
-  }
-
-  fit() {
-    this.change({zoom: 1, shift: [0, 0]});
-  }
-}
 
 export class Viewer {
   /** `wheel(steps)` may take the wheel's turns and says whether it did; null leaves them to the page. */
@@ -337,7 +298,7 @@ export class Viewer {
     if (!event.ctrlKey && !this.wheel) return;
     event.preventDefault();
     if (!event.ctrlKey && this.wheel(Math.sign(event.deltaY))) return;
-    this.look.zoomBy(ZOOMS.step ** (-event.deltaY / 120), this.fromCentre([event.clientX, event.clientY]));
+    this.look.zoomBy(ZOOM_STEP ** (-event.deltaY / 120), this.fromCentre([event.clientX, event.clientY]));
   }
 
   type(event) {

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 from pydantic import BaseModel, Field
 
-from lungseg.forms import compact
 from lungseg.web.state import state_of
 from lungseg.web.surface import Surface
 from lungseg.web.surfaces.page import page
@@ -59,13 +56,13 @@ async def home(request: Request) -> Response:
             # Below an address without it, the page would look for its files beside itself.
             return RedirectResponse(f"{root_path}/", 307)
         return await page(request, "index.html")
-    document: dict[str, Any] = {
-        "name": request.app.title,
-        "version": request.app.version,
-        "notice": RESEARCH_ONLY,
-        "links": {name: f"{root_path}{path}" for name, path in _LINKS.items()},
-        "needs_key": len(state.keys) > 0,
-        "limits": {name: getattr(state.settings, name) for name in LIMITS},
-    }
+    found = Home(
+        name=request.app.title,
+        version=request.app.version,
+        notice=RESEARCH_ONLY,
+        links={name: f"{root_path}{path}" for name, path in _LINKS.items()},
+        needs_key=len(state.keys) > 0,
+        limits={name: getattr(state.settings, name) for name in LIMITS},
+    )
     headers = {"Vary": "Accept"}
-    return Response(compact(document), media_type="application/json", headers=headers)
+    return Response(found.model_dump_json(), media_type="application/json", headers=headers)
