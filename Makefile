@@ -9,6 +9,9 @@ BIN := $(VENV)/bin
 SERVICE_READY := $(VENV)/.service-ready
 DEV_READY := $(VENV)/.dev-ready
 KSERVE_READY := $(VENV)/.kserve-ready
+RAY_READY := $(VENV)/.ray-ready
+ANNOTATION_READY := $(VENV)/.annotation-ready
+MONAI_LABEL := 0.8.5
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes
 
 HOST ?= 127.0.0.1
@@ -30,7 +33,7 @@ DOCKER_BUILD_FLAGS ?=
 # Each keeps a file of tests to itself, so that what these share is made once.
 TEST_PROCESSES ?= 2
 
-.PHONY: help setup serve test test-wheel mutants check pip-check fmt lint types imports bench bench-train load fuzz train screenshots openapi docs bench-page \
+.PHONY: help setup serve test test-wheel mutants check pip-check fmt lint types imports ray slurm test-annotation bench bench-train load fuzz train screenshots openapi docs bench-page \
         lock image training-image pin-images sbom image-sbom audit hadolint test-container clean
 
 help: ## this list
@@ -59,6 +62,20 @@ $(KSERVE_READY): requirements/kserve.txt | $(PY)
 	$(VENV)/kserve/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/kserve.txt
 	@touch $@
 
+# Ray, for one test, in an environment that sees the other one.
+$(RAY_READY): requirements/ray.txt | $(DEV_READY)
+	$(PY) -m venv $(VENV)/ray
+	$(PY) -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' > $$($(VENV)/ray/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/other.pth
+	$(VENV)/ray/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/ray.txt
+	@touch $@
+
+# Programs that ask the service, beside the rest; MONAI Label's client needs nothing that MONAI does.
+$(ANNOTATION_READY): requirements/annotation.txt | $(PY)
+	$(PY) -m venv $(VENV)/annotation
+	$(VENV)/annotation/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/annotation.txt
+	$(VENV)/annotation/bin/python -m pip install --quiet --disable-pip-version-check --no-deps monailabel==$(MONAI_LABEL)
+	@touch $@
+
 setup: $(DEV_READY) $(KSERVE_READY) ## the whole environment: service, training, tests and checks
 
 # --- use --------------------------------------------------------------------------------------
@@ -72,7 +89,16 @@ train: $(DEV_READY) ## train on DATA and publish the next version of NAME
 # --- checks -----------------------------------------------------------------------------------
 
 test: $(DEV_READY) $(KSERVE_READY) ## the test suite
-	$(PY) -m pytest -m "not container" --numprocesses $(TEST_PROCESSES) --dist loadfile $(ARGS)
+	$(PY) -m pytest -m "not container and not ray and not slurm and not label_studio" --numprocesses $(TEST_PROCESSES) --dist loadfile $(ARGS)
+
+test-annotation: $(DEV_READY) $(ANNOTATION_READY) ## MONAI Label's own client and a real Label Studio against the service (1 GB to install)
+	$(PY) -m pytest tests/integrations/test_monailabel.py tests/integrations/test_labelstudio_server.py $(ARGS)
+
+ray: $(RAY_READY) ## a cohort by Ray, and its speed beside one process and two
+	$(VENV)/ray/bin/python -m pytest -s -m ray tests/integrations $(ARGS)
+
+slurm: $(DEV_READY) ## a cohort as a job array on a SLURM of one node (Debian: slurm-wlm)
+	$(PY) -m pytest -s -m slurm tests/integrations $(ARGS)
 
 test-wheel: $(DEV_READY) ## install the wheel in an environment of its own and segment slices with it
 	tests/wheel.sh
@@ -137,11 +163,13 @@ UV_COMPILE = env -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS $(BIN)/u
 	--no-emit-index-url --no-emit-find-links $(UPGRADE)
 
 lock: $(DEV_READY) ## pin every requirement anew (UPGRADE=--upgrade takes newer versions)
-	$(UV_COMPILE) pyproject.toml --all-extras -o requirements/dev.txt
+	$(UV_COMPILE) pyproject.toml --extra dev -o requirements/dev.txt
 	$(UV_COMPILE) pyproject.toml --extra training -c requirements/dev.txt -o requirements/training.txt
 	$(UV_COMPILE) pyproject.toml --extra dicom-seg -c requirements/dev.txt -o requirements/service.txt
 	$(UV_COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	$(UV_COMPILE) requirements/kserve.in -o requirements/kserve.txt
+	$(UV_COMPILE) requirements/ray.in -c requirements/dev.txt -o requirements/ray.txt
+	$(UV_COMPILE) requirements/annotation.in -o requirements/annotation.txt
 	@! grep -nE '://|^--(index|extra-index|find-links)' requirements/*.txt
 
 # --- container --------------------------------------------------------------------------------

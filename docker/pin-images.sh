@@ -6,7 +6,7 @@ if (($#)); then
   exit 2
 fi
 cd "$(dirname "$0")/.."
-files=(Dockerfile docker/Dockerfile.training docker-compose.yml docker/compose.monitoring.yml docker/compose.training.yml)
+files=(Dockerfile docker/Dockerfile.training docker-compose.yml docker/compose.monitoring.yml docker/compose.training.yml docker/orthanc/compose.yml)
 images=$(grep -ohE '_IMAGE(=|:-)[^@}[:space:]]+' "${files[@]}" | sed -E 's/^_IMAGE(=|:-)//' | sort -u)
 
 # All are asked for before any is written: a round is whole or not begun.

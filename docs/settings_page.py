@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import typing
+from pathlib import Path
 from typing import Any
 
 from pydantic.fields import FieldInfo
@@ -19,6 +20,7 @@ THEMES = {
     "decoders": "Decoders of compressed DICOM",
     "providers": "Inference",
     "api_keys": "API keys and browsers",
+    "integrations": "Programs that are answered in their own way",
     "log_format": "Log and traces",
 }
 """Each theme by its first setting; it goes on until the next theme, in the order of the class."""
@@ -104,7 +106,8 @@ def _values(field: FieldInfo) -> str:
         return PATTERNS[patterns[0]]
     if typing.get_origin(field.annotation) is tuple:
         return "a list, separated by commas"
-    return "text" if field.annotation is str else "a path"
+    kinds = (field.annotation, *typing.get_args(field.annotation))
+    return "a path" if Path in kinds else "text"
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:

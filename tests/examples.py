@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 ADDRESS = "127.0.0.1:8000"
 PROGRAMS_SHOWN = (
     *("curl ", "printf ", "lungseg segment", "lungseg sample", "lungseg volume"),
-    "lungseg compare",
+    *("lungseg compare", "lungseg cohort"),
 )
 SLICES = 8
 
@@ -62,6 +62,7 @@ def _prepare_volumes(folder: Path) -> None:
     shutil.copytree(folder / "series", folder / "studies" / "one")
     files = [path.read_bytes() for path in sorted((folder / "series").iterdir())]
     (folder / "chest.nii.gz").write_bytes(volume_nifti(read_volume(files)))
+    (folder / "index.csv").write_text("study,path,unit\none,series,\ntwo,chest.nii.gz,hu\n")
     shutil.make_archive(str(folder / "series"), "zip", folder / "series")
 
 

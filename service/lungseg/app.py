@@ -7,8 +7,9 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
@@ -70,6 +71,7 @@ def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> 
     except ProviderMissing as error:
         raise ValueError(f"LUNGSEG_PROVIDERS: {error}") from None
     keys = Keys.read(settings)
+    surfaces = (*surfaces, *_integrations(settings))
     spans = _start_tracing() if settings.tracing else None
     owners = Surfaces(members=surfaces, root_path=settings.root_path)
 
@@ -102,6 +104,12 @@ def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> 
             app.include_router(surface.router)
     describe_api(app)
     return app
+
+
+def _integrations(settings: Settings) -> Iterator[Surface]:
+    """The surfaces of integrations that the settings name; no others are even imported."""
+    for name in dict.fromkeys(settings.integrations):
+        yield import_module(f"lungseg.integrations.{name}").surface(settings)
 
 
 def _layers(settings: Settings, surfaces: Surfaces) -> list[Middleware]:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, field_validator
@@ -27,9 +27,11 @@ ENV_FILE = ".env"
 """In the working folder."""
 OTHERS = ("LUNGSEG_API_KEY", "LUNGSEG_TAG")
 """Variables with the prefix that are no settings: the client's key, and the composition's tag."""
+WEB_ADDRESS = r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~-]+)*/?$"
 PATTERNS = {
     r"^(latest|[1-9][0-9]{0,8})$": "`latest` or a positive whole number",
     r"^(/[A-Za-z0-9._~-]+)*$": "a path that begins with `/` and does not end with it",
+    WEB_ADDRESS: "an address such as `https://label.example`",
 }
 """What the patterns below ask for, in words."""
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\sA-Z]+")
@@ -190,6 +192,21 @@ class Settings(BaseSettings):
     """Whether browsers find a page at `/` that shows the lungs of what is dropped on it; where it
     is off, they get what programs get there."""
 
+    integrations: Annotated[tuple[Literal["monailabel", "labelstudio"], ...], NoDecode] = ()
+    """The programs that the service also answers in their own way, separated by commas:
+    `monailabel` for 3D Slicer, `labelstudio` for Label Studio; of those not named nothing is
+    loaded."""
+    monailabel_session_s: float = Field(default=3600.0, gt=0)
+    """How long a volume that a client of MONAI Label uploaded is kept after its last use."""
+    monailabel_session_bytes: int = Field(default=512 * MIB, ge=MIB)
+    """How many bytes of uploaded volumes are kept in memory for clients of MONAI Label, all
+    together; a new one takes the place of those that were not used for longest."""
+    labelstudio_url: str | None = Field(default=None, pattern=WEB_ADDRESS)
+    """The address of the Label Studio from which tasks' images may be fetched; from any other, and
+    where none is set, they are refused."""
+    labelstudio_token: SecretStr | None = None
+    """The legacy token that is sent to that Label Studio and to nobody else."""
+
     log_format: Literal["json", "console"] = Field(default_factory=_log_format)
     """Whether the log has JSON lines for machines or short text for people; by default text where
     standard error is a terminal, else JSON."""
@@ -199,7 +216,7 @@ class Settings(BaseSettings):
     """Whether a span of each request is exported by OpenTelemetry to where the `OTEL_*` variables
     say; this needs the extra `otel`."""
 
-    @field_validator("providers", "api_keys", "cors_origins", mode="before")
+    @field_validator("providers", "api_keys", "cors_origins", "integrations", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if not isinstance(value, str):
@@ -233,7 +250,8 @@ def expectation(name: str) -> str:
     for item in field.metadata:
         if pattern := getattr(item, "pattern", None):
             return PATTERNS[pattern]
-    if choices := get_args(field.annotation):
+    several = get_origin(field.annotation) is tuple
+    if choices := get_args(get_args(field.annotation)[0] if several else field.annotation):
         return " or ".join(map(str, choices))
     limits = [
         text.format(getattr(item, bound))

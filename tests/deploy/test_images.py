@@ -19,6 +19,7 @@ COMPOSITIONS = (
     "docker-compose.yml",
     "docker/compose.monitoring.yml",
     "docker/compose.training.yml",
+    "docker/orthanc/compose.yml",
 )
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 DIGEST = "sha256:" + "0123456789abcdef" * 4

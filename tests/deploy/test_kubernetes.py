@@ -13,11 +13,13 @@ import yaml
 from cloudcoil.models.prometheus_operator.v1 import ServiceMonitor
 from pydantic import ValidationError
 
+from lungseg.cli import _parser
 from lungseg.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 BASE = ROOT / "docker" / "kubernetes" / "base"
 KSERVE = ROOT / "docker" / "kubernetes" / "kserve" / "inference-service.yaml"
+COHORT = ROOT / "docker" / "kubernetes" / "cohort" / "job.yaml"
 KSERVE_PYTHON = Path(sys.prefix) / "kserve" / "bin" / "python"
 KUBERNETES = "1.33"
 OWN_SCHEMA = ("kustomization.yaml", "service-monitor.yaml")
@@ -34,6 +36,23 @@ CORE = sorted(path.name for path in BASE.glob("*.yaml") if path.name not in OWN_
 def test_core_manifests_are_valid(name: str) -> None:
     """Strictly: an unknown member is an error."""
     kubernetes_validate.validate(manifest(BASE / name), KUBERNETES, strict=True)
+
+
+def test_the_cohort_is_valid_and_its_parts_fit() -> None:
+    """As many parts as pods; a worker's memory is bounded below the pod's; options are known."""
+    job = manifest(COHORT)
+    kubernetes_validate.validate(job, KUBERNETES, strict=True)
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    pods = job["spec"]["completions"]
+    asked = [word.replace("$(JOB_COMPLETION_INDEX)", "0") for word in container["args"]]
+    options = _parser().parse_args(["cohort", *asked])
+    assert options.shard == (0, pods)
+    assert options.workers == int(container["resources"]["limits"]["cpu"])
+    limit_kib = int(container["resources"]["limits"]["memory"].removesuffix("Gi")) << 20
+    script = container["command"][2]
+    worker_kib = int(script.partition("ulimit -d ")[2].partition(";")[0])
+    assert options.workers * worker_kib < limit_kib
+    assert script.endswith('exec python -m lungseg cohort "$@"')
 
 
 def test_the_validation_can_fail() -> None:

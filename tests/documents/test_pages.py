@@ -209,7 +209,7 @@ def test_the_log_line_shown_has_the_members_of_a_real_one(
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-@pytest.mark.parametrize("page", ["docs/using.md", "docs/operating.md"])
+@pytest.mark.parametrize("page", ["docs/using.md", "docs/operating.md", "docs/cohorts.md"])
 def test_the_commands_of_a_page_succeed(page: str, shipped: Running, tmp_path: Path) -> None:
     """In order, by a shell, in a folder with the files that they name."""
     lines = commands(page)

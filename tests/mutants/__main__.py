@@ -40,7 +40,10 @@ MEMORY_BYTES = 8 << 30
 PATIENCE_S, PATIENCE_FACTOR = 60, 5
 """A hanging mutant is given up after this much, and so many times what its tests usually take."""
 POLL_S = 0.02
-PYTEST = ["-q", "-p", "no:cacheprovider", "-m", "not container"]
+PYTEST = [
+    *("-q", "-p", "no:cacheprovider", "-m"),
+    "not container and not ray and not slurm and not label_studio",
+]
 OURS = {"lungseg", "tests", "training"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import logging
 import os
@@ -58,6 +59,11 @@ def test_a_file_of_keys_may_have_comments(models: Path, tmp_path: Path) -> None:
             assert status(service, key) == 200, key
         for key in ("# readers", "# the ward's, with blanks before it", "second # bought in May"):
             assert status(service, key) == 401, key
+        for said, wanted in (("anybody:schlüssel", 200), (":first", 200), ("first", 401)):
+            basic = f"basic {base64.b64encode(said.encode()).decode()}"
+            assert status(service, basic, "Authorization") == wanted, said
+        for odd in ("Basic é", "Basic first", "first"):
+            assert status(service, odd, "Authorization") == 401, odd
         assert metric(service, "lungseg_api_keys") == 4
 
 

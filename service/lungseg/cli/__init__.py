@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
 from typing import NoReturn
 
 import lungseg
@@ -22,6 +24,12 @@ from lungseg.cli.errors import (
 )
 from lungseg.cli.parser import Parser
 from lungseg.cli.streams import drop_output, flush_output, hold_closed_streams, say
+
+INTEGRATIONS: dict[str, str] = {
+    "cohort": "segment the studies of an index by several workers, in runs that may be stopped",
+    "dicomweb": "segment CT series of a DICOM archive, and store the results beside them",
+}
+"""Modules of ``lungseg.integrations`` and what their commands do; called, they are imported."""
 
 
 def command() -> NoReturn:
@@ -69,4 +77,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for command in (segment, volume, compare, serve):
         command.add_to(commands)
+    for name, text in INTEGRATIONS.items():
+        commands.add_parser(name, help=text, description=text).later = partial(_integrate, name)
     return parser
+
+
+def _integrate(name: str, parser: argparse.ArgumentParser) -> None:
+    import_module(f"lungseg.integrations.{name}").add_to(parser)

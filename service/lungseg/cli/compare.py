@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from lungseg.cli.bar import Bar
 from lungseg.cli.errors import OK, SOME_FAILED, UsageError
 from lungseg.cli.inputs import SHOWN
 from lungseg.cli.options import add_parameters, add_place, check_place, parameters_of
-from lungseg.cli.places import Place, Question, here, there
+from lungseg.cli.places import Place, Question, place_of
 from lungseg.cli.running import Refusal, answers
 from lungseg.cli.streams import STREAM, say, standard_input, write_output
 from lungseg.cli.studies import Study, find_studies
@@ -113,12 +112,7 @@ def _computed(
     bar = Bar(len(scans), quiet=options.quiet)
     asked = {**parameters, "progress": bar.hear}
     question = Question(ask=_ask, forms=["json"], parameters=asked, volumes=True)
-    with ExitStack() as stack:
-        if options.url is None:
-            place = here(question, models_dir=options.models_dir)
-        else:
-            place = stack.enter_context(there(question, url=options.url))
-        stack.enter_context(bar)
+    with place_of(options, question) as place, bar:
         return list(_answers(scans, place, bar))
 
 

@@ -11,7 +11,8 @@ EXITS = {
     UNUSABLE: "wrong usage or wrong settings, or the work cannot begin or go on: no files, no "
     "model, no server, results that exist already or cannot be written",
     NOT_STARTED: "the server did not start: its port may be in use",
-    INTERRUPTED: "stopped by Ctrl-C; what is finished has been written",
+    INTERRUPTED: "stopped by Ctrl-C, cohorts and watches by SIGTERM as well; what is finished "
+    "has been written",
     READER_GONE: "whoever read standard output has left",
 }
 """Every exit code and what it means; the help and ``docs/using.md`` say the same."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,7 +104,7 @@ class Outputs:
             for target, result in zip(self.targets[name], results, strict=True):
                 place = self.folder / target
                 place.parent.mkdir(parents=True, exist_ok=True)
-                _replace(place, result.content)
+                replace_file(place, result.content)
             return SEPARATOR.join(self.targets[name])
         for result in results if self.prints else ():
             content = result.content
@@ -163,7 +164,7 @@ def _begin(table: str, text: str) -> None:
     if path.exists() and not path.is_file():
         _append(table, text)
     else:
-        _replace(path, text.encode())
+        replace_file(path, text.encode())
 
 
 def _append(table: str, text: str) -> None:
@@ -174,9 +175,9 @@ def _append(table: str, text: str) -> None:
         stream.write(text.encode())
 
 
-def _replace(target: Path, content: bytes) -> None:
+def replace_file(target: Path, content: bytes) -> None:
     """Writes beside the target first: who looks at it sees the old file or the new one."""
-    part = target.with_name(f".lungseg-{os.getpid()}.part")
+    part = target.with_name(f".lungseg-{secrets.token_hex(8)}.part")  # on whatever machine
     try:
         with named_in_errors(str(target)):
             part.write_bytes(content)

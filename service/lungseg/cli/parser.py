@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 
@@ -14,10 +14,16 @@ class Parser(argparse.ArgumentParser):
     argparse alone takes ``-1350,150`` for an option, and refuses ``--window-hu -1350,150``.
     """
 
+    later: Callable[[argparse.ArgumentParser], None] | None = None
+    """Adds the options when the command is called, and not for whoever calls another."""
+
     def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride] - one for all overloads
         self, args: Iterable[str] | None = None, namespace: Any = None
     ) -> Any:
         """As argparse's, after joining values that begin with a minus to their options."""
+        if self.later is not None:
+            self.later(self)
+            self.later = None
         words = sys.argv[1:] if args is None else list(args)
         return super().parse_known_args(self._joined(words), namespace)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 from collections.abc import Callable, Generator, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from lungseg.library import Segmenter
     from lungseg.settings import Settings
 
+T = TypeVar("T")
 AHEAD = 2
 """Slices under way per processor: one computes while the next is read."""
 KEY = "LUNGSEG_API_KEY"
@@ -68,20 +70,42 @@ class Place:
             one is refused, and ``UsageError`` where no other will fare better.
         at_a_time: how many inputs are worked on at a time.
         things: what inputs are called.
+        model: the SHA-256 of the model that would answer now; raises ``UsageError``.
     """
 
     fetch: Callable[[Any], Sequence[File]]
     at_a_time: int
     things: str
+    model: Callable[[], str]
 
 
-def here(question: Question, *, models_dir: Path | None) -> Place:
+@contextmanager
+def place_of(options: argparse.Namespace, question: Question, **given: Any) -> Generator[Place]:
+    """The server that the options name, or this process; ``given`` goes before its settings.
+
+    Raises:
+        UsageError: see ``here`` and ``there``.
+    """
+    if options.url is None:
+        yield here(question, models_dir=options.models_dir, **given)
+    else:
+        with there(question, url=options.url) as place:
+            yield place
+
+
+def here(question: Question, *, models_dir: Path | None, **given: Any) -> Place:
     """This process, as its settings say: model, version, providers, threads and limits.
+
+    Args:
+        question: what is asked.
+        models_dir: folder of models; None for that of the settings.
+        given: settings that go before theirs.
 
     Raises:
         UsageError: a setting is wrong, or there is no such model.
     """
-    settings = configured(NO_KEYS | ({} if models_dir is None else {"models_dir": models_dir}))
+    folder = {} if models_dir is None else {"models_dir": models_dir}
+    settings = configured({**NO_KEYS, **folder, **given})
     if any(form.startswith("dicom-") for form in question.forms):
         try:
             check_installed()
@@ -92,6 +116,7 @@ def here(question: Question, *, models_dir: Path | None) -> Place:
         fetch=partial(question.ask, segmenter, **others),
         at_a_time=1 if question.volumes else settings.workers or AHEAD * settings.cores,
         things=question.things,
+        model=lambda: segmenter.model.contract.sha256,
     )
 
 
@@ -157,9 +182,12 @@ def there(question: Question, *, url: str) -> Generator[Place]:
     calls = _Calls(client)
 
     def fetch(content: Any) -> Sequence[File]:
+        return answered(lambda: question.ask(client, content, **question.parameters))
+
+    def answered(ask: Callable[[], T]) -> T:
         try:
             with calls.one():
-                return question.ask(client, content, **question.parameters)
+                return ask()
         except ServiceError as error:
             if reason := _fatal(error, question):
                 raise UsageError(f"{shown} {reason}") from None
@@ -173,7 +201,20 @@ def there(question: Question, *, url: str) -> Generator[Place]:
             fetch=fetch,
             at_a_time=1 if question.volumes else AHEAD * (os.cpu_count() or 1),
             things=question.things,
+            model=lambda: answered(lambda: _sha256(client.models(), question, shown)),
         )
+
+
+def _sha256(models: list[dict[str, Any]], question: Question, shown: str) -> str:
+    """That of the model which answers what is asked; raises ``UsageError`` where there is none."""
+    name, number = question.parameters["model"], question.parameters["version"]
+    for model in models:
+        if model["name"] == name if name else model["default"]:
+            for version in model["versions"]:
+                asked = version["version"] == number if number else version["serving"]
+                if asked and version["sha256"]:
+                    return version["sha256"]
+    raise UsageError(f"{shown} has no {name or 'model'} that could answer")
 
 
 class _Calls:

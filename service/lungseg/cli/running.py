@@ -7,7 +7,6 @@ import errno
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -17,7 +16,7 @@ from lungseg.calling import ServiceError
 from lungseg.cli.bar import Bar
 from lungseg.cli.errors import OK, SOME_FAILED, UsageError, in_words
 from lungseg.cli.outputs import Outputs
-from lungseg.cli.places import Place, Question, here, there
+from lungseg.cli.places import Place, Question, place_of
 from lungseg.cli.streams import say
 from lungseg.core.errors import LungsegError
 
@@ -72,12 +71,8 @@ def run_all(
     if not left:
         outputs.begin()
         return OK
-    with ExitStack() as stack:
-        if options.url is None:
-            place = here(asked, models_dir=options.models_dir)
-        else:
-            place = stack.enter_context(there(asked, url=options.url))
-        return _work(left, place, outputs, stack.enter_context(bar))
+    with place_of(options, asked) as place, bar:
+        return _work(left, place, outputs, bar)
 
 
 def _work(inputs: Sequence[Input], place: Place, outputs: Outputs, bar: Bar) -> int:
@@ -108,7 +103,7 @@ def answers(
         UsageError: no further one can be answered.
     """
     pool = ThreadPoolExecutor(place.at_a_time, thread_name_prefix="lungseg-cli")
-    begun = ((item, pool.submit(_answer, item, place)) for item in inputs)
+    begun = ((item, pool.submit(answer_of, item, place)) for item in inputs)
     try:
         pending = deque(islice(begun, place.at_a_time))
         while pending:
@@ -119,7 +114,8 @@ def answers(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _answer(item: Input, place: Place) -> Sequence[File] | Refusal:
+def answer_of(item: Input, place: Place) -> Sequence[File] | Refusal:
+    """The files of an answer, or why there are none."""
     try:
         return place.fetch(item.read())
     except LungsegError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lungseg.answers import File
@@ -38,14 +38,15 @@ def add_to(commands: Any) -> None:
     add = parser.add_argument
     add("paths", nargs="+", help="folders of studies, or files of volumes; - is standard input")
     text = f"forms of the results, separated by commas: {', '.join(VOLUME_FORMS)} (default: json)"
-    add("--format", type=_forms, metavar="FORM,…", help=text)
+    add("--format", type=forms_of, metavar="FORM,…", help=text)
     add_outputs(parser)
     add_place(parser)
     add_parameters(parser, VolumeQuery)
     parser.set_defaults(run=run)
 
 
-def _forms(text: str) -> list[str]:
+def forms_of(text: str) -> list[str]:
+    """The forms that an option names, each once."""
     forms = list(dict.fromkeys(text.lower().split(",")))
     if unknown := [form for form in forms if form not in VOLUME_FORMS]:
         known = ", ".join(VOLUME_FORMS)
@@ -69,11 +70,16 @@ def run(options: argparse.Namespace) -> int:
     outputs = outputs_of(options, forms, targets, VOLUMES)
 
     def question(bar: Bar) -> Question:
-        asked = {**parameters, "forms": forms, "progress": bar.hear}
-        return Question(ask=_ask, forms=forms, parameters=asked, volumes=True)
+        return question_of(forms, {**parameters, "progress": bar.hear})
 
     sources = [file for study in studies for file in study.files]
     return run_all(options, (studies, sources), outputs, question)
+
+
+def question_of(forms: Sequence[str], parameters: Mapping[str, Any]) -> Question:
+    """Asks for a volume's results in several forms."""
+    asked = {**parameters, "forms": forms}
+    return Question(ask=_ask, forms=forms, parameters=asked, volumes=True)
 
 
 def _ask(

@@ -52,8 +52,10 @@ def volume_nifti(volume: Volume, threads: int = 1) -> bytes:
     return _nifti(volume, grid, grid.values(volume.scan.values), threads)
 
 
-def label_nrrd(volume: Volume, labels: LabelArray, threads: int = 1) -> bytes:
-    """A label map as NRRD, uint8, packed by gzip, on the grid of its source."""
+def label_nrrd(
+    volume: Volume, labels: LabelArray, threads: int = 1, *, packed: bool = True
+) -> bytes:
+    """A label map as NRRD, uint8, on the grid of its source; gzip, which not all read, packs it."""
     grid = full_grid(volume)
     mapped = grid.labels(labels)
     lines = [
@@ -62,11 +64,12 @@ def label_nrrd(volume: Volume, labels: LabelArray, threads: int = 1) -> bytes:
         "dimension: 3",
         f"sizes: {' '.join(map(str, mapped.shape[::-1]))}",
         "kinds: domain domain domain",
-        "encoding: gzip",
+        f"encoding: {'gzip' if packed else 'raw'}",
         *_places(volume, grid.affine),
     ]
     head = "\n".join([*lines, "", ""]).encode("ascii")
-    return head + _gzip([_bytes_of(mapped)], threads)
+    content = _bytes_of(mapped)
+    return head + (_gzip([content], threads) if packed else content)
 
 
 def label_npz(labels: LabelArray) -> bytes:

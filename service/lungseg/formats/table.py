@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
 from lungseg.core.measures import Density, Intensity, Region
 from lungseg.core.types import Confidence
-from lungseg.core.volume import Acquisition
-from lungseg.core.volume_measures import Profile, VolumeRegion
+from lungseg.core.volume import Acquisition, Series
+from lungseg.core.volume_measures import Profile, VolumeRegion, VolumeStatistics
 
 
 def _numbers(of: type) -> list[str]:
@@ -33,6 +34,12 @@ class Table:
     def columns(self) -> tuple[str, ...]:
         """Names of all columns, in their order."""
         return ("filename", "error", *self.places, "flags")
+
+    @property
+    def kinds(self) -> dict[str, type]:
+        """What the cells of each column are, where they are not None: bool, int, float or str."""
+        places = {"filename": (), "error": (), **self.places, "flags": ()}
+        return {name: _KINDS.get("".join(place[-1:]), str) for name, place in places.items()}
 
     def row(self, filename: str, answer: Mapping[str, Any]) -> list[Any]:
         """The cells of one file, in the order of the columns; unknown values are None.
@@ -72,6 +79,14 @@ class Table:
         return [dict(zip(self.columns, row, strict=True)) for row in whole]
 
 
+def _kinds(*values: type) -> dict[str, type]:
+    """The types of members by name; what is none of a number is a text."""
+    hints = {name: hint for of in values for name, hint in get_type_hints(of).items()}
+    found = {name: {hint, *get_args(hint)} & {bool, int, float} for name, hint in hints.items()}
+    return {name: next(iter(kinds)) for name, kinds in found.items() if kinds}
+
+
+_KINDS = _kinds(Series, Region, VolumeStatistics, Intensity, Density, Confidence, Acquisition)
 _INTENSITY, _DENSITY, _CONFIDENCE = map(_numbers, (Intensity, Density, Confidence))
 
 
@@ -125,6 +140,37 @@ def csv_lines(rows: Iterable[Sequence[Any]]) -> str:
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows(rows)
     return stream.getvalue()
+
+
+def read_rows(text: str, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a table by its header, as spreadsheets save it: with commas or semicolons.
+
+    Args:
+        text: the table.
+        columns: those that it has to have, filled in each row; the first one names the row.
+
+    Raises:
+        ValueError: it is no such table; the sentence says why.
+    """
+    plain = text.removeprefix("\ufeff")
+    header = plain.partition("\n")[0]
+    separator = ";" if ";" in header and "," not in header else ","
+    try:
+        rows = list(csv.DictReader(io.StringIO(plain, newline=""), delimiter=separator, restval=""))
+    except csv.Error as error:
+        raise ValueError(f"expected a table in CSV, received another text ({error})") from None
+    if any(None in row for row in rows):
+        raise ValueError("expected as many cells in each row as in the header, received more")
+    plain_rows = [{name.strip(): cell.strip() for name, cell in row.items()} for row in rows]
+    if not rows or not {*columns} <= plain_rows[0].keys():
+        raise ValueError(f"expected rows with the columns {' and '.join(columns)}")
+    for number, row in enumerate(plain_rows, 2):
+        if missing := [name for name in columns if not row[name]]:
+            raise ValueError(f"expected {missing[0]} in each row, received none in {number}")
+    names = Counter(row[columns[0]] for row in plain_rows)
+    if (most := names.most_common(1)[0])[1] > 1:
+        raise ValueError(f"two rows are called {most[0]}")
+    return plain_rows
 
 
 def profile_csv(profile: Profile) -> str:

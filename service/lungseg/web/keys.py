@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hashlib
 import hmac
 import logging
@@ -79,13 +81,21 @@ class Keys:
 
     def owner(self, headers: Headers) -> str:
         """The id of the key that a request carries; empty where it carries none that is known."""
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        key = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
+        key = headers.get("x-api-key") or _key_of(headers.get("authorization", ""))
         # Headers are bytes; Starlette reads them as Latin-1, and keys are UTF-8.
         digest = hashlib.sha256(key.encode("latin-1")).digest()
         # Every hash is compared, so the time tells nothing of which one matched.
         known = sum(hmac.compare_digest(digest, known) for known in (*self.fixed, *self.from_file))
         return digest.hex()[:ID_DIGITS] if key and known else ""
+
+
+def _key_of(authorization: str) -> str:
+    """The bearer's token, or the password of any user, for programs that can send nothing else."""
+    scheme, _, said = authorization.partition(" ")
+    if scheme.lower() == "basic":
+        with contextlib.suppress(ValueError):
+            return base64.b64decode(said).decode("latin-1").partition(":")[2]
+    return said.strip() if scheme.lower() == "bearer" else ""
 
 
 def _is_pipe(file: Path) -> bool:

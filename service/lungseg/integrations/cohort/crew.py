@@ -1,0 +1,120 @@
+"""Workers that may die: processes of this machine, or actors of Ray, here or on its cluster.
+
+Each has one task in hand. Who dies loses that task, which is given to another once more. Tasks
+carry paths: volumes pass through neither pipes nor Ray. Workers end with this process.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib import import_module
+from threading import Event, Thread, local
+from typing import Any
+
+from lungseg.cli.errors import UsageError
+
+ATTEMPTS = 2
+"""How often a task is begun that its worker does not survive."""
+SPARE_CPUS = 1
+"""Left to Ray's own tasks: a pool that takes all of them may wait for ever."""
+Open = Callable[[], Callable[[Any], Any]]
+"""Opens what does tasks, in the worker: a model, or the connection to a server."""
+Crew = tuple[Callable[[], Callable[[Any], Any]], type[Exception]]
+"""Makes a worker, which is called with a task, and what it raises where it dies of one."""
+
+
+def work_through(tasks: Sequence[Any], crew: Crew, workers: int) -> Iterator[Any | None]:
+    """The results of tasks in their order, None where no worker survives; a thread waits for each.
+
+    What a worker raises ends it all.
+    """
+    (hire, lost), own, stopped = crew, local(), Event()
+
+    def survive(task: Any) -> Any | None:
+        for _ in range(ATTEMPTS):
+            try:
+                own.worker = getattr(own, "worker", None) or hire()
+                return own.worker(task)
+            except lost:
+                own.worker = None
+                if stopped.is_set():
+                    break
+        return None
+
+    # Processes inherit it from the threads that make them: signals are for the first one.
+    block = (signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    pool = ThreadPoolExecutor(workers, initializer=signal.pthread_sigmask, initargs=block)
+    try:
+        yield from pool.map(survive, tasks)
+    finally:
+        stopped.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+_work = list[Callable[[Any], Any]]()
+"""What does tasks in this process, where it is a worker."""
+
+
+def _do(opened: Open, task: Any) -> Any:
+    if not _work:
+        _work.append(opened())
+    return _work[0](task)
+
+
+@contextmanager
+def processes(opened: Open, _workers: int) -> Generator[Crew]:
+    """Pools of one process each, since a pool ends as a whole; arithmetic has one thread there."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context, pools = multiprocessing.get_context("spawn"), list[ProcessPoolExecutor]()
+
+    def hire() -> Callable[[Any], Any]:
+        pools.append(pool := ProcessPoolExecutor(1, context, _end_with_parent))
+        return lambda task: pool.submit(_do, opened, task).result()
+
+    try:
+        yield hire, BrokenExecutor
+    finally:
+        for process in multiprocessing.active_children():  # files are whole at any moment
+            process.kill()
+        for pool in pools:
+            pool.shutdown()
+
+
+def _end_with_parent() -> None:
+    parent: Any = multiprocessing.parent_process()
+    Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+@contextmanager
+def actors(opened: Open, workers: int) -> Generator[Crew]:
+    """Actors of one CPU each, on this machine or on the cluster of RAY_ADDRESS.
+
+    Raises:
+        UsageError: Ray is not there, does not start, or has not enough processors.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no calls home
+    own = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers + SPARE_CPUS}
+    try:
+        ray: Any = import_module("ray")
+        ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False, **own)
+    except Exception as error:  # whatever its start ends in
+        raise UsageError(f'--engine ray: {error} (pip install "lungseg[ray]")') from error
+    most = int(ray.cluster_resources().get("CPU", 0)) - SPARE_CPUS
+    if workers > most:
+        raise UsageError(f"--workers: expected at most {most}, so that one CPU stays free")
+    kind = type("Worker", (), {"do": staticmethod(_do)})
+    actor = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(kind)
+
+    def hire() -> Callable[[Any], Any]:
+        hand = actor.remote()
+        return lambda task: ray.get(hand.do.remote(opened, task))
+
+    try:
+        yield hire, ray.exceptions.RayActorError
+    finally:
+        ray.shutdown()
