@@ -287,10 +287,14 @@ def test_what_will_not_pass_fails_at_once_until_somebody_asks_again(
 
 
 @needs_orthanc
-def test_what_is_no_chest_is_done_with(archive: Proxy, settings: Path, here: Here) -> None:
+@pytest.mark.parametrize("by_service", [False, True])
+def test_what_is_no_chest_is_done_with(
+    by_service: bool, archive: Proxy, settings: Path, here: Here, service: Running
+) -> None:
     """A localizer calls itself CT; it is neither a failure nor looked at again."""
     push(archive, part=slice(0, 2), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
-    ask = partial(here, *ONCE, "--settings", settings)
+    place = ("--url", service.url) if by_service else ()
+    ask = partial(here, *ONCE, "--settings", settings, *place)
     done = ask()
     assert done.returncode == 0
     assert done.stderr.endswith(b" of 2 instances: done not_ct\n")

@@ -218,11 +218,10 @@ class Worker:
                 self.archive.store(study, [sr.content, seg.content])
         except (UsageError, OSError):  # which would befall the others too
             raise
-        except NotCT as error:  # such as a localizer, of which nothing is wanted
-            code = error.code
         except Exception as error:  # noqa: BLE001 - a bug costs its series alone
             code = getattr(error, "code", "internal_error")
             passing = PASSING.fullmatch(str(getattr(error, "status", code)))
-            state = PENDING if passing and attempts < ATTEMPTS else FAILED
+            if code != NotCT.code:  # such as a localizer, of which nothing is wanted
+                state = PENDING if passing and attempts < ATTEMPTS else FAILED
         say(f"{series} of {series.images} instances: {state} {code}".rstrip())
         return state, attempts, code
