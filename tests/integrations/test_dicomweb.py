@@ -33,7 +33,8 @@ from tests.integrations.orthanc import (
     served,
     why_not,
 )
-from tests.serving import Running, wait_until
+from tests.serving import Running, running, wait_until
+from tests.standin import write_bundle
 
 __all__ = ["here"]
 WHY_NOT = why_not("libOrthancDicomWeb.so")
@@ -280,10 +281,40 @@ def test_what_will_not_pass_fails_at_once_until_somebody_asks_again(
         assert row.split("\t")[4:] == ["lab", "/studies/1.2.3/series/1.2.3.1"]
     assert not [path for path in archive.paths if "elsewhere" in path]
     assert (posts(archive), [*results(archive)]) == (1, ["SR"])
+    archive.faults[:] = [lambda asked: archive.faults.clear() or asked.answer(503)]
     assert ask("--settings", settings).returncode == 0
     told = tell("--settings", settings)
     assert (told.returncode, told.stdout) == (0, b"")
     assert stored_once(archive)
+
+
+@needs_orthanc
+def test_what_is_told_of_a_series_is_the_last_of_it(
+    archive: Proxy, settings: Path, here: Here, tmp_path: Path
+) -> None:
+    """Late slices, or another model in the midst of it, end what was said before."""
+    tell = partial(here, "dicomweb", "--settings", settings, "--status")
+    for version, cut in (("1", 60), ("2", 90)):
+        write_bundle(tmp_path, version=version, cut=cut)
+    with running(tmp_path) as service:
+        ask = partial(here, *ONCE, "--settings", settings, "--url", service.url)
+        push(archive, part=FEW)
+        archive.faults.append(in_turn(("GET", refusing(401))))
+        assert (ask().returncode, tell().returncode) == (1, 1)
+        push(archive, part=slice(12, None))
+
+        def change(_asked: Asked) -> bool:
+            other = {"parameters": {"version": "1"}}
+            service.client.post("/v2/repository/models/standin/load", json=other)
+            return False
+
+        archive.faults.append(in_turn(("GET", change)))
+        done = ask()
+    assert [line.split()[-1] for line in done.stderr.decode().splitlines()] == [
+        "model_changed",
+        "done",
+    ]
+    assert (done.returncode, tell().returncode, tell().stdout) == (0, 0, b"")
 
 
 @needs_orthanc

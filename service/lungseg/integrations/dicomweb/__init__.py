@@ -35,7 +35,8 @@ _ROW = (
     "SELECT state, attempts, code FROM work WHERE (root, series, instances, model) = (?, ?, ?, ?)"
 )
 _PUT = "INSERT OR REPLACE INTO work VALUES (?, ?, ?, ?, ?, ?, ?, datetime())"
-_LEFT = "SELECT state, attempts, code, changed, root, series FROM work WHERE state != 'done'"
+_LEFT = """SELECT state, attempts, code, changed, root, series FROM work WHERE state != 'done'
+    AND rowid IN (SELECT max(rowid) FROM work GROUP BY root, series)"""
 
 
 class Settings(BaseModel):
@@ -146,11 +147,12 @@ class Worker:
 
     def finish(self, study: str, query: Mapping[str, str]) -> int:
         """Works on series of a study until none may still change; returns the exit code."""
-        model, attempt = self.place.model(), 1
+        attempt, again = 1, True
         while True:
             try:
-                found = self._series_of(study, query)
-                states = {self._work_on(one, model, again=attempt == 1) for one in found}
+                model, found = self.place.model(), [*self._series_of(study, query)]
+                states = {self._work_on(one, model, again=again) for one in found}
+                again = False
             except Refused as error:
                 if not PASSING.fullmatch(error.code) or attempt >= ATTEMPTS:
                     raise
