@@ -405,10 +405,13 @@ def test_a_watch_waits_until_a_series_is_quiet(archive: Proxy, settings: Path, h
 
 
 WRONG = {
-    "no TOML": ("url", "expected TOML"),
+    "no TOML": ("url", "expected TOML: Expected '=' after a key in a key/value pair (at line 4"),
     "a URL of another kind": ('url = "file:///etc"', "roots.lab.url: expected match pattern"),
     "a user in the URL": ('url = "http://me:secret@pacs"', "roots.lab.url: expected match pattern"),
     "what is no setting": ('url = "http://pacs"\nreed = true', "roots.lab.reed: "),
+    "no end": ('url = "http://pacs"\ntimeout_s = inf', "roots.lab.timeout_s: expected a finite"),
+    "no host": ('url = "http://pacs..example"\nwrite = true', "lab: the archive's answer was unr"),
+    "no certificates": ('url = "http://pacs"\nwrite = true\nca = "/dev/null"', "/dev/null: ["),
     "no writing": ('url = "http://pacs"', ": write = true in lab allows"),
 }
 
@@ -418,7 +421,8 @@ def test_wrong_settings_are_named(case: str, tmp_path: Path, here: Here) -> None
     """By the place in the file, and no value is quoted."""
     content, sentence = WRONG[case]
     file = tmp_path / "pacs.toml"
-    file.write_text(f"state = '{tmp_path / 'state'}'\n[roots.lab]\n{content}\n")
+    text = f"state = '{tmp_path / 'state'}'\n[roots.lab]\npause_s = 0\n{content}\n"
+    file.write_text(text, encoding="utf-8-sig")  # as Windows' editor writes it
     done = here("dicomweb", "--settings", file, "--root", "lab", "--study", "1.2.3")
     assert done.returncode == 2
     assert sentence in done.stderr.decode()

@@ -78,13 +78,13 @@ def run(options: argparse.Namespace) -> int:
     """Works on a study, watches, or tells; returns the exit code."""
     file = options.settings
     try:
-        settings = Settings.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+        settings = Settings.model_validate(tomllib.loads(file.read_text(encoding="utf-8-sig")))
         return _work(settings, options)
     except ValidationError as error:
         found = [(".".join(map(str, one["loc"])), reason(one)) for one in error.errors()]
         raise UsageError(*(f"{file}: {place}: {said}" for place, said in found)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        raise UsageError(f"{file}: expected TOML, received something else") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: expected TOML: {error}") from None
     except sqlite3.Error as error:
         raise UsageError(f"the state in {file}: {error}") from None
     except Refused as error:

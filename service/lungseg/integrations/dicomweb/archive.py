@@ -20,6 +20,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field
 from python_multipart.multipart import parse_options_header
 
+from lungseg.cli.streams import named_in_errors
 from lungseg.formats.dicom_attributes import parse_header
 from lungseg.settings import WEB_ADDRESS
 
@@ -46,9 +47,9 @@ class Root(BaseModel):
     write: bool = False
     series: dict[str, str] = {"Modality": "CT"}
     max_bytes: int = Field(default=2 << 30, ge=1)
-    timeout_s: float = Field(default=60, gt=0)
-    pause_s: float = Field(default=15, ge=0)
-    poll_s: float = Field(default=60, ge=0)
+    timeout_s: float = Field(default=60, gt=0, allow_inf_nan=False)
+    pause_s: float = Field(default=15, ge=0, allow_inf_nan=False)
+    poll_s: float = Field(default=60, ge=0, allow_inf_nan=False)
 
 
 class Refused(Exception):
@@ -66,9 +67,11 @@ class Archive:
         for name in ("httpx", "httpcore"):  # they quote URLs
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         self.root = root
+        with named_in_errors(str(root.ca)):
+            trusted = ssl.create_default_context(cafile=root.ca)
         self._http = httpx.Client(
             base_url=root.url,
-            verify=ssl.create_default_context(cadata=root.ca and root.ca.read_text()),
+            verify=trusted,
             auth=root.token_file and partial(_authorized, root.token_file),
             timeout=root.timeout_s,
             headers={"User-Agent": "lungseg", "Accept-Encoding": "identity"},
@@ -138,7 +141,7 @@ class Archive:
                 return response, bytes(content)
         except httpx.TimeoutException:
             raise Refused("timeout") from None
-        except httpx.TransportError:
+        except (httpx.TransportError, UnicodeError):  # names that no host can have
             raise Refused("unreachable") from None
         except httpx.RequestError:
             raise Refused("bad_answer") from None
