@@ -21,7 +21,7 @@ import pytest
 import lungseg
 from lungseg.formats.archive import write_archive
 from lungseg.formats.dicom_seg import SERIES_NUMBER
-from tests.client.conftest import Here, here
+from tests.client.conftest import Here, here, pauses_s
 from tests.client.studies import SLICES, instances_of
 from tests.integrations.orthanc import (
     PLUGINS,
@@ -36,7 +36,7 @@ from tests.integrations.orthanc import (
 from tests.serving import Running, running, wait_until
 from tests.standin import write_bundle
 
-__all__ = ["here"]
+__all__ = ["here", "pauses_s"]
 WHY_NOT = why_not("libOrthancDicomWeb.so")
 WITHOUT_PLUGIN = why_not("libOrthancDicomWeb.so", "libOrthancPython.so")
 RECIPE = Path(__file__).parents[2] / "docker" / "orthanc"
@@ -402,6 +402,31 @@ def test_a_watch_waits_until_a_series_is_quiet(archive: Proxy, settings: Path, h
     assert done.returncode == 130
     assert posts(archive) == 1
     assert results(archive)["SEG"][0].SeriesDescription == f"Lungs, of {SLICES} slices"
+
+
+@needs_orthanc
+def test_a_series_that_ends_the_service_is_in_nobodys_way(
+    archive: Proxy, settings: Path, here: Here, service: Running
+) -> None:
+    """It fails in the end, as one that ends this process, and the next series have their turn."""
+    push(archive, part=FEW)
+    push(archive, "4.5.6", FEW)
+
+    def stop(asked: Asked) -> bool:
+        look = asked.path.startswith("/dicom-web/studies?") and "offset=0" in asked.path
+        if look and (posts(archive) or len(archive.paths) > 200):
+            os.kill(os.getpid(), signal.SIGINT)
+        return False
+
+    archive.faults.append(stop)
+    with Proxy(Outside(service)).serving() as before_it:
+        before_it.faults.append(lambda asked: b"1.2.3.1" in asked.content and dropped(asked))
+        watch = ("--watch", "ModalitiesInStudy=CT", "--url", before_it.url.rpartition("/")[0])
+        done = here("dicomweb", "--settings", settings, "--root", "lab", *watch)
+    assert done.returncode == 130
+    told = here("dicomweb", "--settings", settings, "--status").stdout.decode()
+    assert [line.split("\t")[:3:2] for line in told.splitlines()] == [["failed", "ended"]]
+    assert results(archive, "4.5.6")["SEG"]
 
 
 WRONG = {

@@ -98,8 +98,7 @@ def _work(settings: Settings, options: argparse.Namespace) -> int:
         write_output("".join("\t".join(map(str, row)) + "\n" for row in left).encode())
         return SOME_FAILED if any(row[0] == FAILED for row in left) else OK
     check_place(options)
-    root = settings.roots.get(options.root)
-    if root is None:
+    if (root := settings.roots.get(options.root)) is None:
         raise UsageError(f"--root: expected one of {', '.join(settings.roots)}, received another")
     if options.series and not options.study:
         raise UsageError("--series is of one study: --study")
@@ -166,20 +165,17 @@ class Worker:
 
     def watch(self, query: Mapping[str, str]) -> NoReturn:
         """Works on series as soon as two looks in a row see the same instances."""
-        seen, settled = set[tuple[Series, str]](), set[tuple[Series, str]]()
+        seen = set[Series]()
         while True:
             try:
-                model, before, seen = self.place.model(), seen, set[tuple[Series, str]]()
+                model, before, seen = self.place.model(), seen, set[Series]()
                 for study in self.archive.search("/studies", query, _STUDY):
                     try:
-                        found = self._series_of(study, self.archive.root.series)
-                        seen |= {(series, model) for series in found}
+                        seen |= {*self._series_of(study, self.archive.root.series)}
                     except Refused as error:  # the others shall have their turn
                         say(f"lungseg: a study of {self.name}: {error}")
-                settled &= seen
-                for series, _ in sorted((seen & before) - settled):
-                    if self._work_on(series, model, again=False) != PENDING:
-                        settled.add((series, model))
+                for series in sorted(seen & before):
+                    self._work_on(series, model, again=False)
             except (Refused, UsageError) as error:
                 say(f"lungseg: {self.name}: {error}, again in {self.archive.root.poll_s:g} s")
             time.sleep(self.archive.root.poll_s)
@@ -198,11 +194,14 @@ class Worker:
         if state == DONE or (state == FAILED and not again):
             return state
         attempts = attempts if state == PENDING else 0
-        # Counted at once: it may be what ends this process, each time.
+        # Counted at once: it may be what ends this process, or the service, each time.
         self.state.execute(_PUT, (*key, PENDING, attempts + 1, code))
         row = PENDING, attempts, code
         try:
             row = self._attempt(series, model, attempts + 1)
+        except UsageError:
+            row = PENDING, attempts + 1, code
+            raise
         finally:
             self.state.execute(_PUT, (*key, *row))
         return row[0]
@@ -216,8 +215,7 @@ class Worker:
             if {result.summary["model"]["sha256"] for result in (seg, sr)} != {model}:
                 raise Refused("model_changed")
             if not self.dry:  # the report first: whoever finds the SEG may rely on it
-                study = series.path.partition("/series/")[0]
-                self.archive.store(study, [sr.content, seg.content])
+                self.archive.store(series.path.partition("/series/")[0], [sr.content, seg.content])
         except (UsageError, OSError):  # which would befall the others too
             raise
         except Exception as error:  # noqa: BLE001 - a bug costs its series alone

@@ -91,8 +91,7 @@ class Archive:
                 raise Refused("bad_answer")
             # What is no UID could lead a URL elsewhere.
             uids = filter(UID.fullmatch, (str(_value_of(item, key)) for item in listed))
-            fresh = {*uids} - found
-            if not fresh:
+            if not (fresh := {*uids} - found):
                 return sorted(found)
             found |= fresh
         raise Refused("too_large")
