@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import sqlite3
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+import yaml
 
 import lungseg
 from lungseg.formats.archive import write_archive
@@ -455,6 +457,16 @@ def test_wrong_settings_are_named(case: str, tmp_path: Path, here: Here) -> None
     file = written(tmp_path, "http://pacs")
     unknown = here("dicomweb", "--settings", file, "--root", "other", "--study", "1.2.3")
     assert b"--root: expected one of lab, received another" in unknown.stderr
+
+
+def test_a_composition_gives_the_plugin_what_it_reads() -> None:
+    """Each variable; of a key its file, which is mounted there."""
+    composition = yaml.safe_load((RECIPE / "compose.yml").read_text(encoding="utf-8"))
+    orthanc = composition["services"]["orthanc"]
+    read = re.findall(r'environ.get\("(\w+)"', (RECIPE / "lungs.py").read_text(encoding="utf-8"))
+    given = {name: orthanc["environment"][name] for name in read}
+    assert given["SERVICE_URL"]
+    assert f"${{SERVICE_KEY_FILE:-/dev/null}}:{given['SERVICE_KEY_FILE']}:ro" in orthanc["volumes"]
 
 
 @pytest.mark.skipif(bool(WITHOUT_PLUGIN), reason=WITHOUT_PLUGIN)
