@@ -284,7 +284,9 @@ def test_what_will_not_pass_fails_at_once_until_somebody_asks_again(
     assert not [path for path in archive.paths if "elsewhere" in path]
     assert (posts(archive), [*results(archive)]) == (1, ["SR"])
     archive.faults[:] = [lambda asked: archive.faults.clear() or asked.answer(503)]
-    assert ask("--settings", settings).returncode == 0
+    done = ask("--settings", settings)
+    assert done.returncode == 0
+    assert done.stderr.startswith(b"lungseg: lab: the archive's answer was 503, which may pass\n")
     told = tell("--settings", settings)
     assert (told.returncode, told.stdout) == (0, b"")
     assert stored_once(archive)

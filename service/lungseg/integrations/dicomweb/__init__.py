@@ -155,6 +155,7 @@ class Worker:
             except Refused as error:
                 if not PASSING.fullmatch(error.code) or attempt >= ATTEMPTS:
                     raise
+                say(f"lungseg: {self.name}: {error}, which may pass")
                 states = {PENDING}
             if not states:
                 raise UsageError(f"expected CT series in that study of {self.name}, received none")

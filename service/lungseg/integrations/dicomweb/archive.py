@@ -130,9 +130,8 @@ class Archive:
         content = bytearray()
         try:
             with self._http.stream(method, path, **request) as response:
-                code = response.status_code
-                if not response.is_success and (method, code) != ("POST", 409):
-                    raise Refused(str(code))
+                if not response.is_success and (method, response.status_code) != ("POST", 409):
+                    raise Refused(str(response.status_code))
                 for chunk in response.iter_bytes():
                     content += chunk
                     if len(content) > max_bytes:
