@@ -23,6 +23,7 @@ import yaml
 import lungseg
 from lungseg.formats.archive import write_archive
 from lungseg.formats.dicom_seg import SERIES_NUMBER
+from lungseg.integrations.dicomweb.archive import Archive, Root
 from tests.client.conftest import Here, here, pauses_s
 from tests.client.studies import SLICES, instances_of
 from tests.integrations.orthanc import (
@@ -168,8 +169,8 @@ def place_of(source: pydicom.Dataset) -> float:
 
 
 def small_pages(asked: Asked, size: int) -> bool:
-    """As of a server whose pages have fewer items than are asked for."""
-    asked.path = asked.path.replace("limit=100", f"limit={size}")
+    """As of a server that has no larger ones."""
+    asked.path = asked.path.replace("offset=", f"limit={size}&offset=")
     return False
 
 
@@ -406,6 +407,22 @@ def test_a_watch_waits_until_a_series_is_quiet(archive: Proxy, settings: Path, h
     assert done.returncode == 130
     assert posts(archive) == 1
     assert results(archive)["SEG"][0].SeriesDescription == f"Lungs, of {SLICES} slices"
+
+
+@needs_orthanc
+def test_a_search_finds_all_there_is(archive: Proxy) -> None:
+    """Also by ModalitiesInStudy, of which this Orthanc tells nothing behind a limit."""
+    few = 101
+    dataset = pydicom.dcmread(io.BytesIO(instances_of("4.5.6")[0]))
+    files: dict[str, bytes] = {}
+    for number in range(few):
+        dataset.StudyInstanceUID, dataset.SOPInstanceUID = f"4.5.{number}", f"4.6.{number}"
+        dataset.save_as(stream := io.BytesIO(), enforce_file_format=True)
+        files[str(number)] = stream.getvalue()
+    assert archive.orthanc.ask("POST", "/instances", write_archive(files))[0] == 200
+    of_ct = {"ModalitiesInStudy": "CT"}
+    found = Archive(Root(url=archive.url)).search("/studies", of_ct, "0020000D")
+    assert len(found) == few
 
 
 @needs_orthanc

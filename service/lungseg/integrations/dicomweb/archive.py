@@ -25,9 +25,8 @@ from lungseg.formats.dicom_attributes import parse_header
 from lungseg.settings import WEB_ADDRESS
 
 UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
-PAGE, MAX_ITEMS = 100, 100_000
-"""Items asked for at a time, and of one search."""
-MAX_JSON_BYTES = 64 << 20
+MAX_ITEMS, MAX_JSON_BYTES = 100_000, 64 << 20
+"""Of one search, and of one answer to it."""
 JSON = {"Accept": "application/dicom+json"}
 INSTANCES = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
 PASSING = re.compile("timeout|unreachable|incomplete|model_changed|429|5[0-9][0-9]")
@@ -81,11 +80,12 @@ class Archive:
     def search(self, path: str, query: Mapping[str, str], key: str) -> list[str]:
         """UIDs of studies, series or instances, which the key names, in order.
 
-        The end is a page that brings nothing new: pages may be smaller than is asked for.
+        No limit is named, behind which Orthanc 1.10 finds no more by ModalitiesInStudy; the archive
+        may have one of its own. The end is a page that brings nothing new.
         """
         found = set[str]()
         while len(found) < MAX_ITEMS:
-            page = {**query, "limit": str(PAGE), "offset": str(len(found))}
+            page = {**query, "offset": str(len(found))}
             _, content = self._answer("GET", path, params=page, headers=JSON)
             if not isinstance(listed := _parsed(content or b"[]", "bad_answer"), list):
                 raise Refused("bad_answer")
