@@ -446,7 +446,7 @@ def test_a_series_that_ends_the_service_is_in_nobodys_way(
         done = here("dicomweb", "--settings", settings, "--root", "lab", *watch)
     assert done.returncode == 130
     told = here("dicomweb", "--settings", settings, "--status").stdout.decode()
-    assert [line.split("\t")[:3:2] for line in told.splitlines()] == [["failed", "ended"]]
+    assert [line.split("\t")[:3] for line in told.splitlines()] == [["failed", "5", "ended"]]
     assert results(archive, "4.5.6")["SEG"]
 
 

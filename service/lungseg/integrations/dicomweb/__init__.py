@@ -225,4 +225,4 @@ class Worker:
             if code != NotCT.code:  # such as a localizer, of which nothing is wanted
                 state = PENDING if passing and attempts < ATTEMPTS else FAILED
         say(f"{series} of {series.images} instances: {state} {code}".rstrip())
-        return state, attempts, code
+        return state, min(attempts, ATTEMPTS), code
