@@ -34,7 +34,7 @@ class Lungs:
         asked = {**self._parameters, "encoding": "cvat"}
         if context.conf_threshold:
             asked["threshold"] = context.conf_threshold
-        image.save(picture := io.BytesIO(), "PNG")
+        image.save(picture := io.BytesIO(), "TIFF", compression="tiff_adobe_deflate")
         with Client(self._url, api_key=os.environ.get("LUNGSEG_API_KEY")) as client:
             answer = json.loads(client.fetch(picture.getvalue(), "json", **asked).content)
         points = answer["mask"]["points"] if answer["statistics"]["pixels"] else None
