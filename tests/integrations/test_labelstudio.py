@@ -169,6 +169,7 @@ def test_images_elsewhere_are_not_fetched(backend: Running, tool: Tool) -> None:
             "data:image/png;base64,AAAA",
             None,
             "http://[",
+            "http://xn--a/doe.png",
         ]
         for found in predict(backend.client, *elsewhere):
             assert found["error"]["code"] == "invalid_parameter"

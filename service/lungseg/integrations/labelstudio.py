@@ -125,8 +125,8 @@ def _image(http: httpx.Client, address: str, settings: Settings) -> bytes:
     headers = {"Authorization": f"Token {secret.get_secret_value()}"} if secret else {}
     try:
         url = home.join(address)
-        origins = {(one.scheme, one.host, one.port) for one in (home, url)}
-        if not home.host or url.userinfo or len(origins) > 1:
+        origins = {(one.scheme, one.raw_host, one.port) for one in (home, url)}
+        if not home.raw_host or url.userinfo or len(origins) > 1:
             raise InvalidParameter("expected an image of the Label Studio in the settings")
         with http.stream("GET", url, headers=headers) as response:
             response.raise_for_status()
