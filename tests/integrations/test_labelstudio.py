@@ -241,8 +241,9 @@ def test_setup_says_whether_the_labels_can_be_drawn(
 
 
 def test_what_else_label_studio_asks(backend: Running) -> None:
-    """Whether it is there; a document type is never read."""
+    """Whether it is there; of what people did it hears in vain; a document type is never read."""
     client = backend.client
+    assert client.post("/labelstudio/webhook", json={"action": "TASKS_CREATED"}).is_success
     assert client.get("/labelstudio/health").json()["status"] == "UP"
     bomb = f'<!DOCTYPE x [<!ENTITY a "aaaa">]>{config("&a;")}'
     assert client.post("/labelstudio/setup", json={"schema": bomb}).status_code == 400

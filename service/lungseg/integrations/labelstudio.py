@@ -61,6 +61,7 @@ def surface(_settings: Settings) -> Surface:
     """The API."""
     router = APIRouter(prefix=PREFIX, include_in_schema=False)
     router.add_api_route("/health", health)
+    router.add_api_route("/webhook", health, methods=["POST"])  # tells what people did: not used
     router.add_api_route("/setup", setup, methods=["POST"])
     router.add_api_route("/predict", predict, methods=["POST"])
     limit = attrgetter("max_batch_bytes")
