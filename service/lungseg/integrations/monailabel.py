@@ -138,15 +138,13 @@ class Sessions:
 
 
 def _answer(outcome: VolumeOutcome, *, alone: bool) -> Response:
-    """The label map alone, as OHIF wants it, which unpacks nothing, or what its numbers mean too.
-
-    Whatever else is asked, such as another ending: clients go by the name that is answered.
-    """
+    """The label map and the names of its labels, or alone and not packed, as OHIF can read it."""
     labels = outcome.segmentation.labels
     content = label_nrrd(outcome.volume, labels, THREADS, packed=not alone)
     if alone:
         return Response(content, media_type=MEDIA_TYPE)
-    names = {"lung": UNSIDED} if outcome.segmentation.laterality is None else SIDES
+    # Slicer sorts names by their numbers, and then counts: none may be left out before another.
+    names = SIDES if outcome.segmentation.laterality else {**SIDES, "lung": UNSIDED}
     flags = [flag.code for flag in outcome.report.quality.flags]
     about = {"params": json.dumps({"label_names": names, "latencies": {}, "flags": flags})}
     file = {"image": ("lungs.nrrd", content, MEDIA_TYPE)}
