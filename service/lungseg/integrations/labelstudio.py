@@ -115,12 +115,7 @@ def _asked(body: bytes) -> tuple[Asked, Brush]:
 
 
 def _image(http: httpx.Client, address: str, settings: Settings) -> bytes:
-    """The image of a task; redirects are not followed.
-
-    Raises:
-        InvalidParameter: it lies elsewhere than in our Label Studio, or cannot be had there.
-        BodyTooLarge: it has more bytes than a slice may have.
-    """
+    """The image of a task, which must lie in our Label Studio; redirects are not followed."""
     home, limit = httpx.URL(settings.labelstudio_url or ""), settings.max_body_bytes
     secret, content = settings.labelstudio_token, bytearray()
     headers = {"Authorization": f"Token {secret.get_secret_value()}"} if secret else {}
@@ -160,11 +155,9 @@ class Brush:
             InvalidParameter: it has no such brush.
         """
         try:
-            root = None if "<!DOCTYPE" in config else ET.fromstring(config)  # noqa: S314
+            root = ET.fromstring("" if "<!DOCTYPE" in config else config)  # noqa: S314
         except ET.ParseError:
-            root = None
-        if root is None:
-            raise MalformedRequest("expected a labelling configuration in XML without a DOCTYPE")
+            raise MalformedRequest("expected a configuration in XML without a DOCTYPE") from None
         images = {image.get("name"): image.get("value", "") for image in root.iter("Image")}
         for brush in root.iter("BrushLabels"):
             image, labels = brush.get("toName", ""), dict[str, str]()
@@ -189,19 +182,13 @@ def _prediction(outcome: Outcome, brush: Brush) -> dict[str, Any]:
     else:
         raise InvalidParameter("expected a label called lung, as no sides are known here")
     height, width = outcome.scan.size
-    result = [
-        {
-            "id": uuid.uuid4().hex,
-            "type": "brushlabels",
-            "image_rotation": 0,
-            "from_name": brush.name,
-            "to_name": brush.image,
-            "original_width": width,
-            "original_height": height,
-            "value": {"format": "rle", "rle": brush_bytes(plane), "brushlabels": [label]},
-        }
+    size = {"original_width": width, "original_height": height, "image_rotation": 0}
+    place = {"type": "brushlabels", "from_name": brush.name, "to_name": brush.image, **size}
+    values = (
+        {"format": "rle", "rle": brush_bytes(plane), "brushlabels": [label]}
         for label, plane in planes.items()
         if plane.any()
-    ]
+    )
+    result = [{"id": uuid.uuid4().hex, "value": value, **place} for value in values]
     version, score = VERSION.format(outcome.model.contract), found.confidence.mean_probability
     return {"model_version": version, "score": score, "result": result}
