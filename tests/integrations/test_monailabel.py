@@ -160,6 +160,24 @@ def test_what_is_refused(monailabel: Running) -> None:
     assert client.put("/monailabel/datastore/label?image=x").status_code == 404
 
 
+def test_a_key_is_the_password_of_any_user(monailabel: Running, models: Path) -> None:
+    """Who logs in gets it back as the token, as the client can send it in a header."""
+    form = {"username": "user-xyz", "password": "schlüssel", "grant_type": "password"}
+    assert monailabel.client.get("/monailabel/auth/").json()["enabled"] is False
+    with running(models, integrations=("monailabel",), api_keys=("schlüssel",)) as service:
+        client, known = service.client, ("/monailabel/info/", "/monailabel/auth/token/valid")
+        assert client.get("/monailabel/auth/").json()["enabled"] is True
+        address = "/monailabel/auth/token"
+        for wrong in (b"", b"password=schlussel", b"password=", b"\xff=%ff&password=%ff"):
+            assert client.post(address, content=wrong).status_code == 401
+        assert client.post(address, content=bytes(2**17)).status_code == 413
+        token = client.post(address, data=form).json()
+        said = f"{token['token_type']} {token['access_token']}".encode("latin-1")
+        for path in known:
+            assert client.get(path).status_code == 401
+            assert client.get(path, headers={"Authorization": said}).status_code == 200
+
+
 def test_sessions_have_a_time_and_a_room(models: Path) -> None:
     """One that is not used in time goes by itself; the oldest goes where there is no room."""
     file = oblique()
@@ -186,17 +204,17 @@ def test_sessions_have_a_time_and_a_room(models: Path) -> None:
 def test_monai_labels_own_client(
     tools: Path, models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Unmodified and with a key, it writes labels on the source's grid."""
+    """Unmodified, it logs in with a key, and writes labels on the source's grid."""
     source = tmp_path / "John Doe.nii"
     source.write_bytes(oblique())
-    keyed = {"integrations": ("monailabel",), "api_keys": ("secret",)}
+    keyed = {"integrations": ("monailabel",), "api_keys": ("schlüssel",)}
     with running(models, **keyed) as service, caplog.at_level(logging.DEBUG):
         command = [tools, "-W", "ignore", SCRIPT, f"{service.url}/monailabel", source, tmp_path]
-        done = subprocess.run([*command, "secret"], capture_output=True, text=True, check=False)
+        done = subprocess.run([*command, "schlüssel"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         refused = subprocess.run([*command, "wrong"], capture_output=True, text=True, check=False)
         assert "401" in refused.stderr
-        service.client.headers["X-API-Key"] = "secret"
+        service.client.headers["X-API-Key"] = "schlüssel"
         heard = json.loads(done.stdout)
         for way in ("in session", "with file"):
             file, params = heard[way]

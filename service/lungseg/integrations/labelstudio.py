@@ -57,7 +57,7 @@ class Asked(BaseModel):
     tasks: list[Task] = []
 
 
-def surface(_settings: Settings) -> Surface:
+def surfaces(_settings: Settings) -> tuple[Surface]:
     """The API."""
     router = APIRouter(prefix=PREFIX, include_in_schema=False)
     router.add_api_route("/health", health)
@@ -65,7 +65,7 @@ def surface(_settings: Settings) -> Surface:
     router.add_api_route("/setup", setup, methods=["POST"])
     router.add_api_route("/predict", predict, methods=["POST"])
     limit = attrgetter("max_batch_bytes")
-    return Surface(prefixes=(PREFIX,), router=router, body_limit=limit, takes="slices")
+    return (Surface(prefixes=(PREFIX,), router=router, body_limit=limit, takes="slices"),)
 
 
 async def health(request: Request) -> Response:
