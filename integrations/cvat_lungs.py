@@ -31,9 +31,8 @@ class Lungs:
 
     def detect(self, context: cvataa.DetectionFunctionContext, image: Image.Image) -> list[Any]:
         """One mask of both lungs; nothing without lung. Raises what the client does."""
-        asked = {**self._parameters, "encoding": "cvat"}
-        if context.conf_threshold:
-            asked["threshold"] = context.conf_threshold
+        threshold = context.conf_threshold or self._parameters.get("threshold")
+        asked = {**self._parameters, "threshold": threshold, "encoding": "cvat"}
         image.save(picture := io.BytesIO(), "TIFF", compression="tiff_adobe_deflate")
         with Client(self._url, api_key=os.environ.get("LUNGSEG_API_KEY")) as client:
             answer = json.loads(client.fetch(picture.getvalue(), "json", **asked).content)

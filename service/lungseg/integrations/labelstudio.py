@@ -1,13 +1,13 @@
 """An ML backend of Label Studio: images of its tasks in, brush strokes with its own labels out.
 
-Label Studio says with each request where it lives, and sends a token; neither is used. Images come
-from the address in the settings, with the token from there.
+Requests name Label Studio's address and a token; those of the settings are used instead.
 """
 
 from __future__ import annotations
 
 import re
 import uuid
+from base64 import b64decode
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -115,11 +115,13 @@ def _asked(body: bytes) -> tuple[Asked, Brush]:
 
 
 def _image(http: httpx.Client, address: str, settings: Settings) -> bytes:
-    """The image of a task, which must lie in our Label Studio; redirects are not followed."""
+    """The image of a task: itself, or its address in our Label Studio, which may not redirect."""
     home, limit = httpx.URL(settings.labelstudio_url or ""), settings.max_body_bytes
     secret, content = settings.labelstudio_token, bytearray()
     headers = {"Authorization": f"Token {secret.get_secret_value()}"} if secret else {}
     try:
+        if address.startswith("data:"):
+            return b64decode(address.partition(",")[2])
         url = home.join(address)
         origins = {(one.scheme, one.raw_host, one.port) for one in (home, url)}
         if not home.raw_host or url.userinfo or len(origins) > 1:
@@ -130,7 +132,7 @@ def _image(http: httpx.Client, address: str, settings: Settings) -> bytes:
                 content += piece
                 if len(content) > limit:
                     raise BodyTooLarge(f"expected at most {limit} bytes an image, received more")
-    except (httpx.HTTPError, httpx.InvalidURL):
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         raise InvalidParameter("expected an image that can be fetched, received none") from None
     return bytes(content)
 
@@ -158,7 +160,7 @@ class Brush:
             root = ET.fromstring("" if "<!DOCTYPE" in config else config)  # noqa: S314
         except ET.ParseError:
             raise MalformedRequest("expected a configuration in XML without a DOCTYPE") from None
-        images = {image.get("name"): image.get("value", "") for image in root.iter("Image")}
+        keys = {it.get("name"): it.get("value", "").removeprefix("$") for it in root.iter("Image")}
         for brush in root.iter("BrushLabels"):
             image, labels = brush.get("toName", ""), dict[str, str]()
             for label in [label.get("value", "") for label in brush.iter("Label")]:
@@ -166,9 +168,8 @@ class Brush:
                 side = " ".join(words - {"lung", "lungs"})
                 if words and side in ("", *SIDES):
                     labels.setdefault(side, label)
-            if image in images and ("" in labels or SIDES.keys() <= labels.keys()):
-                key = images[image].removeprefix("$")
-                return cls(name=brush.get("name", ""), image=image, key=key, labels=labels)
+            if image in keys and ("" in labels or SIDES.keys() <= labels.keys()):
+                return cls(name=brush.get("name", ""), image=image, key=keys[image], labels=labels)
         raise InvalidParameter("label_config: expected a brush for lung, or right and left lung")
 
 
