@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.server
 import io
 import threading
@@ -65,8 +66,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.heard.append(self.path)
-        self.server.open.wait()
+        if self.path != "/drops":
+            self.server.open.wait()
         known = self.headers["Authorization"] == f"Token {TOKEN}"
+        if self.path == "/drops":
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                while not self.server.open.wait(POLL_S):
+                    self.wfile.write(b"x")
+            return
         if self.path == "/elsewhere":
             self.send_response(302)
             self.send_header("Location", "/data/upload/1/doe.png")
@@ -220,6 +229,19 @@ def test_nothing_is_fetched_when_nobody_waits_any_more(models: Any, tool: Tool) 
         tool.open.set()
         wait_until(lambda: service.state.lifecycle.buffered_bytes == 0)
     assert len(tool.heard) <= before + 1
+
+
+def test_an_image_that_comes_in_drops_keeps_no_thread(models: Any, tool: Tool) -> None:
+    """Silence has its own limit, but who sends a little now and then is never silent."""
+    settings = {"labelstudio_url": tool.url, "labelstudio_token": TOKEN, "deadline_s": 0.3}
+    tool.open.clear()
+    try:
+        with running(models, integrations=("labelstudio",), **settings) as service:
+            asked = {"label_config": config(), "tasks": [{"data": {"ct": "/drops"}}]}
+            assert service.client.post("/labelstudio/predict", json=asked).status_code == 504
+            wait_until(lambda: service.state.lifecycle.buffered_bytes == 0)
+    finally:
+        tool.open.set()
 
 
 @pytest.mark.parametrize(

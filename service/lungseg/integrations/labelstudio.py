@@ -90,7 +90,7 @@ async def predict(request: Request) -> Response:
         try:
             if exchange.deadline.remaining_s < SPARE * state.settings.deadline_s:
                 raise DeadlineExceeded("expected fewer tasks, or more time for them")
-            content = _image(http, str(task.data.get(brush.key)), state.settings)
+            content = _image(http, str(task.data.get(brush.key)), request)
             with exchange.held.holding(len(content)):
                 outcome = state.pipeline.segment(content, model, QUERY, exchange.watch)
             state.metrics.count_mask(outcome.report.quality.flags)
@@ -114,10 +114,10 @@ def _asked(body: bytes) -> tuple[Asked, Brush]:
     return asked, Brush.of(asked.label_config)
 
 
-def _image(http: httpx.Client, address: str, settings: Settings) -> bytes:
+def _image(http: httpx.Client, address: str, request: Request) -> bytes:
     """The image of a task: itself, or its address in our Label Studio, which may not redirect."""
-    home, limit = httpx.URL(settings.labelstudio_url or ""), settings.max_body_bytes
-    secret, content = settings.labelstudio_token, bytearray()
+    settings, content = state_of(request.scope).settings, bytearray()
+    home, secret = httpx.URL(settings.labelstudio_url or ""), settings.labelstudio_token
     headers = {"Authorization": f"Token {secret.get_secret_value()}"} if secret else {}
     try:
         if address.startswith("data:"):
@@ -129,9 +129,10 @@ def _image(http: httpx.Client, address: str, settings: Settings) -> bytes:
         with http.stream("GET", url, headers=headers) as response:
             response.raise_for_status()
             for piece in response.iter_bytes():
+                exchange_of(request.scope).deadline.check()
                 content += piece
-                if len(content) > limit:
-                    raise BodyTooLarge(f"expected at most {limit} bytes an image, received more")
+                if len(content) > settings.max_body_bytes:
+                    raise BodyTooLarge(f"expected {settings.max_body_bytes} bytes an image at most")
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         raise InvalidParameter("expected an image that can be fetched, received none") from None
     return bytes(content)
@@ -153,8 +154,7 @@ class Brush:
         """The first brush of a labelling configuration with labels for lungs.
 
         Raises:
-            MalformedRequest: it is no XML, or has a document type, which could unpack endlessly.
-            InvalidParameter: it has no such brush.
+            MalformedRequest, InvalidParameter: no XML, a document type (a bomb?), no such brush.
         """
         try:
             root = ET.fromstring("" if "<!DOCTYPE" in config else config)  # noqa: S314
