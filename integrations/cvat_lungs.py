@@ -1,7 +1,6 @@
 """Lungs as masks in CVAT: a function for ``cvat-cli task auto-annotate`` that asks a server.
 
-cvat-cli task auto-annotate TASK --function-file integrations/cvat_lungs.py \
-    -p url=str:http://127.0.0.1:8000
+cvat-cli task auto-annotate TASK --function-file cvat_lungs.py -p url=str:http://127.0.0.1:8000
 
 The task has a label ``lung``. The server's key, if it asks for one, is in LUNGSEG_API_KEY.
 """

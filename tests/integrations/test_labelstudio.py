@@ -267,6 +267,15 @@ def test_setup_says_whether_the_labels_can_be_drawn(
     assert response.json().get("model_version") == ("standin/1" if status == 200 else None)
 
 
+def test_setup_waits_for_no_other_work(models: Any) -> None:
+    """Label Studio gives it three seconds before each batch, or takes the backend for broken."""
+    only = {"integrations": ("labelstudio",), "queue_size": 0}
+    with running(models, **only) as service, service.busy(2):
+        asked = {"schema": config(), "tasks": []}
+        for name, status in (("predict", 503), ("setup", 200)):
+            assert service.client.post(f"/labelstudio/{name}", json=asked).status_code == status
+
+
 def test_what_else_label_studio_asks(backend: Running) -> None:
     """Whether it is there; of what people did it hears in vain; a document type is never read."""
     client = backend.client

@@ -25,7 +25,7 @@ from lungseg.inference.errors import DeadlineExceeded
 from lungseg.pipeline import Outcome
 from lungseg.query import SegmentQuery
 from lungseg.settings import Settings
-from lungseg.web.body import compute
+from lungseg.web.body import compute, read_body
 from lungseg.web.errors import problem_document
 from lungseg.web.state import exchange_of, state_of
 from lungseg.web.surface import Surface
@@ -57,15 +57,16 @@ class Asked(BaseModel):
     tasks: list[Task] = []
 
 
-def surfaces(_settings: Settings) -> tuple[Surface]:
-    """The API."""
+def surfaces(_settings: Settings) -> tuple[Surface, Surface]:
+    """The API, and that part of it which works: the other must answer at once."""
     router = APIRouter(prefix=PREFIX, include_in_schema=False)
     router.add_api_route("/health", health)
     router.add_api_route("/webhook", health, methods=["POST"])  # tells what people did: not used
     router.add_api_route("/setup", setup, methods=["POST"])
     router.add_api_route("/predict", predict, methods=["POST"])
     limit = attrgetter("max_batch_bytes")
-    return (Surface(prefixes=(PREFIX,), router=router, body_limit=limit, takes="slices"),)
+    work = Surface(prefixes=(f"{PREFIX}/predict",), body_limit=limit, takes="slices")
+    return Surface(prefixes=(PREFIX,), router=router), work
 
 
 async def health(request: Request) -> Response:
@@ -77,7 +78,7 @@ async def health(request: Request) -> Response:
 
 async def setup(request: Request) -> Response:
     """Which model answers, where a project has labels for lungs."""
-    await compute(request, _asked)
+    _asked(await read_body(request))
     return JSONResponse({"model_version": VERSION.format(chosen_model(request, QUERY).contract)})
 
 
