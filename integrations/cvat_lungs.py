@@ -1,7 +1,6 @@
 """Lungs as masks in CVAT: a function for ``cvat-cli task auto-annotate`` that asks a server.
 
-cvat-cli task auto-annotate TASK --function-file integrations/cvat_lungs.py \
-    -p url=str:http://127.0.0.1:8000
+cvat-cli task auto-annotate TASK --function-file cvat_lungs.py -p url=str:http://127.0.0.1:8000
 
 The task has a label ``lung``. The server's key, if it asks for one, is in LUNGSEG_API_KEY.
 """
@@ -31,10 +30,9 @@ class Lungs:
 
     def detect(self, context: cvataa.DetectionFunctionContext, image: Image.Image) -> list[Any]:
         """One mask of both lungs; nothing without lung. Raises what the client does."""
-        asked = {**self._parameters, "encoding": "cvat"}
-        if context.conf_threshold:
-            asked["threshold"] = context.conf_threshold
-        image.save(picture := io.BytesIO(), "PNG")
+        threshold = context.conf_threshold or self._parameters.get("threshold")
+        asked = {**self._parameters, "threshold": threshold, "encoding": "cvat"}
+        image.save(picture := io.BytesIO(), "TIFF", compression="tiff_adobe_deflate")
         with Client(self._url, api_key=os.environ.get("LUNGSEG_API_KEY")) as client:
             answer = json.loads(client.fetch(picture.getvalue(), "json", **asked).content)
         points = answer["mask"]["points"] if answer["statistics"]["pixels"] else None

@@ -109,7 +109,7 @@ def create_app(settings: Settings, surfaces: tuple[Surface, ...] = SURFACES) -> 
 def _integrations(settings: Settings) -> Iterator[Surface]:
     """The surfaces of integrations that the settings name; no others are even imported."""
     for name in dict.fromkeys(settings.integrations):
-        yield import_module(f"lungseg.integrations.{name}").surface(settings)
+        yield from import_module(f"lungseg.integrations.{name}").surfaces(settings)
 
 
 def _layers(settings: Settings, surfaces: Surfaces) -> list[Middleware]:

@@ -10,7 +10,9 @@ from monailabel.client import MONAILabelClient
 
 url, file, folder, key = sys.argv[1:]
 client = MONAILabelClient(url, folder, client_id="user-xyz")
-client.update_auth({"token_type": "Bearer", "access_token": key})
+assert client.auth_enabled()
+client.update_auth(client.auth_token("user-xyz", key))
+assert client.auth_valid_token()
 heard = {"models": client.info()["models"]}
 session = client.create_session(file)["session_id"]
 client.get_session(session)

@@ -74,6 +74,20 @@ def test_the_mask_is_the_services(service: Running, frame: Image.Image, grey_png
             assert (mask_of(shape, frame) == expected).all()
 
 
+@pytest.mark.parametrize("mode", ["CMYK", "LA", "I", "F"])
+def test_frames_of_every_mode(service: Running, phantom: Phantom, mode: str) -> None:
+    """Pictures with inks or shades of glass, and the HU of a scientific TIFF."""
+    if measured := mode in ("I", "F"):
+        frame = Image.fromarray(np.asarray(phantom.hu)).convert(mode)
+    else:
+        frame = Image.fromarray(picture(phantom)).convert(mode)
+    window = {} if measured else {"window_hu": WINDOW}
+    (shape,) = annotated(function_of(service.url, **window), frame)
+    with lungseg.Client(service.url) as client:
+        expected = client.segment(np.asarray(frame if measured else frame.convert("L")), **window)
+    assert (mask_of(shape, frame) == expected.mask).all()
+
+
 def test_a_frame_without_lung_has_no_shape(service: Running) -> None:
     """CVAT's own encoder would make a pixel of it."""
     frame = Image.new("RGB", (64, 48), (255, 255, 255))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import http.server
 import io
 import threading
@@ -64,8 +66,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.heard.append(self.path)
-        self.server.open.wait()
+        if self.path != "/drops":
+            self.server.open.wait()
         known = self.headers["Authorization"] == f"Token {TOKEN}"
+        if self.path == "/drops":
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                while not self.server.open.wait(POLL_S):
+                    self.wfile.write(b"x")
+            return
         if self.path == "/elsewhere":
             self.send_response(302)
             self.send_header("Location", "/data/upload/1/doe.png")
@@ -148,6 +158,10 @@ def test_each_task_gets_its_strokes_in_order(
         for stroke in strokes.values():
             assert (stroke["from_name"], stroke["to_name"]) == ("paint", "slice")
             assert (stroke["type"], stroke["image_rotation"]) == ("brushlabels", 0)
+    within = f"data:image/png;base64,{base64.b64encode(second).decode()}"
+    both = [found["result"] for found in predict(client, within, uploads[0])]
+    strokes_of = [[stroke["value"] for stroke in result] for result in both]
+    assert strokes_of[0] == strokes_of[1] != []
     (whole,) = predict(client, uploads[0], labels='<Label value="Heart"/><Label value="LUNGS"/>')
     assert [one["value"]["brushlabels"] for one in whole["result"]] == [["LUNGS"]]
     assert np.array_equal(painted(whole["result"][0]), mask_of(client, second))
@@ -166,9 +180,10 @@ def test_images_elsewhere_are_not_fetched(backend: Running, tool: Tool) -> None:
             f"https://{host}/data/upload/1/doe.png",
             f"http://localhost:{tool.server_port}/data/upload/1/doe.png",
             "file:///etc/passwd",
-            "data:image/png;base64,AAAA",
+            "data:image/png;base64,A",
             None,
             "http://[",
+            "http://xn--a/doe.png",
         ]
         for found in predict(backend.client, *elsewhere):
             assert found["error"]["code"] == "invalid_parameter"
@@ -216,6 +231,19 @@ def test_nothing_is_fetched_when_nobody_waits_any_more(models: Any, tool: Tool) 
     assert len(tool.heard) <= before + 1
 
 
+def test_an_image_that_comes_in_drops_keeps_no_thread(models: Any, tool: Tool) -> None:
+    """Silence has its own limit, but who sends a little now and then is never silent."""
+    settings = {"labelstudio_url": tool.url, "labelstudio_token": TOKEN, "deadline_s": 0.3}
+    tool.open.clear()
+    try:
+        with running(models, integrations=("labelstudio",), **settings) as service:
+            asked = {"label_config": config(), "tasks": [{"data": {"ct": "/drops"}}]}
+            assert service.client.post("/labelstudio/predict", json=asked).status_code == 504
+            wait_until(lambda: service.state.lifecycle.buffered_bytes == 0)
+    finally:
+        tool.open.set()
+
+
 @pytest.mark.parametrize(
     ("labels", "brush", "status"),
     [
@@ -239,9 +267,19 @@ def test_setup_says_whether_the_labels_can_be_drawn(
     assert response.json().get("model_version") == ("standin/1" if status == 200 else None)
 
 
+def test_setup_waits_for_no_other_work(models: Any) -> None:
+    """Label Studio gives it three seconds before each batch, or takes the backend for broken."""
+    only = {"integrations": ("labelstudio",), "queue_size": 0}
+    with running(models, **only) as service, service.busy(2):
+        asked = {"schema": config(), "tasks": []}
+        for name, status in (("predict", 503), ("setup", 200)):
+            assert service.client.post(f"/labelstudio/{name}", json=asked).status_code == status
+
+
 def test_what_else_label_studio_asks(backend: Running) -> None:
-    """Whether it is there; a document type is never read."""
+    """Whether it is there; of what people did it hears in vain; a document type is never read."""
     client = backend.client
+    assert client.post("/labelstudio/webhook", json={"action": "TASKS_CREATED"}).is_success
     assert client.get("/labelstudio/health").json()["status"] == "UP"
     bomb = f'<!DOCTYPE x [<!ENTITY a "aaaa">]>{config("&a;")}'
     assert client.post("/labelstudio/setup", json={"schema": bomb}).status_code == 400

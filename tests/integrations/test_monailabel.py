@@ -135,7 +135,9 @@ def test_the_forms_of_an_answer(monailabel: Running) -> None:
     assert parts_of(infer(client, {}, file, output="all"))[1] == "lungs.nrrd"
     turned = npy(chest().transpose(0, 2, 1))  # one lung lies above the other
     params, name, content = parts_of(infer(client, SLICER, turned))
-    assert params["label_names"] == {"lung": 3}
+    # Slicer sorts names by their numbers, and takes the first for 1, the second for 2, and so on.
+    in_slicer = sorted(params["label_names"], key=params["label_names"].get)
+    assert in_slicer.index("lung") + 1 == params["label_names"]["lung"] == 3
     assert np.array_equal(np.unique(sitk.GetArrayFromImage(image_of(content, name))), [0, 3])
     for files in (series(), [write_archive({f"{k}.dcm": one for k, one in enumerate(series())})]):
         session = upload(client, *files, uncompress="true").json()["session_id"]
@@ -156,6 +158,24 @@ def test_what_is_refused(monailabel: Running) -> None:
         assert client.post(f"/monailabel/{path}").status_code == 404
     assert client.get("/monailabel/datastore/").status_code == 404
     assert client.put("/monailabel/datastore/label?image=x").status_code == 404
+
+
+def test_a_key_is_the_password_of_any_user(monailabel: Running, models: Path) -> None:
+    """Who logs in gets it back as the token, as the client can send it in a header."""
+    form = {"username": "user-xyz", "password": "schlüssel", "grant_type": "password"}
+    assert monailabel.client.get("/monailabel/auth/").json()["enabled"] is False
+    with running(models, integrations=("monailabel",), api_keys=("schlüssel",)) as service:
+        client, known = service.client, ("/monailabel/info/", "/monailabel/auth/token/valid")
+        assert client.get("/monailabel/auth/").json()["enabled"] is True
+        address = "/monailabel/auth/token"
+        for wrong in (b"", b"password=schlussel", b"password=", b"\xff=%ff&password=%ff"):
+            assert client.post(address, content=wrong).status_code == 401
+        assert client.post(address, content=bytes(2**17)).status_code == 413
+        token = client.post(address, data=form).json()
+        said = f"{token['token_type']} {token['access_token']}".encode("latin-1")
+        for path in known:
+            assert client.get(path).status_code == 401
+            assert client.get(path, headers={"Authorization": said}).status_code == 200
 
 
 def test_sessions_have_a_time_and_a_room(models: Path) -> None:
@@ -184,17 +204,17 @@ def test_sessions_have_a_time_and_a_room(models: Path) -> None:
 def test_monai_labels_own_client(
     tools: Path, models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Unmodified and with a key, it writes labels on the source's grid."""
+    """Unmodified, it logs in with a key, and writes labels on the source's grid."""
     source = tmp_path / "John Doe.nii"
     source.write_bytes(oblique())
-    keyed = {"integrations": ("monailabel",), "api_keys": ("secret",)}
+    keyed = {"integrations": ("monailabel",), "api_keys": ("schlüssel",)}
     with running(models, **keyed) as service, caplog.at_level(logging.DEBUG):
         command = [tools, "-W", "ignore", SCRIPT, f"{service.url}/monailabel", source, tmp_path]
-        done = subprocess.run([*command, "secret"], capture_output=True, text=True, check=False)
+        done = subprocess.run([*command, "schlüssel"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         refused = subprocess.run([*command, "wrong"], capture_output=True, text=True, check=False)
         assert "401" in refused.stderr
-        service.client.headers["X-API-Key"] = "secret"
+        service.client.headers["X-API-Key"] = "schlüssel"
         heard = json.loads(done.stdout)
         for way in ("in session", "with file"):
             file, params = heard[way]

@@ -1,13 +1,13 @@
 """An ML backend of Label Studio: images of its tasks in, brush strokes with its own labels out.
 
-Label Studio says with each request where it lives, and sends a token; neither is used. Images come
-from the address in the settings, with the token from there.
+Requests name Label Studio's address and a token; those of the settings are used instead.
 """
 
 from __future__ import annotations
 
 import re
 import uuid
+from base64 import b64decode
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -25,7 +25,7 @@ from lungseg.inference.errors import DeadlineExceeded
 from lungseg.pipeline import Outcome
 from lungseg.query import SegmentQuery
 from lungseg.settings import Settings
-from lungseg.web.body import compute
+from lungseg.web.body import compute, read_body
 from lungseg.web.errors import problem_document
 from lungseg.web.state import exchange_of, state_of
 from lungseg.web.surface import Surface
@@ -57,14 +57,16 @@ class Asked(BaseModel):
     tasks: list[Task] = []
 
 
-def surface(_settings: Settings) -> Surface:
-    """The API."""
+def surfaces(_settings: Settings) -> tuple[Surface, Surface]:
+    """The API, and that part of it which works: the other must answer at once."""
     router = APIRouter(prefix=PREFIX, include_in_schema=False)
     router.add_api_route("/health", health)
+    router.add_api_route("/webhook", health, methods=["POST"])  # tells what people did: not used
     router.add_api_route("/setup", setup, methods=["POST"])
     router.add_api_route("/predict", predict, methods=["POST"])
     limit = attrgetter("max_batch_bytes")
-    return Surface(prefixes=(PREFIX,), router=router, body_limit=limit, takes="slices")
+    work = Surface(prefixes=(f"{PREFIX}/predict",), body_limit=limit, takes="slices")
+    return Surface(prefixes=(PREFIX,), router=router), work
 
 
 async def health(request: Request) -> Response:
@@ -76,7 +78,7 @@ async def health(request: Request) -> Response:
 
 async def setup(request: Request) -> Response:
     """Which model answers, where a project has labels for lungs."""
-    await compute(request, _asked)
+    _asked(await read_body(request))
     return JSONResponse({"model_version": VERSION.format(chosen_model(request, QUERY).contract)})
 
 
@@ -89,7 +91,7 @@ async def predict(request: Request) -> Response:
         try:
             if exchange.deadline.remaining_s < SPARE * state.settings.deadline_s:
                 raise DeadlineExceeded("expected fewer tasks, or more time for them")
-            content = _image(http, str(task.data.get(brush.key)), state.settings)
+            content = _image(http, str(task.data.get(brush.key)), request)
             with exchange.held.holding(len(content)):
                 outcome = state.pipeline.segment(content, model, QUERY, exchange.watch)
             state.metrics.count_mask(outcome.report.quality.flags)
@@ -113,28 +115,26 @@ def _asked(body: bytes) -> tuple[Asked, Brush]:
     return asked, Brush.of(asked.label_config)
 
 
-def _image(http: httpx.Client, address: str, settings: Settings) -> bytes:
-    """The image of a task; redirects are not followed.
-
-    Raises:
-        InvalidParameter: it lies elsewhere than in our Label Studio, or cannot be had there.
-        BodyTooLarge: it has more bytes than a slice may have.
-    """
-    home, limit = httpx.URL(settings.labelstudio_url or ""), settings.max_body_bytes
-    secret, content = settings.labelstudio_token, bytearray()
+def _image(http: httpx.Client, address: str, request: Request) -> bytes:
+    """The image of a task: itself, or its address in our Label Studio, which may not redirect."""
+    settings, content = state_of(request.scope).settings, bytearray()
+    home, secret = httpx.URL(settings.labelstudio_url or ""), settings.labelstudio_token
     headers = {"Authorization": f"Token {secret.get_secret_value()}"} if secret else {}
     try:
+        if address.startswith("data:"):
+            return b64decode(address.partition(",")[2])
         url = home.join(address)
-        origins = {(one.scheme, one.host, one.port) for one in (home, url)}
-        if not home.host or url.userinfo or len(origins) > 1:
+        origins = {(one.scheme, one.raw_host, one.port) for one in (home, url)}
+        if not home.raw_host or url.userinfo or len(origins) > 1:
             raise InvalidParameter("expected an image of the Label Studio in the settings")
         with http.stream("GET", url, headers=headers) as response:
             response.raise_for_status()
             for piece in response.iter_bytes():
+                exchange_of(request.scope).deadline.check()
                 content += piece
-                if len(content) > limit:
-                    raise BodyTooLarge(f"expected at most {limit} bytes an image, received more")
-    except (httpx.HTTPError, httpx.InvalidURL):
+                if len(content) > settings.max_body_bytes:
+                    raise BodyTooLarge(f"expected {settings.max_body_bytes} bytes an image at most")
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         raise InvalidParameter("expected an image that can be fetched, received none") from None
     return bytes(content)
 
@@ -155,16 +155,13 @@ class Brush:
         """The first brush of a labelling configuration with labels for lungs.
 
         Raises:
-            MalformedRequest: it is no XML, or has a document type, which could unpack endlessly.
-            InvalidParameter: it has no such brush.
+            MalformedRequest, InvalidParameter: no XML, a document type (a bomb?), no such brush.
         """
         try:
-            root = None if "<!DOCTYPE" in config else ET.fromstring(config)  # noqa: S314
+            root = ET.fromstring("" if "<!DOCTYPE" in config else config)  # noqa: S314
         except ET.ParseError:
-            root = None
-        if root is None:
-            raise MalformedRequest("expected a labelling configuration in XML without a DOCTYPE")
-        images = {image.get("name"): image.get("value", "") for image in root.iter("Image")}
+            raise MalformedRequest("expected a configuration in XML without a DOCTYPE") from None
+        keys = {it.get("name"): it.get("value", "").removeprefix("$") for it in root.iter("Image")}
         for brush in root.iter("BrushLabels"):
             image, labels = brush.get("toName", ""), dict[str, str]()
             for label in [label.get("value", "") for label in brush.iter("Label")]:
@@ -172,9 +169,8 @@ class Brush:
                 side = " ".join(words - {"lung", "lungs"})
                 if words and side in ("", *SIDES):
                     labels.setdefault(side, label)
-            if image in images and ("" in labels or SIDES.keys() <= labels.keys()):
-                key = images[image].removeprefix("$")
-                return cls(name=brush.get("name", ""), image=image, key=key, labels=labels)
+            if image in keys and ("" in labels or SIDES.keys() <= labels.keys()):
+                return cls(name=brush.get("name", ""), image=image, key=keys[image], labels=labels)
         raise InvalidParameter("label_config: expected a brush for lung, or right and left lung")
 
 
@@ -188,19 +184,13 @@ def _prediction(outcome: Outcome, brush: Brush) -> dict[str, Any]:
     else:
         raise InvalidParameter("expected a label called lung, as no sides are known here")
     height, width = outcome.scan.size
-    result = [
-        {
-            "id": uuid.uuid4().hex,
-            "type": "brushlabels",
-            "image_rotation": 0,
-            "from_name": brush.name,
-            "to_name": brush.image,
-            "original_width": width,
-            "original_height": height,
-            "value": {"format": "rle", "rle": brush_bytes(plane), "brushlabels": [label]},
-        }
+    size = {"original_width": width, "original_height": height, "image_rotation": 0}
+    place = {"type": "brushlabels", "from_name": brush.name, "to_name": brush.image, **size}
+    values = (
+        {"format": "rle", "rle": brush_bytes(plane), "brushlabels": [label]}
         for label, plane in planes.items()
         if plane.any()
-    ]
+    )
+    result = [{"id": uuid.uuid4().hex, "value": value, **place} for value in values]
     version, score = VERSION.format(outcome.model.contract), found.confidence.mean_probability
     return {"model_version": version, "score": score, "result": result}

@@ -27,6 +27,7 @@ from lungseg.settings import Settings
 from lungseg.volume_forms import THREADS, VOLUME_FORMS
 from lungseg.volumes import VolumeOutcome
 from lungseg.web.body import compute, read_body
+from lungseg.web.errors import Unauthorized
 from lungseg.web.form import split_form
 from lungseg.web.state import exchange_of, state_of
 from lungseg.web.surface import Surface
@@ -35,7 +36,6 @@ from lungseg.web.surfaces.segment import chosen_model
 
 PREFIX = "/monailabel"
 SIDES = {"right lung": RIGHT, "left lung": LEFT}
-MEDIA_TYPE = VOLUME_FORMS["nrrd"].media_type
 MAX_PARTS = 3
 """Of a form that asks for an answer: params, file and label."""
 SESSION_BYTES = 16 * 1024
@@ -44,16 +44,32 @@ Upload = tuple[list[memoryview], int]
 """A volume's files, and the bytes that they hold; what the client calls them is not kept."""
 
 
-def surface(settings: Settings) -> Surface:
-    """The API."""
+def surfaces(settings: Settings) -> tuple[Surface, Surface]:
+    """The API, and that part of it where nobody has a key yet."""
     sessions = Sessions(settings.monailabel_session_bytes, settings.monailabel_session_s)
     router = APIRouter(prefix=PREFIX, include_in_schema=False)
+    router.add_api_route("/auth/", log_in)
+    router.add_api_route("/auth/token", log_in, methods=["POST"])
+    router.add_api_route("/auth/token/valid", info)
     router.add_api_route("/info/", info)
     router.add_api_route("/session/", sessions.create, methods=["PUT"])
     router.add_api_route("/session/{name}", sessions.tell, methods=["GET", "DELETE"])
     router.add_api_route("/infer/{model}", sessions.infer, methods=["POST"])
-    limit = attrgetter("max_volume_bytes")
-    return Surface(prefixes=(PREFIX,), router=router, body_limit=limit, takes="volumes")
+    keyed, free = (PREFIX, f"{PREFIX}/auth/token/valid"), (f"{PREFIX}/auth",)
+    large, small = attrgetter("max_volume_bytes"), attrgetter("max_header_bytes")
+    return (
+        Surface(prefixes=keyed, router=router, body_limit=large, takes="volumes"),
+        Surface(prefixes=free, body_limit=small, needs_key=False),
+    )
+
+
+async def log_in(request: Request) -> Response:
+    """Whether keys are asked for, and the token of who posts one as the password: it is the key."""
+    keys, form = state_of(request.scope).keys, (await read_body(request)).decode("latin-1")
+    key = httpx.QueryParams(form).get("password", "").encode().decode("latin-1")  # as in headers
+    if request.method == "POST" and not keys.owner({"x-api-key": key}):
+        raise Unauthorized("expected a known key as the password, received another")
+    return JSONResponse({"enabled": bool(keys), "access_token": key, "token_type": "Bearer"})
 
 
 async def info(request: Request) -> Response:
@@ -138,17 +154,14 @@ class Sessions:
 
 
 def _answer(outcome: VolumeOutcome, *, alone: bool) -> Response:
-    """The label map alone, as OHIF wants it, which unpacks nothing, or what its numbers mean too.
-
-    Whatever else is asked, such as another ending: clients go by the name that is answered.
-    """
-    labels = outcome.segmentation.labels
-    content = label_nrrd(outcome.volume, labels, THREADS, packed=not alone)
+    """The label map and the names of its labels, or alone and not packed, as OHIF can read it."""
+    content = label_nrrd(outcome.volume, outcome.segmentation.labels, THREADS, packed=not alone)
     if alone:
-        return Response(content, media_type=MEDIA_TYPE)
-    names = {"lung": UNSIDED} if outcome.segmentation.laterality is None else SIDES
+        return Response(content, media_type=VOLUME_FORMS["nrrd"].media_type)
+    # Slicer sorts names by their numbers, and then counts: none may be left out before another.
+    names = SIDES if outcome.segmentation.laterality else {**SIDES, "lung": UNSIDED}
     flags = [flag.code for flag in outcome.report.quality.flags]
     about = {"params": json.dumps({"label_names": names, "latencies": {}, "flags": flags})}
-    file = {"image": ("lungs.nrrd", content, MEDIA_TYPE)}
+    file = {"image": ("lungs.nrrd", content, VOLUME_FORMS["nrrd"].media_type)}
     form = httpx.Request("POST", "http://client", data=about, files=file)  # answers are forms, too
     return Response(form.read(), media_type=form.headers["content-type"])

@@ -9,10 +9,9 @@ import hmac
 import logging
 import re
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from starlette.datastructures import Headers
 
 from lungseg.settings import Settings
 
@@ -79,7 +78,7 @@ class Keys:
             self.from_file, self.problem = found, ""
             LOG.info("API keys", extra={"fields": {"known": len(self)}})
 
-    def owner(self, headers: Headers) -> str:
+    def owner(self, headers: Mapping[str, str]) -> str:
         """The id of the key that a request carries; empty where it carries none that is known."""
         key = headers.get("x-api-key") or _key_of(headers.get("authorization", ""))
         # Headers are bytes; Starlette reads them as Latin-1, and keys are UTF-8.
