@@ -111,9 +111,8 @@ class Archive:
         boundary = secrets.token_hex(16)
         head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
         body = b"".join(head + file + b"\r\n" for file in files) + f"--{boundary}--\r\n".encode()
-        kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
-        headers = {"Content-Type": kind, **JSON}
-        response, content = self._answer("POST", path, content=body, headers=headers)
+        kind = {"Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}'}
+        response, content = self._answer("POST", path, content=body, headers=JSON | kind)
         said = _parsed(content, status := str(response.status_code))
         stored = {str(_value_of(item, _REFERENCED)) for item in _items_of(said, _STORED)}
         failed = {str(_value_of(item, _REFERENCED)): item for item in _items_of(said, _FAILED)}
