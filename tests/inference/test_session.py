@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +62,13 @@ def test_a_graph_is_opened_twice_only_where_that_gives_more_threads(
     """Never on other processors, whose memory holds a model once."""
     assert (engine.wider and engine.wider.intra_op_threads) == wider
     assert engine.wider is None or engine.wider.wider is None
+
+
+def test_onnx_runtime_reports_to_nobody(tmp_path: Path, models: Path) -> None:
+    """It would keep an id of the machine in the home folder, and there what it is going to send."""
+    unset = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")  # the first one by this process
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    code = f"import lungseg; lungseg.load('standin', models={str(models)!r})"
+    home = environment | {"HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=home, check=True)
+    assert not list(tmp_path.rglob("*"))

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import sqlite3
 from collections.abc import Iterator
@@ -17,11 +18,13 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+import yaml
 
 import lungseg
 from lungseg.formats.archive import write_archive
 from lungseg.formats.dicom_seg import SERIES_NUMBER
-from tests.client.conftest import Here, here
+from lungseg.integrations.dicomweb.archive import Archive, Root
+from tests.client.conftest import Here, here, pauses_s
 from tests.client.studies import SLICES, instances_of
 from tests.integrations.orthanc import (
     PLUGINS,
@@ -33,9 +36,10 @@ from tests.integrations.orthanc import (
     served,
     why_not,
 )
-from tests.serving import Running, wait_until
+from tests.serving import Running, running, wait_until
+from tests.standin import write_bundle
 
-__all__ = ["here"]
+__all__ = ["here", "pauses_s"]
 WHY_NOT = why_not("libOrthancDicomWeb.so")
 WITHOUT_PLUGIN = why_not("libOrthancDicomWeb.so", "libOrthancPython.so")
 RECIPE = Path(__file__).parents[2] / "docker" / "orthanc"
@@ -165,8 +169,8 @@ def place_of(source: pydicom.Dataset) -> float:
 
 
 def small_pages(asked: Asked, size: int) -> bool:
-    """As of a server whose pages have fewer items than are asked for."""
-    asked.path = asked.path.replace("limit=100", f"limit={size}")
+    """As of a server that has no larger ones."""
+    asked.path = asked.path.replace("offset=", f"limit={size}&offset=")
     return False
 
 
@@ -280,17 +284,53 @@ def test_what_will_not_pass_fails_at_once_until_somebody_asks_again(
         assert row.split("\t")[4:] == ["lab", "/studies/1.2.3/series/1.2.3.1"]
     assert not [path for path in archive.paths if "elsewhere" in path]
     assert (posts(archive), [*results(archive)]) == (1, ["SR"])
-    assert ask("--settings", settings).returncode == 0
+    archive.faults[:] = [lambda asked: archive.faults.clear() or asked.answer(503)]
+    done = ask("--settings", settings)
+    assert done.returncode == 0
+    assert done.stderr.startswith(b"lungseg: lab: the archive's answer was 503, which may pass\n")
     told = tell("--settings", settings)
     assert (told.returncode, told.stdout) == (0, b"")
     assert stored_once(archive)
 
 
 @needs_orthanc
-def test_what_is_no_chest_is_done_with(archive: Proxy, settings: Path, here: Here) -> None:
+def test_what_is_told_of_a_series_is_the_last_of_it(
+    archive: Proxy, settings: Path, here: Here, tmp_path: Path
+) -> None:
+    """Late slices, or another model in the midst of it, end what was said before."""
+    tell = partial(here, "dicomweb", "--settings", settings, "--status")
+    for version, cut in (("1", 60), ("2", 90)):
+        write_bundle(tmp_path, version=version, cut=cut)
+    with running(tmp_path) as service:
+        ask = partial(here, *ONCE, "--settings", settings, "--url", service.url)
+        push(archive, part=FEW)
+        archive.faults.append(in_turn(("GET", refusing(401))))
+        assert (ask().returncode, tell().returncode) == (1, 1)
+        push(archive, part=slice(12, None))
+
+        def change(_asked: Asked) -> bool:
+            other = {"parameters": {"version": "1"}}
+            service.client.post("/v2/repository/models/standin/load", json=other)
+            return False
+
+        archive.faults.append(in_turn(("GET", change)))
+        done = ask()
+    assert [line.split()[-1] for line in done.stderr.decode().splitlines()] == [
+        "model_changed",
+        "done",
+    ]
+    assert (done.returncode, tell().returncode, tell().stdout) == (0, 0, b"")
+
+
+@needs_orthanc
+@pytest.mark.parametrize("by_service", [False, True])
+def test_what_is_no_chest_is_done_with(
+    by_service: bool, archive: Proxy, settings: Path, here: Here, service: Running
+) -> None:
     """A localizer calls itself CT; it is neither a failure nor looked at again."""
     push(archive, part=slice(0, 2), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
-    ask = partial(here, *ONCE, "--settings", settings)
+    place = ("--url", service.url) if by_service else ()
+    ask = partial(here, *ONCE, "--settings", settings, *place)
     done = ask()
     assert done.returncode == 0
     assert done.stderr.endswith(b" of 2 instances: done not_ct\n")
@@ -369,11 +409,55 @@ def test_a_watch_waits_until_a_series_is_quiet(archive: Proxy, settings: Path, h
     assert results(archive)["SEG"][0].SeriesDescription == f"Lungs, of {SLICES} slices"
 
 
+@needs_orthanc
+def test_a_search_finds_all_there_is(archive: Proxy) -> None:
+    """Also by ModalitiesInStudy, of which this Orthanc tells nothing behind a limit."""
+    few = 101
+    dataset = pydicom.dcmread(io.BytesIO(instances_of("4.5.6")[0]))
+    files: dict[str, bytes] = {}
+    for number in range(few):
+        dataset.StudyInstanceUID, dataset.SOPInstanceUID = f"4.5.{number}", f"4.6.{number}"
+        dataset.save_as(stream := io.BytesIO(), enforce_file_format=True)
+        files[str(number)] = stream.getvalue()
+    assert archive.orthanc.ask("POST", "/instances", write_archive(files))[0] == 200
+    of_ct = {"ModalitiesInStudy": "CT"}
+    found = Archive(Root(url=archive.url)).search("/studies", of_ct, "0020000D")
+    assert len(found) == few
+
+
+@needs_orthanc
+def test_a_series_that_ends_the_service_is_in_nobodys_way(
+    archive: Proxy, settings: Path, here: Here, service: Running
+) -> None:
+    """It fails in the end, as one that ends this process, and the next series have their turn."""
+    push(archive, part=FEW)
+    push(archive, "4.5.6", FEW)
+
+    def stop(asked: Asked) -> bool:
+        look = asked.path.startswith("/dicom-web/studies?") and "offset=0" in asked.path
+        if look and (posts(archive) or len(archive.paths) > 200):
+            os.kill(os.getpid(), signal.SIGINT)
+        return False
+
+    archive.faults.append(stop)
+    with Proxy(Outside(service)).serving() as before_it:
+        before_it.faults.append(lambda asked: b"1.2.3.1" in asked.content and dropped(asked))
+        watch = ("--watch", "ModalitiesInStudy=CT", "--url", before_it.url.rpartition("/")[0])
+        done = here("dicomweb", "--settings", settings, "--root", "lab", *watch)
+    assert done.returncode == 130
+    told = here("dicomweb", "--settings", settings, "--status").stdout.decode()
+    assert [line.split("\t")[:3] for line in told.splitlines()] == [["failed", "5", "ended"]]
+    assert results(archive, "4.5.6")["SEG"]
+
+
 WRONG = {
-    "no TOML": ("url", "expected TOML"),
+    "no TOML": ("url", "expected TOML: Expected '=' after a key in a key/value pair (at line 4"),
     "a URL of another kind": ('url = "file:///etc"', "roots.lab.url: expected match pattern"),
     "a user in the URL": ('url = "http://me:secret@pacs"', "roots.lab.url: expected match pattern"),
     "what is no setting": ('url = "http://pacs"\nreed = true', "roots.lab.reed: "),
+    "no end": ('url = "http://pacs"\ntimeout_s = inf', "roots.lab.timeout_s: expected a finite"),
+    "no host": ('url = "http://pacs..example"\nwrite = true', "lab: the archive's answer was unr"),
+    "no certificates": ('url = "http://pacs"\nwrite = true\nca = "/dev/null"', "/dev/null: ["),
     "no writing": ('url = "http://pacs"', ": write = true in lab allows"),
 }
 
@@ -383,7 +467,8 @@ def test_wrong_settings_are_named(case: str, tmp_path: Path, here: Here) -> None
     """By the place in the file, and no value is quoted."""
     content, sentence = WRONG[case]
     file = tmp_path / "pacs.toml"
-    file.write_text(f"state = '{tmp_path / 'state'}'\n[roots.lab]\n{content}\n")
+    text = f"state = '{tmp_path / 'state'}'\n[roots.lab]\npause_s = 0\n{content}\n"
+    file.write_text(text, encoding="utf-8-sig")  # as Windows' editor writes it
     done = here("dicomweb", "--settings", file, "--root", "lab", "--study", "1.2.3")
     assert done.returncode == 2
     assert sentence in done.stderr.decode()
@@ -391,6 +476,16 @@ def test_wrong_settings_are_named(case: str, tmp_path: Path, here: Here) -> None
     file = written(tmp_path, "http://pacs")
     unknown = here("dicomweb", "--settings", file, "--root", "other", "--study", "1.2.3")
     assert b"--root: expected one of lab, received another" in unknown.stderr
+
+
+def test_a_composition_gives_the_plugin_what_it_reads() -> None:
+    """Each variable; of a key its file, which is mounted there."""
+    composition = yaml.safe_load((RECIPE / "compose.yml").read_text(encoding="utf-8"))
+    orthanc = composition["services"]["orthanc"]
+    read = re.findall(r'environ.get\("(\w+)"', (RECIPE / "lungs.py").read_text(encoding="utf-8"))
+    given = {name: orthanc["environment"][name] for name in read}
+    assert given["SERVICE_URL"]
+    assert f"${{SERVICE_KEY_FILE:-/dev/null}}:{given['SERVICE_KEY_FILE']}:ro" in orthanc["volumes"]
 
 
 @pytest.mark.skipif(bool(WITHOUT_PLUGIN), reason=WITHOUT_PLUGIN)

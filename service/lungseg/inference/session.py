@@ -8,6 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+
+# Since 1.32 its builds keep an id of the machine in the home folder and report to their maker who
+# runs which model where. It hears this when it is imported, and never again.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
 from lungseg.core.types import FloatArray

@@ -35,7 +35,8 @@ _ROW = (
     "SELECT state, attempts, code FROM work WHERE (root, series, instances, model) = (?, ?, ?, ?)"
 )
 _PUT = "INSERT OR REPLACE INTO work VALUES (?, ?, ?, ?, ?, ?, ?, datetime())"
-_LEFT = "SELECT state, attempts, code, changed, root, series FROM work WHERE state != 'done'"
+_LEFT = """SELECT state, attempts, code, changed, root, series FROM work WHERE state != 'done'
+    AND rowid IN (SELECT max(rowid) FROM work GROUP BY root, series)"""
 
 
 class Settings(BaseModel):
@@ -77,13 +78,13 @@ def run(options: argparse.Namespace) -> int:
     """Works on a study, watches, or tells; returns the exit code."""
     file = options.settings
     try:
-        settings = Settings.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+        settings = Settings.model_validate(tomllib.loads(file.read_text(encoding="utf-8-sig")))
         return _work(settings, options)
     except ValidationError as error:
         found = [(".".join(map(str, one["loc"])), reason(one)) for one in error.errors()]
         raise UsageError(*(f"{file}: {place}: {said}" for place, said in found)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        raise UsageError(f"{file}: expected TOML, received something else") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: expected TOML: {error}") from None
     except sqlite3.Error as error:
         raise UsageError(f"the state in {file}: {error}") from None
     except Refused as error:
@@ -97,8 +98,7 @@ def _work(settings: Settings, options: argparse.Namespace) -> int:
         write_output("".join("\t".join(map(str, row)) + "\n" for row in left).encode())
         return SOME_FAILED if any(row[0] == FAILED for row in left) else OK
     check_place(options)
-    root = settings.roots.get(options.root)
-    if root is None:
+    if (root := settings.roots.get(options.root)) is None:
         raise UsageError(f"--root: expected one of {', '.join(settings.roots)}, received another")
     if options.series and not options.study:
         raise UsageError("--series is of one study: --study")
@@ -146,14 +146,16 @@ class Worker:
 
     def finish(self, study: str, query: Mapping[str, str]) -> int:
         """Works on series of a study until none may still change; returns the exit code."""
-        model, attempt = self.place.model(), 1
+        attempt, again = 1, True
         while True:
             try:
-                found = self._series_of(study, query)
-                states = {self._work_on(one, model, again=attempt == 1) for one in found}
+                model, found = self.place.model(), [*self._series_of(study, query)]
+                states = {self._work_on(one, model, again=again) for one in found}
+                again = False
             except Refused as error:
                 if not PASSING.fullmatch(error.code) or attempt >= ATTEMPTS:
                     raise
+                say(f"lungseg: {self.name}: {error}, which may pass")
                 states = {PENDING}
             if not states:
                 raise UsageError(f"expected CT series in that study of {self.name}, received none")
@@ -164,20 +166,17 @@ class Worker:
 
     def watch(self, query: Mapping[str, str]) -> NoReturn:
         """Works on series as soon as two looks in a row see the same instances."""
-        seen, settled = set[tuple[Series, str]](), set[tuple[Series, str]]()
+        seen = set[Series]()
         while True:
             try:
-                model, before, seen = self.place.model(), seen, set[tuple[Series, str]]()
+                model, before, seen = self.place.model(), seen, set[Series]()
                 for study in self.archive.search("/studies", query, _STUDY):
                     try:
-                        found = self._series_of(study, self.archive.root.series)
-                        seen |= {(series, model) for series in found}
+                        seen |= {*self._series_of(study, self.archive.root.series)}
                     except Refused as error:  # the others shall have their turn
                         say(f"lungseg: a study of {self.name}: {error}")
-                settled &= seen
-                for series, _ in sorted((seen & before) - settled):
-                    if self._work_on(series, model, again=False) != PENDING:
-                        settled.add((series, model))
+                for series in sorted(seen & before):
+                    self._work_on(series, model, again=False)
             except (Refused, UsageError) as error:
                 say(f"lungseg: {self.name}: {error}, again in {self.archive.root.poll_s:g} s")
             time.sleep(self.archive.root.poll_s)
@@ -196,11 +195,14 @@ class Worker:
         if state == DONE or (state == FAILED and not again):
             return state
         attempts = attempts if state == PENDING else 0
-        # Counted at once: it may be what ends this process, each time.
+        # Counted at once: it may be what ends this process, or the service, each time.
         self.state.execute(_PUT, (*key, PENDING, attempts + 1, code))
         row = PENDING, attempts, code
         try:
             row = self._attempt(series, model, attempts + 1)
+        except UsageError:
+            row = PENDING, attempts + 1, code
+            raise
         finally:
             self.state.execute(_PUT, (*key, *row))
         return row[0]
@@ -214,15 +216,13 @@ class Worker:
             if {result.summary["model"]["sha256"] for result in (seg, sr)} != {model}:
                 raise Refused("model_changed")
             if not self.dry:  # the report first: whoever finds the SEG may rely on it
-                study = series.path.partition("/series/")[0]
-                self.archive.store(study, [sr.content, seg.content])
+                self.archive.store(series.path.partition("/series/")[0], [sr.content, seg.content])
         except (UsageError, OSError):  # which would befall the others too
             raise
-        except NotCT as error:  # such as a localizer, of which nothing is wanted
-            code = error.code
         except Exception as error:  # noqa: BLE001 - a bug costs its series alone
             code = getattr(error, "code", "internal_error")
             passing = PASSING.fullmatch(str(getattr(error, "status", code)))
-            state = PENDING if passing and attempts < ATTEMPTS else FAILED
+            if code != NotCT.code:  # such as a localizer, of which nothing is wanted
+                state = PENDING if passing and attempts < ATTEMPTS else FAILED
         say(f"{series} of {series.images} instances: {state} {code}".rstrip())
-        return state, attempts, code
+        return state, min(attempts, ATTEMPTS), code

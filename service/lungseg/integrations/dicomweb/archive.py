@@ -20,13 +20,13 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field
 from python_multipart.multipart import parse_options_header
 
+from lungseg.cli.streams import named_in_errors
 from lungseg.formats.dicom_attributes import parse_header
 from lungseg.settings import WEB_ADDRESS
 
 UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
-PAGE, MAX_ITEMS = 100, 100_000
-"""Items asked for at a time, and of one search."""
-MAX_JSON_BYTES = 64 << 20
+MAX_ITEMS, MAX_JSON_BYTES = 100_000, 64 << 20
+"""Of one search, and of one answer to it."""
 JSON = {"Accept": "application/dicom+json"}
 INSTANCES = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
 PASSING = re.compile("timeout|unreachable|incomplete|model_changed|429|5[0-9][0-9]")
@@ -46,9 +46,9 @@ class Root(BaseModel):
     write: bool = False
     series: dict[str, str] = {"Modality": "CT"}
     max_bytes: int = Field(default=2 << 30, ge=1)
-    timeout_s: float = Field(default=60, gt=0)
-    pause_s: float = Field(default=15, ge=0)
-    poll_s: float = Field(default=60, ge=0)
+    timeout_s: float = Field(default=60, gt=0, allow_inf_nan=False)
+    pause_s: float = Field(default=15, ge=0, allow_inf_nan=False)
+    poll_s: float = Field(default=60, ge=0, allow_inf_nan=False)
 
 
 class Refused(Exception):
@@ -66,9 +66,11 @@ class Archive:
         for name in ("httpx", "httpcore"):  # they quote URLs
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         self.root = root
+        with named_in_errors(str(root.ca)):
+            trusted = ssl.create_default_context(cafile=root.ca)
         self._http = httpx.Client(
             base_url=root.url,
-            verify=ssl.create_default_context(cadata=root.ca and root.ca.read_text()),
+            verify=trusted,
             auth=root.token_file and partial(_authorized, root.token_file),
             timeout=root.timeout_s,
             headers={"User-Agent": "lungseg", "Accept-Encoding": "identity"},
@@ -78,18 +80,18 @@ class Archive:
     def search(self, path: str, query: Mapping[str, str], key: str) -> list[str]:
         """UIDs of studies, series or instances, which the key names, in order.
 
-        The end is a page that brings nothing new: pages may be smaller than is asked for.
+        No limit is named, behind which Orthanc 1.10 finds no more by ModalitiesInStudy; the archive
+        may have one of its own. The end is a page that brings nothing new.
         """
         found = set[str]()
         while len(found) < MAX_ITEMS:
-            page = {**query, "limit": str(PAGE), "offset": str(len(found))}
+            page = {**query, "offset": str(len(found))}
             _, content = self._answer("GET", path, params=page, headers=JSON)
             if not isinstance(listed := _parsed(content or b"[]", "bad_answer"), list):
                 raise Refused("bad_answer")
             # What is no UID could lead a URL elsewhere.
             uids = filter(UID.fullmatch, (str(_value_of(item, key)) for item in listed))
-            fresh = {*uids} - found
-            if not fresh:
+            if not (fresh := {*uids} - found):
                 return sorted(found)
             found |= fresh
         raise Refused("too_large")
@@ -109,9 +111,8 @@ class Archive:
         boundary = secrets.token_hex(16)
         head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
         body = b"".join(head + file + b"\r\n" for file in files) + f"--{boundary}--\r\n".encode()
-        kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
-        headers = {"Content-Type": kind, **JSON}
-        response, content = self._answer("POST", path, content=body, headers=headers)
+        kind = {"Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}'}
+        response, content = self._answer("POST", path, content=body, headers=JSON | kind)
         said = _parsed(content, status := str(response.status_code))
         stored = {str(_value_of(item, _REFERENCED)) for item in _items_of(said, _STORED)}
         failed = {str(_value_of(item, _REFERENCED)): item for item in _items_of(said, _FAILED)}
@@ -128,9 +129,8 @@ class Archive:
         content = bytearray()
         try:
             with self._http.stream(method, path, **request) as response:
-                code = response.status_code
-                if not response.is_success and (method, code) != ("POST", 409):
-                    raise Refused(str(code))
+                if not response.is_success and (method, response.status_code) != ("POST", 409):
+                    raise Refused(str(response.status_code))
                 for chunk in response.iter_bytes():
                     content += chunk
                     if len(content) > max_bytes:
@@ -138,7 +138,7 @@ class Archive:
                 return response, bytes(content)
         except httpx.TimeoutException:
             raise Refused("timeout") from None
-        except httpx.TransportError:
+        except (httpx.TransportError, UnicodeError):  # names that no host can have
             raise Refused("unreachable") from None
         except httpx.RequestError:
             raise Refused("bad_answer") from None
