@@ -12,6 +12,8 @@ KSERVE_READY := $(VENV)/.kserve-ready
 RAY_READY := $(VENV)/.ray-ready
 ANNOTATION_READY := $(VENV)/.annotation-ready
 MONAI_LABEL := 0.8.5
+# ONNX Runtime's builds report to their maker otherwise, also of what imports it by itself (bench/).
+export ORT_DISABLE_TELEMETRY := 1
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes
 
 HOST ?= 127.0.0.1
