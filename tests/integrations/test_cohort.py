@@ -282,6 +282,16 @@ def test_what_failed_may_be_tried_again(cohort: Cohort) -> None:
     assert (after["bad"] > before["bad"], after["good"]) == (True, before["good"])
 
 
+def test_an_index_is_as_spreadsheets_save_it(cohort: Cohort) -> None:
+    """With their mark, separators and ends of lines, and with rows that were emptied."""
+    cohort.add("good", phantom())
+    command = cohort.command()
+    text = '\ufeffstudy;note;path\r\n"Ä, 1";;good.nii\r\n;;\r\n\r\n;;\r\n'
+    (cohort.folder / "index.csv").write_text(text, encoding="utf-8")
+    assert cohort.main(command) == (0, "")
+    assert cohort.rows().keys() == {"Ä, 1"}
+
+
 def test_statistics_are_parquet_where_that_can_be_written(cohort: Cohort) -> None:
     """With one schema in all parts, also in a part whose values are all unknown."""
     parquet = pytest.importorskip("pyarrow.parquet")
