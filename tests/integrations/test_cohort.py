@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -199,12 +200,17 @@ def test_killed_workers_lose_the_study_in_hand_and_no_other(cohort: Cohort) -> N
 
 
 def test_an_end_leaves_what_the_same_command_goes_on_with(cohort: Cohort) -> None:
-    """Schedulers announce an end by SIGTERM; tables are whole even then."""
+    """Schedulers announce an end by SIGTERM, of which no worker hears; tables are whole then."""
     cohort.add("first", phantom())
     pipe = cohort.add("pipe", None)
     with cohort.started() as command, fed(pipe):
         wait_until(lambda: cohort.files(".done.json"))
         worker = reader_of(pipe)
+        for one in psutil.Process(command.pid).children():
+            status = Path(f"/proc/{one.pid}/status").read_text()
+            blocked = int(status.partition("SigBlk:")[2].split()[0], 16)
+            spared = all(blocked >> number - 1 & 1 for number in (signal.SIGINT, signal.SIGTERM))
+            assert spared or "spawn_main" not in " ".join(one.cmdline())
         command.terminate()
         said = command.communicate(timeout=LONG_S)[1]
     assert command.returncode == 130

@@ -33,7 +33,7 @@ def work_through(tasks: Sequence[Any], crew: Crew, workers: int) -> Iterator[Any
 
     What a worker raises ends it all.
     """
-    (hire, lost), own, stopped = crew, local(), Event()
+    pool, own, stopped, (hire, lost) = ThreadPoolExecutor(workers), local(), Event(), crew
 
     def survive(task: Any) -> Any | None:
         for _ in range(ATTEMPTS):
@@ -46,9 +46,6 @@ def work_through(tasks: Sequence[Any], crew: Crew, workers: int) -> Iterator[Any
                     break
         return None
 
-    # Processes inherit it from the threads that make them: signals are for the first one.
-    block = (signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-    pool = ThreadPoolExecutor(workers, initializer=signal.pthread_sigmask, initargs=block)
     try:
         yield from pool.map(survive, tasks)
     finally:
@@ -74,6 +71,8 @@ def processes(opened: Open, _workers: int) -> Generator[Crew]:
 
     def hire() -> Callable[[Any], Any]:
         pools.append(pool := ProcessPoolExecutor(1, context, _end_with_parent))
+        # Signals are for the first process; others inherit this, which the first pool would undo.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         return lambda task: pool.submit(_do, opened, task).result()
 
     try:
