@@ -24,6 +24,7 @@ from lungseg.cli import main
 from lungseg.formats.table import VOLUMES
 from tests.client.conftest import environment_of
 from tests.client.studies import study
+from tests.client.test_client import Scripted
 from tests.serving import PATIENCE_S, Running, wait_until
 from tests.volume.grids import affine_of, chest, nifti
 
@@ -274,6 +275,27 @@ def test_memory_is_bounded_by_the_shell(cohort: Cohort) -> None:
     assert subprocess.run(bounded, check=False, stderr=subprocess.DEVNULL).returncode == 1
     reason = "the file cannot be read: it is larger than the memory"
     assert cohort.failures() == {"large": ("unreadable", reason)}
+
+
+def test_a_busy_server_takes_each_study_in_the_end(cohort: Cohort, service: Running) -> None:
+    """What it has no place for comes again after the others, until it takes none of the rest."""
+    for name in ("a", "b", "c"):
+        cohort.add(name, phantom())
+    hour = {"Retry-After": "3600"}
+    full = 503, hour, b'{"code": "overloaded", "detail": "the queue is full"}'
+    many = 429, hour, b'{"code": "rate_limited", "detail": "more requests than one may send"}'
+    asked = {"params": {"format": "nifti"}, "headers": {"Accept": "application/x-ndjson"}}
+    done = service.client.post("/segment/volume", content=phantom(), **asked)
+    good, models = (200, {}, done.content), service.client.get("/models").content
+    options = ("--workers", "1", "--url")
+    with Scripted(full, many, good, full, full, seen=models) as server:
+        assert cohort.run(*options, server.url)[0] == 1
+        assert len(server.paths) == 5
+    assert cohort.rows().keys() == cohort.files(".done.json").keys() == {"c"}
+    with Scripted(many, good, good, seen=models) as server:
+        assert cohort.run(*options, server.url)[0] == 0
+        assert len(server.paths) == 3
+    assert cohort.files("_mask.nii.gz").keys() == {"a", "b", "c"}
 
 
 def test_what_failed_may_be_tried_again(cohort: Cohort) -> None:
