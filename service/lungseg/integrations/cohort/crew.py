@@ -37,13 +37,13 @@ def work_through(tasks: Sequence[Any], crew: Crew, workers: int) -> Iterator[Any
 
     def survive(task: Any) -> Any | None:
         for _ in range(ATTEMPTS):
+            own.worker = getattr(own, "worker", None) or hire()
+            if stopped.is_set():
+                break
             try:
-                own.worker = getattr(own, "worker", None) or hire()
                 return own.worker(task)
             except lost:
                 own.worker = None
-                if stopped.is_set():
-                    break
         return None
 
     try:
@@ -78,9 +78,9 @@ def processes(opened: Open, _workers: int) -> Generator[Crew]:
     try:
         yield hire, BrokenExecutor
     finally:
-        for process in multiprocessing.active_children():  # files are whole at any moment
-            process.kill()
-        for pool in pools:
+        for pool in pools:  # also what threads have yet begun
+            for process in multiprocessing.active_children():  # files are whole at any moment
+                process.kill()
             pool.shutdown()
 
 
