@@ -320,6 +320,17 @@ def test_an_index_is_as_spreadsheets_save_it(cohort: Cohort) -> None:
     assert cohort.rows().keys() == {"Ä, 1"}
 
 
+def test_workers_that_run_elsewhere_find_relative_paths(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ray's do, whose nodes were started in other folders: they are sent whole paths."""
+    monkeypatch.chdir(cohort.folder)
+    cohort.add("missing", b"")
+    _, _, _, _, *options = cohort.command()
+    assert cohort.main(["cohort", "index.csv", "--out", "out", *options])[0] == 1
+    assert str(cohort.folder / "missing.nii") in cohort.failures()["missing"][1]
+
+
 def test_statistics_are_parquet_where_that_can_be_written(cohort: Cohort) -> None:
     """With one schema in all parts, also in a part whose values are all unknown."""
     parquet = pytest.importorskip("pyarrow.parquet")

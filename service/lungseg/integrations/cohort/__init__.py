@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
         told = {**question.parameters, "sha256": place.model()}
     (number, parts), again = options.shard, options.retry_failed
     try:
-        studies = read_index(options.index, options.out, told)[number::parts]
+        studies = read_index(options.index.absolute(), options.out.absolute(), told)[number::parts]
     except ValueError as error:
         raise UsageError(f"{options.index}: {error}") from None
     left = [one for one in studies if not (row := one.find()) or (again and row["error"])]
