@@ -27,7 +27,7 @@ from training.synthetic.phantom import Phantom
 class Scripted:
     """A server that gives prepared answers: what the real one does under a storm."""
 
-    def __init__(self, *answers: tuple[int, dict[str, str], bytes]) -> None:
+    def __init__(self, *answers: tuple[int, dict[str, str], bytes], seen: bytes = b"") -> None:
         self.paths: list[str] = []
         waiting = list(answers)
         paths = self.paths
@@ -37,8 +37,13 @@ class Scripted:
                 self.rfile.read(int(self.headers["Content-Length"]))
                 paths.append(self.path)
                 status, headers, body = waiting.pop(0) if len(waiting) > 1 else waiting[0]
-                if status == BREAKS:
-                    return
+                if status != BREAKS:
+                    self.answer(status, headers, body)
+
+            def do_GET(self) -> None:
+                self.answer(200, {}, seen)
+
+            def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
                 self.send_response(status)
                 for name, value in (*headers.items(), ("Content-Length", str(len(body)))):
                     self.send_header(name, value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from lungseg.cli import main
 from lungseg.formats.table import VOLUMES
 from tests.client.conftest import environment_of
 from tests.client.studies import study
+from tests.client.test_client import Scripted
 from tests.serving import PATIENCE_S, Running, wait_until
 from tests.volume.grids import affine_of, chest, nifti
 
@@ -199,12 +201,17 @@ def test_killed_workers_lose_the_study_in_hand_and_no_other(cohort: Cohort) -> N
 
 
 def test_an_end_leaves_what_the_same_command_goes_on_with(cohort: Cohort) -> None:
-    """Schedulers announce an end by SIGTERM; tables are whole even then."""
+    """Schedulers announce an end by SIGTERM, of which no worker hears; tables are whole then."""
     cohort.add("first", phantom())
     pipe = cohort.add("pipe", None)
     with cohort.started() as command, fed(pipe):
         wait_until(lambda: cohort.files(".done.json"))
         worker = reader_of(pipe)
+        for one in psutil.Process(command.pid).children():
+            status = Path(f"/proc/{one.pid}/status").read_text()
+            blocked = int(status.partition("SigBlk:")[2].split()[0], 16)
+            spared = all(blocked >> number - 1 & 1 for number in (signal.SIGINT, signal.SIGTERM))
+            assert spared or "spawn_main" not in " ".join(one.cmdline())
         command.terminate()
         said = command.communicate(timeout=LONG_S)[1]
     assert command.returncode == 130
@@ -270,6 +277,27 @@ def test_memory_is_bounded_by_the_shell(cohort: Cohort) -> None:
     assert cohort.failures() == {"large": ("unreadable", reason)}
 
 
+def test_a_busy_server_takes_each_study_in_the_end(cohort: Cohort, service: Running) -> None:
+    """What it has no place for comes again after the others, until it takes none of the rest."""
+    for name in ("a", "b", "c"):
+        cohort.add(name, phantom())
+    hour = {"Retry-After": "3600"}
+    full = 503, hour, b'{"code": "overloaded", "detail": "the queue is full"}'
+    many = 429, hour, b'{"code": "rate_limited", "detail": "more requests than one may send"}'
+    asked = {"params": {"format": "nifti"}, "headers": {"Accept": "application/x-ndjson"}}
+    done = service.client.post("/segment/volume", content=phantom(), **asked)
+    good, models = (200, {}, done.content), service.client.get("/models").content
+    options = ("--workers", "1", "--url")
+    with Scripted(full, many, good, full, full, seen=models) as server:
+        assert cohort.run(*options, server.url)[0] == 1
+        assert len(server.paths) == 5
+    assert cohort.rows().keys() == cohort.files(".done.json").keys() == {"c"}
+    with Scripted(many, good, good, seen=models) as server:
+        assert cohort.run(*options, server.url)[0] == 0
+        assert len(server.paths) == 3
+    assert cohort.files("_mask.nii.gz").keys() == {"a", "b", "c"}
+
+
 def test_what_failed_may_be_tried_again(cohort: Cohort) -> None:
     """The rest is left alone."""
     cohort.add("bad", b"no volume")
@@ -280,6 +308,27 @@ def test_what_failed_may_be_tried_again(cohort: Cohort) -> None:
     assert cohort.run("--retry-failed")[0] == 0
     after = cohort.files(".done.json")
     assert (after["bad"] > before["bad"], after["good"]) == (True, before["good"])
+
+
+def test_an_index_is_as_spreadsheets_save_it(cohort: Cohort) -> None:
+    """With their mark, separators and ends of lines, and with rows that were emptied."""
+    cohort.add("good", phantom())
+    command = cohort.command()
+    text = '\ufeffstudy;note;path\r\n"Ä, 1";;good.nii\r\n;;\r\n\r\n;;\r\n'
+    (cohort.folder / "index.csv").write_text(text, encoding="utf-8")
+    assert cohort.main(command) == (0, "")
+    assert cohort.rows().keys() == {"Ä, 1"}
+
+
+def test_workers_that_run_elsewhere_find_relative_paths(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ray's do, whose nodes were started in other folders: they are sent whole paths."""
+    monkeypatch.chdir(cohort.folder)
+    cohort.add("missing", b"")
+    _, _, _, _, *options = cohort.command()
+    assert cohort.main(["cohort", "index.csv", "--out", "out", *options])[0] == 1
+    assert str(cohort.folder / "missing.nii") in cohort.failures()["missing"][1]
 
 
 def test_statistics_are_parquet_where_that_can_be_written(cohort: Cohort) -> None:

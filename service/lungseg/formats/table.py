@@ -145,6 +145,8 @@ def csv_lines(rows: Iterable[Sequence[Any]]) -> str:
 def read_rows(text: str, columns: Sequence[str]) -> list[dict[str, str]]:
     """The rows of a table by its header, as spreadsheets save it: with commas or semicolons.
 
+    Rows without a cell, which they save where something was deleted, are left out.
+
     Args:
         text: the table.
         columns: those that it has to have, filled in each row; the first one names the row.
@@ -161,8 +163,9 @@ def read_rows(text: str, columns: Sequence[str]) -> list[dict[str, str]]:
         raise ValueError(f"expected a table in CSV, received another text ({error})") from None
     if any(None in row for row in rows):
         raise ValueError("expected as many cells in each row as in the header, received more")
-    plain_rows = [{name.strip(): cell.strip() for name, cell in row.items()} for row in rows]
-    if not rows or not {*columns} <= plain_rows[0].keys():
+    named = ({name.strip(): cell.strip() for name, cell in row.items()} for row in rows)
+    plain_rows = [row for row in named if any(row.values())]
+    if not plain_rows or not {*columns} <= plain_rows[0].keys():
         raise ValueError(f"expected rows with the columns {' and '.join(columns)}")
     for number, row in enumerate(plain_rows, 2):
         if missing := [name for name in columns if not row[name]]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -29,12 +29,13 @@ from lungseg.formats.decoders import usable_cores
 from lungseg.formats.names import archive_name
 from lungseg.formats.parquet import parquet
 from lungseg.formats.table import VOLUMES, as_cell, csv_lines, read_rows
-from lungseg.integrations.cohort.crew import actors, processes, work_through
+from lungseg.integrations.cohort.crew import Open, actors, processes, work_through
 from lungseg.sources import VolumeSource, files_of
 from lungseg.volume_forms import VOLUME_FORMS
 from lungseg.volume_query import VolumeQuery
 
 ENGINES = {"processes": processes, "ray": actors}
+BUSY = ("overloaded", "rate_limited", "draining")  # a server has no place now: it is not done
 LOST = "two workers have ended over it: they were killed, or out of memory"
 KINDS = {**VOLUMES.kinds, "reason": str}
 """Columns of the tables: the last one has the sentence behind the code of an error."""
@@ -77,30 +78,28 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--workers: expected at least one")
     question = question_of(options.format, parameters_of(options, VolumeQuery))
     with place_of(options, question) as place:
-        model = place.model()
-    (number, parts), told = options.shard, {**question.parameters, "sha256": model}
+        told = {**question.parameters, "sha256": place.model()}
+    (number, parts), again = options.shard, options.retry_failed
     try:
-        studies = read_index(options.index, options.out, told)[number::parts]
+        studies = read_index(options.index.absolute(), options.out.absolute(), told)[number::parts]
     except ValueError as error:
         raise UsageError(f"{options.index}: {error}") from None
-    again = options.retry_failed
     left = [one for one in studies if not (row := one.find()) or (again and row["error"])]
     if len(left) < len(studies) and not options.quiet:
         say(f"lungseg: {len(studies) - len(left)} of {len(studies)} studies are done already")
     options.out.mkdir(parents=True, exist_ok=True)
     try:
-        if left:
-            _work(options, left, partial(_open, options, question, model))
+        while left:
+            busy = [*_work(options, left, partial(_open, options, question, told["sha256"]))]
+            left = busy if len(busy) < len(left) else []
     finally:
         rows = [row for study in studies if (row := study.find())]
         write_tables(options.out, rows, f"-{number}-of-{parts}" if parts > 1 else "")
-    return SOME_FAILED if any(row["error"] for row in rows) else OK
+    return SOME_FAILED if len(rows) < len(studies) or any(row["error"] for row in rows) else OK
 
 
-def _work(
-    options: argparse.Namespace, left: Sequence[Study], opened: Callable[[], Callable[[Study], Row]]
-) -> None:
-    """Does what is left."""
+def _work(options: argparse.Namespace, left: Sequence[Study], opened: Open) -> Iterator[Study]:
+    """Does what is left; yields what a server had no place for."""
     engine, workers = ENGINES[options.engine], min(options.workers, len(left))
     with engine(opened, workers) as crew, Bar(len(left), quiet=options.quiet) as bar:
         # Schedulers announce an end by SIGTERM: it is taken as Ctrl-C is.
@@ -109,6 +108,8 @@ def _work(
             row = result or study.mark({"error": {"code": "worker_lost"}}, LOST)
             if row["error"]:
                 say(f"{study.name}: {row['reason']}")
+            if row["error"] in BUSY:
+                yield study
             bar.finish()
 
 
@@ -155,9 +156,10 @@ class Study(NamedTuple):
             return None
 
     def mark(self, answer: Mapping[str, Any], reason: str = "") -> Row:
-        """Writes the marker, of an answer or an error."""
+        """Writes the marker, of an answer or an error, unless a server was but busy."""
         row = dict(zip(KINDS, [*VOLUMES.row(self.name, answer), as_cell(reason)], strict=True))
-        replace_file(self.at(".done.json"), json.dumps(row).encode())
+        if row["error"] not in BUSY:
+            replace_file(self.at(".done.json"), json.dumps(row).encode())
         return row
 
     def at(self, ending: str) -> Path:

@@ -33,22 +33,19 @@ def work_through(tasks: Sequence[Any], crew: Crew, workers: int) -> Iterator[Any
 
     What a worker raises ends it all.
     """
-    (hire, lost), own, stopped = crew, local(), Event()
+    pool, own, stopped, (hire, lost) = ThreadPoolExecutor(workers), local(), Event(), crew
 
     def survive(task: Any) -> Any | None:
         for _ in range(ATTEMPTS):
+            own.worker = getattr(own, "worker", None) or hire()
+            if stopped.is_set():
+                break
             try:
-                own.worker = getattr(own, "worker", None) or hire()
                 return own.worker(task)
             except lost:
                 own.worker = None
-                if stopped.is_set():
-                    break
         return None
 
-    # Processes inherit it from the threads that make them: signals are for the first one.
-    block = (signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-    pool = ThreadPoolExecutor(workers, initializer=signal.pthread_sigmask, initargs=block)
     try:
         yield from pool.map(survive, tasks)
     finally:
@@ -74,14 +71,16 @@ def processes(opened: Open, _workers: int) -> Generator[Crew]:
 
     def hire() -> Callable[[Any], Any]:
         pools.append(pool := ProcessPoolExecutor(1, context, _end_with_parent))
+        # Signals are for the first process; others inherit this, which the first pool would undo.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         return lambda task: pool.submit(_do, opened, task).result()
 
     try:
         yield hire, BrokenExecutor
     finally:
-        for process in multiprocessing.active_children():  # files are whole at any moment
-            process.kill()
-        for pool in pools:
+        for pool in pools:  # also what threads have yet begun
+            for process in multiprocessing.active_children():  # files are whole at any moment
+                process.kill()
             pool.shutdown()
 
 
