@@ -40,6 +40,8 @@ from lungseg.core.errors import InvalidParameter
 from lungseg.sources import Source, VolumeSource, content_of, files_of
 
 T = TypeVar("T")
+VOLUME_WAIT_S = 330.0
+"""A volume waits in silence behind others: as long as the service's deadline, 300 s by default."""
 _OF_ANY_TYPE = {"Content-Type": "application/octet-stream"}
 
 
@@ -51,7 +53,8 @@ class Client:
     A request that finds the service overloaded (503, with the pause it asks for) or not there is
     repeated ``retries`` times: answers are the same each time, so that does no harm. One whose
     connection broke is repeated once, because it may be what ended its server. ``timeout_s``
-    is for connecting and for each wait for data, and ``transport`` replaces the network.
+    is for connecting and for each wait for data, of volumes ``VOLUME_WAIT_S`` where that is more,
+    and ``transport`` replaces the network.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Client:
         check_url(url)
         headers = {"User-Agent": "lungseg-client"} | ({"X-API-Key": api_key} if api_key else {})
         http = httpx.Client(base_url=url, timeout=timeout_s, headers=headers, transport=transport)
+        self._volume_timeout = httpx.Timeout(timeout_s, read=max(timeout_s, VOLUME_WAIT_S))
         self._calls = Calls(http, retries)
 
     def segment(self, source: Source, **parameters: Any) -> Result:
@@ -168,15 +172,15 @@ class Client:
     ) -> File:
         """As ``segment_volume``, but asks for a file: the form is a value of ``format``."""
         contents = [content_of(file) for file in files_of(source)]
-        headers = {"Accept": "application/x-ndjson"}
+        body: dict[str, Any] = {"headers": {"Accept": "application/x-ndjson"}}
         if len(contents) == 1:
-            body: dict[str, Any] = {"content": contents[0], "headers": headers | _OF_ANY_TYPE}
+            body["content"] = contents[0]
+            body["headers"] |= _OF_ANY_TYPE
         else:
-            named = [("files", (str(place), one)) for place, one in enumerate(contents)]
-            body = {"files": named, "headers": headers}
+            body["files"] = [("files", (str(place), one)) for place, one in enumerate(contents)]
         query = as_texts({**parameters, "format": form})
-        answer = self._calls.post("/segment/volume", query, progress=progress or _silent, **body)
-        return _read(answer, _volume_file)
+        body |= {"timeout": self._volume_timeout, "progress": progress or _silent}
+        return _read(self._calls.post("/segment/volume", query, **body), _volume_file)
 
     def _segment(self, source: Source, parameters: Mapping[str, Any]) -> Answer:
         content = content_of(source)

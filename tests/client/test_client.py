@@ -281,6 +281,25 @@ def test_a_request_says_whose_it_is_and_waits_a_minute(
     assert set(request.extensions["timeout"].values()) == {timeout_s}
 
 
+@pytest.mark.parametrize(("timeout_s", "wait_s"), [(60.0, 330.0), (400.0, 400.0)])
+def test_a_volume_may_wait_behind_others(timeout_s: float, wait_s: float) -> None:
+    """The service says nothing until it is begun, and gives it 300 s by default."""
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(413)
+
+    transport = httpx.MockTransport(answer)
+    with Client("http://x", timeout_s=timeout_s, transport=transport) as client:
+        for source in (b"x", [b"x", b"y"]):
+            with pytest.raises(ServiceError):
+                client.fetch_volume(source, "json")
+    waits = {tuple(request.extensions["timeout"].items()) for request in seen}
+    others = (("connect", timeout_s), ("read", wait_s), ("write", timeout_s), ("pool", timeout_s))
+    assert waits == {others}
+
+
 @pytest.mark.parametrize("status", [400, 429, 500, 502, 504])
 def test_other_errors_are_not_repeated_and_foreign_answers_survive(status: int) -> None:
     with Scripted((status, {}, b"<html>")) as server, Client(server.url) as client:

@@ -39,10 +39,8 @@ BUSY = ("overloaded", "rate_limited", "draining")  # a server has no place now: 
 LOST = "two workers have ended over it: they were killed, or out of memory"
 KINDS = {**VOLUMES.kinds, "reason": str}
 """Columns of the tables: the last one has the sentence behind the code of an error."""
-Row = dict[str, Any]
-"""What a marker says: a row of the tables."""
-DIGITS = 16
-"""Of a digest in names of results: in a million studies two are the same once in thirty million."""
+Row = dict[str, Any]  # what a marker says: a row of the tables
+DIGITS = 16  # of a digest in names: two of a million studies have the same once in thirty million
 _places = ExitStack()
 """Of a worker, which keeps its own open as long as it lives."""
 
