@@ -178,9 +178,9 @@ def _append(table: str, text: str) -> None:
 def replace_file(target: Path, content: bytes) -> None:
     """Writes beside the target first: who looks at it sees the old file or the new one."""
     part = target.with_name(f".lungseg-{secrets.token_hex(8)}.part")  # on whatever machine
-    try:
-        with named_in_errors(str(target)):
+    with named_in_errors(str(target)):
+        try:
             part.write_bytes(content)
             part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+        finally:  # which fails as well where nothing can be written
+            part.unlink(missing_ok=True)
