@@ -410,6 +410,23 @@ def test_a_watch_waits_until_a_series_is_quiet(archive: Proxy, settings: Path, h
 
 
 @needs_orthanc
+@pytest.mark.parametrize("meant", ["*THORAX*", "Thorax??2.0??B31f"])
+def test_series_are_found_by_wildcards(
+    archive: Proxy, tmp_path: Path, here: Here, meant: str
+) -> None:
+    """In an archive that does not undo escapes, as the page's example of settings says them."""
+    push(archive, part=FEW, SeriesDescription="Thorax  2.0  B31f")
+    push(archive, "4.5.6", FEW, SeriesDescription="Topogram")
+    query = {"series.Modality": "CT", "series.SeriesDescription": meant}
+    ask = partial(here, "dicomweb", "--root", "lab", "--study")
+    settings = written(tmp_path, archive.url, **query)
+    done = ask("1.2.3", "--settings", settings)
+    assert done.returncode == 0, done.stderr
+    assert stored_once(archive)
+    assert b"received none" in ask("4.5.6", "--settings", settings).stderr
+
+
+@needs_orthanc
 def test_a_search_finds_all_there_is(archive: Proxy) -> None:
     """Also by ModalitiesInStudy, of which this Orthanc tells nothing behind a limit."""
     few = 101
@@ -458,7 +475,7 @@ WRONG = {
     "no end": ('url = "http://pacs"\ntimeout_s = inf', "roots.lab.timeout_s: expected a finite"),
     "no host": ('url = "http://pacs..example"\nwrite = true', "lab: the archive's answer was unr"),
     "no certificates": ('url = "http://pacs"\nwrite = true\nca = "/dev/null"', "/dev/null: ["),
-    "no writing": ('url = "http://pacs"', ": write = true in lab allows"),
+    "no writing": ('url = "http://pacs"', "lab: expected --dry-run, or write = true"),
 }
 
 

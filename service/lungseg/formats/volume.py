@@ -121,7 +121,7 @@ def _only_grid(members: Sequence[Member]) -> Member | None:
                 raise
     if len(members) == 1 and not grids:
         raise UnsupportedMediaType(
-            "expected DICOM, NIfTI-1, NRRD, MHA or NPY content, or a zip archive, received none"
+            "expected DICOM, NIfTI-1, NRRD, MHA or NPY content, or a zip, received none of these"
         )
     if len(grids) > 1:
         raise SeveralVolumes(f"expected one volume, received {len(grids)} files of volumes")

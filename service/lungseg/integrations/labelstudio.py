@@ -91,7 +91,7 @@ async def predict(request: Request) -> Response:
         try:
             if exchange.deadline.remaining_s < SPARE * state.settings.deadline_s:
                 raise DeadlineExceeded("expected fewer tasks, or more time for them")
-            content = _image(http, str(task.data.get(brush.key)), request)
+            content = _image(http, str(task.data.get(brush.key) or "about:blank"), request)
             with exchange.held.holding(len(content)):
                 outcome = state.pipeline.segment(content, model, QUERY, exchange.watch)
             state.metrics.count_mask(outcome.report.quality.flags)

@@ -103,7 +103,7 @@ def _work(settings: Settings, options: argparse.Namespace) -> int:
     if options.series and not options.study:
         raise UsageError("--series is of one study: --study")
     if not (root.write or options.dry_run):
-        raise UsageError(f"{options.settings}: write = true in {options.root} allows this")
+        raise UsageError(f"{options.root}: expected --dry-run, or write = true in the settings")
     question = question_of(("dicom-seg", "dicom-sr"), parameters_of(options, ModelQuery))
     with place_of(options, question) as place:
         worker = Worker(options.root, Archive(root), place, state, options.dry_run)

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field
@@ -80,13 +81,13 @@ class Archive:
     def search(self, path: str, query: Mapping[str, str], key: str) -> list[str]:
         """UIDs of studies, series or instances, which the key names, in order.
 
-        No limit is named, behind which Orthanc 1.10 finds no more by ModalitiesInStudy; the archive
-        may have one of its own. The end is a page that brings nothing new.
+        Orthanc 1.10 finds no more by ModalitiesInStudy behind a limit, so none is named, and reads
+        wildcards only where they are not escaped. The end is a page that brings nothing new.
         """
         found = set[str]()
         while len(found) < MAX_ITEMS:
-            page = {**query, "offset": str(len(found))}
-            _, content = self._answer("GET", path, params=page, headers=JSON)
+            page = urlencode({**query, "offset": len(found)}, safe="*?,/:", quote_via=quote)
+            _, content = self._answer("GET", f"{path}?{page}", headers=JSON)
             if not isinstance(listed := _parsed(content or b"[]", "bad_answer"), list):
                 raise Refused("bad_answer")
             # What is no UID could lead a URL elsewhere.
