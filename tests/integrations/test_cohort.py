@@ -371,6 +371,15 @@ def test_what_cannot_begin_gives_2_and_says_why(
     assert not cohort.out.exists()
 
 
+def test_a_server_that_cannot_say_its_model_yet_begins_nothing(cohort: Cohort) -> None:
+    """As behind a gateway while it starts: that is no study that failed, and no bug."""
+    cohort.add("good", phantom())
+    with Scripted((502, {}, b""), seen=b"<h1>Bad Gateway</h1>", status=502) as server:
+        code, said = cohort.run("--url", server.url)
+    assert (code, said.count("\n")) == (2, 1)
+    assert "expected an answer of lungseg, received status 502" in said
+
+
 @NEEDS_RAY
 @pytest.mark.ray
 def test_ray_loses_a_killed_actors_study_and_no_other(cohort: Cohort) -> None:

@@ -450,6 +450,27 @@ def test_a_series_that_ends_the_service_is_in_nobodys_way(
     assert results(archive, "4.5.6")["SEG"]
 
 
+def test_a_watch_outlives_a_gateway_without_its_service(
+    service: Running, tmp_path: Path, here: Here
+) -> None:
+    """As while a new version of it starts."""
+    looks = iter([502, 503, None])
+
+    def answer(asked: Asked) -> bool:
+        if status := next(looks):
+            return asked.answer(status)
+        os.kill(os.getpid(), signal.SIGINT)
+        return False
+
+    file = written(tmp_path, "http://127.0.0.1:1")
+    with Proxy(Outside(service)).serving() as gateway:
+        gateway.faults.append(answer)
+        watch = ("--watch", "ModalitiesInStudy=CT", "--url", gateway.url.rpartition("/")[0])
+        done = here("dicomweb", "--settings", file, "--root", "lab", *watch)
+    assert done.returncode == 130
+    assert [f"received status {status}" in done.stderr.decode() for status in (502, 503)] == [1, 1]
+
+
 WRONG = {
     "no TOML": ("url", "expected TOML: Expected '=' after a key in a key/value pair (at line 4"),
     "a URL of another kind": ('url = "file:///etc"', "roots.lab.url: expected match pattern"),
