@@ -352,7 +352,7 @@ def test_statistics_are_parquet_where_that_can_be_written(cohort: Cohort) -> Non
         ("study,file\na,b\n", (), "index.csv: expected rows with the columns study and path"),
         ("study,path\n", (), "expected rows with the columns"),
         ("study;path\na;b\na;c\n", (), "index.csv: two rows are called a"),
-        ("study,path\na,b\n,c\n", (), "index.csv: expected study in each row, received none in 3"),
+        ("study,path\n,\n\na,b\n,c\n", (), "expected study in each row, received none in line 5"),
         ("study,path\na,b,c\n", (), "expected as many cells"),
         ("study,path\na,b\n", ("--shard", "2/2"), "--shard: expected i/n with i from 0 to n - 1"),
         ("study,path\na,b\n", ("--model", "nobody"), "looked for nobody in"),
