@@ -409,6 +409,12 @@ def test_a_watch_waits_until_a_series_is_quiet(archive: Proxy, settings: Path, h
     assert results(archive)["SEG"][0].SeriesDescription == f"Lungs, of {SLICES} slices"
 
 
+def test_nobodys_own_orthanc_is_asked() -> None:
+    """Its patients would be deleted, as a process that is being started has our network yet."""
+    with pytest.raises(OSError, match="has no network of its own"), entered(os.getpid()):
+        pass
+
+
 @needs_orthanc
 def test_a_search_finds_all_there_is(archive: Proxy) -> None:
     """Also by ModalitiesInStudy, of which this Orthanc tells nothing behind a limit."""
