@@ -162,8 +162,7 @@ class Brush:
         except ET.ParseError:
             raise MalformedRequest("expected a configuration in XML without a DOCTYPE") from None
         keys = {it.get("name"): it.get("value", "").removeprefix("$") for it in root.iter("Image")}
-        brushes = (one for one in root.iter("BrushLabels") if one.find(".//BrushLabels") is None)
-        for brush in brushes:
+        for brush in (it for it in root.iter("BrushLabels") if it.find(".//BrushLabels") is None):
             image, labels = brush.get("toName", ""), dict[str, str]()
             for label in [label.get("value", "") for label in brush.iter("Label")]:
                 words = set(re.findall(r"[^\W_]+", label.lower()))
