@@ -27,7 +27,9 @@ from training.synthetic.phantom import Phantom
 class Scripted:
     """A server that gives prepared answers: what the real one does under a storm."""
 
-    def __init__(self, *answers: tuple[int, dict[str, str], bytes], seen: bytes = b"") -> None:
+    def __init__(
+        self, *answers: tuple[int, dict[str, str], bytes], seen: bytes = b"", status: int = 200
+    ) -> None:
         self.paths: list[str] = []
         waiting = list(answers)
         paths = self.paths
@@ -41,7 +43,7 @@ class Scripted:
                     self.answer(status, headers, body)
 
             def do_GET(self) -> None:
-                self.answer(200, {}, seen)
+                self.answer(status, {}, seen)
 
             def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
                 self.send_response(status)

@@ -6,6 +6,7 @@ The namespace keeps it from listening where others could reach it, and lets many
 from __future__ import annotations
 
 import ctypes
+import errno
 import http.client
 import json
 import os
@@ -110,9 +111,15 @@ class Orthanc:
 
 @contextmanager
 def entered(pid: int) -> Iterator[None]:
-    """This thread, and what it connects, in the network of another process."""
+    """This thread, and what it connects, in the network of another process, which has one.
+
+    Raises:
+        OSError: it is in this machine's yet, where somebody's own Orthanc may answer.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     ours, other = Path("/proc/thread-self/ns/net"), Path(f"/proc/{pid}/ns/net")
+    if other.readlink() == Path("/proc/self/ns/net").readlink():
+        raise OSError(errno.EAGAIN, f"process {pid} has no network of its own")
     with ours.open("rb") as back, other.open("rb") as there:
         if libc.setns(there.fileno(), CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), "setns")

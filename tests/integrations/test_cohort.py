@@ -352,7 +352,7 @@ def test_statistics_are_parquet_where_that_can_be_written(cohort: Cohort) -> Non
         ("study,file\na,b\n", (), "index.csv: expected rows with the columns study and path"),
         ("study,path\n", (), "expected rows with the columns"),
         ("study;path\na;b\na;c\n", (), "index.csv: two rows are called a"),
-        ("study,path\na,b\n,c\n", (), "index.csv: expected study in each row, received none in 3"),
+        ("study,path\n,\n\na,b\n,c\n", (), "expected study in each row, received none in line 5"),
         ("study,path\na,b,c\n", (), "expected as many cells"),
         ("study,path\na,b\n", ("--shard", "2/2"), "--shard: expected i/n with i from 0 to n - 1"),
         ("study,path\na,b\n", ("--model", "nobody"), "looked for nobody in"),
@@ -369,6 +369,15 @@ def test_what_cannot_begin_gives_2_and_says_why(
     assert code == 2
     assert said in reason
     assert not cohort.out.exists()
+
+
+def test_a_server_that_cannot_say_its_model_yet_begins_nothing(cohort: Cohort) -> None:
+    """As behind a gateway while it starts: that is no study that failed, and no bug."""
+    cohort.add("good", phantom())
+    with Scripted((502, {}, b""), seen=b"<h1>Bad Gateway</h1>", status=502) as server:
+        code, said = cohort.run("--url", server.url)
+    assert (code, said.count("\n")) == (2, 1)
+    assert "expected an answer of lungseg, received status 502" in said
 
 
 @NEEDS_RAY

@@ -409,6 +409,12 @@ def test_a_watch_waits_until_a_series_is_quiet(archive: Proxy, settings: Path, h
     assert results(archive)["SEG"][0].SeriesDescription == f"Lungs, of {SLICES} slices"
 
 
+def test_nobodys_own_orthanc_is_asked() -> None:
+    """Its patients would be deleted, as a process that is being started has our network yet."""
+    with pytest.raises(OSError, match="has no network of its own"), entered(os.getpid()):
+        pass
+
+
 @needs_orthanc
 @pytest.mark.parametrize("meant", ["*THORAX*", "Thorax??2.0??B31f"])
 def test_series_are_found_by_wildcards(
@@ -465,6 +471,27 @@ def test_a_series_that_ends_the_service_is_in_nobodys_way(
     told = here("dicomweb", "--settings", settings, "--status").stdout.decode()
     assert [line.split("\t")[:3] for line in told.splitlines()] == [["failed", "5", "ended"]]
     assert results(archive, "4.5.6")["SEG"]
+
+
+def test_a_watch_outlives_a_gateway_without_its_service(
+    service: Running, tmp_path: Path, here: Here
+) -> None:
+    """As while a new version of it starts."""
+    looks = iter([502, 503, None])
+
+    def answer(asked: Asked) -> bool:
+        if status := next(looks):
+            return asked.answer(status)
+        os.kill(os.getpid(), signal.SIGINT)
+        return False
+
+    file = written(tmp_path, "http://127.0.0.1:1")
+    with Proxy(Outside(service)).serving() as gateway:
+        gateway.faults.append(answer)
+        watch = ("--watch", "ModalitiesInStudy=CT", "--url", gateway.url.rpartition("/")[0])
+        done = here("dicomweb", "--settings", file, "--root", "lab", *watch)
+    assert done.returncode == 130
+    assert [f"received status {status}" in done.stderr.decode() for status in (502, 503)] == [1, 1]
 
 
 WRONG = {

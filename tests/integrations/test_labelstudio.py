@@ -277,6 +277,22 @@ def test_setup_waits_for_no_other_work(models: Any) -> None:
             assert service.client.post(f"/labelstudio/{name}", json=asked).status_code == status
 
 
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        ({"schema": f"{'<BrushLabels>' * 4000}{'<Label/>' * 18000}{'</BrushLabels>' * 4000}"}, 422),
+        ({"schema": config(), "tasks": [TASK] * 20_000}, 413),
+    ],
+)
+def test_setup_keeps_no_other_request_waiting(
+    models: Any, asked: dict[str, Any], status: int
+) -> None:
+    """Labels are not read again for each brush around them, and many tasks not at all."""
+    with running(models, integrations=("labelstudio",)) as service:
+        response = service.client.post("/labelstudio/setup", json={**SETUP, **asked})
+    assert response.status_code == status
+
+
 def test_what_else_label_studio_asks(backend: Running) -> None:
     """Whether it is there; of what people did it hears in vain; a document type is never read."""
     client = backend.client

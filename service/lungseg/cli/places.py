@@ -201,14 +201,18 @@ def there(question: Question, *, url: str) -> Generator[Place]:
             fetch=fetch,
             at_a_time=1 if question.volumes else AHEAD * (os.cpu_count() or 1),
             things=question.things,
-            model=lambda: answered(lambda: _sha256(client.models(), question, shown)),
+            model=lambda: _sha256(partial(answered, client.models), question, shown),
         )
 
 
-def _sha256(models: list[dict[str, Any]], question: Question, shown: str) -> str:
+def _sha256(models: Callable[[], list[dict[str, Any]]], question: Question, shown: str) -> str:
     """That of the model which answers what is asked; raises ``UsageError`` where there is none."""
     name, number = question.parameters["model"], question.parameters["version"]
-    for model in models:
+    try:
+        found = models()
+    except ServiceError as error:  # of a gateway, for one, whose service is about to start
+        raise UsageError(f"{shown}: {error}") from None
+    for model in found:
         if model["name"] == name if name else model["default"]:
             for version in model["versions"]:
                 asked = version["version"] == number if number else version["serving"]

@@ -157,23 +157,24 @@ def read_rows(text: str, columns: Sequence[str]) -> list[dict[str, str]]:
     plain = text.removeprefix("\ufeff")
     header = plain.partition("\n")[0]
     separator = ";" if ";" in header and "," not in header else ","
+    reader = csv.DictReader(io.StringIO(plain, newline=""), delimiter=separator, restval="")
     try:
-        rows = list(csv.DictReader(io.StringIO(plain, newline=""), delimiter=separator, restval=""))
+        rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
         raise ValueError(f"expected a table in CSV, received another text ({error})") from None
-    if any(None in row for row in rows):
+    if any(None in row for _, row in rows):
         raise ValueError("expected as many cells in each row as in the header, received more")
-    named = ({name.strip(): cell.strip() for name, cell in row.items()} for row in rows)
-    plain_rows = [row for row in named if any(row.values())]
-    if not plain_rows or not {*columns} <= plain_rows[0].keys():
+    named = ((line, {key.strip(): cell.strip() for key, cell in row.items()}) for line, row in rows)
+    filled = [(line, row) for line, row in named if any(row.values())]
+    if not filled or not {*columns} <= filled[0][1].keys():
         raise ValueError(f"expected rows with the columns {' and '.join(columns)}")
-    for number, row in enumerate(plain_rows, 2):
+    for line, row in filled:
         if missing := [name for name in columns if not row[name]]:
-            raise ValueError(f"expected {missing[0]} in each row, received none in {number}")
-    names = Counter(row[columns[0]] for row in plain_rows)
+            raise ValueError(f"expected {missing[0]} in each row, received none in line {line}")
+    names = Counter(row[columns[0]] for _, row in filled)
     if (most := names.most_common(1)[0])[1] > 1:
         raise ValueError(f"two rows are called {most[0]}")
-    return plain_rows
+    return [row for _, row in filled]
 
 
 def profile_csv(profile: Profile) -> str:

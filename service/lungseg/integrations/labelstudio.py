@@ -38,7 +38,8 @@ SILENCE_S = 10.0
 """How long Label Studio may keep silent while an image is fetched from it."""
 SPARE = 1 / 3
 """Of a request's time, in which no task is begun: Label Studio asks again for those left."""
-MAX_CONFIG_CHARACTERS = 256 * 1024
+MAX_CONFIG = 256 * 1024  # characters, which are read while other requests wait
+CONFIG = AliasChoices("label_config", "schema")
 SIDES = {"right": RIGHT, "left": LEFT}
 
 
@@ -51,9 +52,7 @@ class Task(BaseModel):
 class Asked(BaseModel):
     """What is read of a request: a project's labelling configuration, and tasks."""
 
-    label_config: str = Field(
-        max_length=MAX_CONFIG_CHARACTERS, validation_alias=AliasChoices("label_config", "schema")
-    )
+    label_config: str = Field(max_length=MAX_CONFIG, validation_alias=CONFIG)
     tasks: list[Task] = []
 
 
@@ -66,7 +65,8 @@ def surfaces(_settings: Settings) -> tuple[Surface, Surface]:
     router.add_api_route("/predict", predict, methods=["POST"])
     limit = attrgetter("max_batch_bytes")
     work = Surface(prefixes=(f"{PREFIX}/predict",), body_limit=limit, takes="slices")
-    return Surface(prefixes=(PREFIX,), router=router), work
+    rest = Surface(prefixes=(PREFIX,), router=router, body_limit=lambda _: 4 * MAX_CONFIG)
+    return rest, work
 
 
 async def health(request: Request) -> Response:
@@ -152,7 +152,7 @@ class Brush:
 
     @classmethod
     def of(cls, config: str) -> Brush:
-        """The first brush of a labelling configuration with labels for lungs.
+        """The first brush with labels for lungs and no brush inside: each label is read once.
 
         Raises:
             MalformedRequest, InvalidParameter: no XML, a document type (a bomb?), no such brush.
@@ -162,7 +162,7 @@ class Brush:
         except ET.ParseError:
             raise MalformedRequest("expected a configuration in XML without a DOCTYPE") from None
         keys = {it.get("name"): it.get("value", "").removeprefix("$") for it in root.iter("Image")}
-        for brush in root.iter("BrushLabels"):
+        for brush in (it for it in root.iter("BrushLabels") if it.find(".//BrushLabels") is None):
             image, labels = brush.get("toName", ""), dict[str, str]()
             for label in [label.get("value", "") for label in brush.iter("Label")]:
                 words = set(re.findall(r"[^\W_]+", label.lower()))

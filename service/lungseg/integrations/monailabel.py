@@ -102,8 +102,9 @@ class Sessions:
         size_bytes = len(body) + SESSION_BYTES
         if size_bytes > self.limit_bytes:
             raise BodyTooLarge(f"expected at most {self.limit_bytes} bytes, received more")
-        while size_bytes + sum(held for (_, held), _ in self.kept.values()) > self.limit_bytes:
-            self._use(next(iter(self.kept)), end=True)
+        excess = size_bytes + sum(held for (_, held), _ in self.kept.values()) - self.limit_bytes
+        while excess > 0:
+            excess -= self._use(next(iter(self.kept)), end=True)[1]
         name = uuid.uuid4().hex
         self._keep(name, (files, size_bytes))
         return JSONResponse({"session_id": name, "session_info": {"expiry": self.time_s}})
