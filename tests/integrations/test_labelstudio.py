@@ -293,6 +293,13 @@ def test_setup_keeps_no_other_request_waiting(
     assert response.status_code == status
 
 
+@pytest.mark.parametrize(("tasks", "status"), [(10_001, 400), (20_000, 413)])
+def test_a_request_has_so_many_tasks_and_bytes(backend: Running, tasks: int, status: int) -> None:
+    """What is read of a task takes far more memory than its text."""
+    asked = {"label_config": config(), "tasks": [{"data": {}}] * tasks}
+    assert backend.client.post("/labelstudio/predict", json=asked).status_code == status
+
+
 def test_what_else_label_studio_asks(backend: Running) -> None:
     """Whether it is there; of what people did it hears in vain; a document type is never read."""
     client = backend.client

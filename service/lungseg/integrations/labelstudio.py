@@ -30,14 +30,14 @@ from lungseg.web.errors import problem_document
 from lungseg.web.state import exchange_of, state_of
 from lungseg.web.surface import Surface
 from lungseg.web.surfaces.segment import chosen_model
+from lungseg.web.surfaces.v2.codec import loaded
 
 PREFIX = "/labelstudio"
 QUERY = SegmentQuery()
 VERSION = "{0.name}/{0.version}"
-SILENCE_S = 10.0
-"""How long Label Studio may keep silent while an image is fetched from it."""
-SPARE = 1 / 3
-"""Of a request's time, in which no task is begun: Label Studio asks again for those left."""
+SILENCE_S = 10.0  # of Label Studio, while an image is fetched from it
+SPARE = 1 / 3  # of a request's time, in which no task is begun: Label Studio asks again for it
+MAX_TASKS = 10_000
 MAX_CONFIG = 256 * 1024  # characters, which are read while other requests wait
 CONFIG = AliasChoices("label_config", "schema")
 SIDES = {"right": RIGHT, "left": LEFT}
@@ -53,7 +53,7 @@ class Asked(BaseModel):
     """What is read of a request: a project's labelling configuration, and tasks."""
 
     label_config: str = Field(max_length=MAX_CONFIG, validation_alias=CONFIG)
-    tasks: list[Task] = []
+    tasks: list[Task] = Field(default=[], max_length=MAX_TASKS)
 
 
 def surfaces(_settings: Settings) -> tuple[Surface, Surface]:
@@ -63,7 +63,7 @@ def surfaces(_settings: Settings) -> tuple[Surface, Surface]:
     router.add_api_route("/webhook", health, methods=["POST"])  # tells what people did: not used
     router.add_api_route("/setup", setup, methods=["POST"])
     router.add_api_route("/predict", predict, methods=["POST"])
-    limit = attrgetter("max_batch_bytes")
+    limit = attrgetter("max_body_bytes")
     work = Surface(prefixes=(f"{PREFIX}/predict",), body_limit=limit, takes="slices")
     rest = Surface(prefixes=(PREFIX,), router=router, body_limit=lambda _: 4 * MAX_CONFIG)
     return rest, work
@@ -109,7 +109,7 @@ async def predict(request: Request) -> Response:
 
 def _asked(body: bytes) -> tuple[Asked, Brush]:
     try:
-        asked = Asked.model_validate_json(body)
+        asked = Asked.model_validate(loaded(body, "a request"))
     except ValidationError:
         raise MalformedRequest("expected what Label Studio sends, received other JSON") from None
     return asked, Brush.of(asked.label_config)

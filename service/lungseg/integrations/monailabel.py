@@ -36,10 +36,8 @@ from lungseg.web.surfaces.segment import chosen_model
 
 PREFIX = "/monailabel"
 SIDES = {"right lung": RIGHT, "left lung": LEFT}
-MAX_PARTS = 3
-"""Of a form that asks for an answer: params, file and label."""
-SESSION_BYTES = 16 * 1024
-"""What a session counts for besides its volume, so that none costs nothing."""
+MAX_PARTS = 3  # of a form that asks for an answer: params, file and label
+SESSION_BYTES = 16 * 1024  # what a session counts for besides its volume: none costs nothing
 Upload = tuple[list[memoryview], int]
 """A volume's files, and the bytes that they hold; what the client calls them is not kept."""
 
