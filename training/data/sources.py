@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lungseg.formats.index import numbered_rows
 from training.config import PATIENT_PATTERN
 from training.data.dataset import Listing, Pair, list_pairs, slices_of
 from training.data.layouts import stem_of
@@ -15,10 +15,8 @@ from training.data.patients import expect_match, patient_of
 from training.data.volumes import is_volume
 from training.errors import DataError
 
-COLUMNS = ("image", "mask", "patient", "source", "airway", "hu_slope", "weight", "group")
-"""Of a table of pairs; all but the first two may be missing or empty."""
-DELIMITERS = ",;\t"
-"""Between the cells of a table; spreadsheets of some languages write semicolons."""
+COLUMNS = ("image", "mask")
+"""Of a table of pairs; those that ``read_table`` names besides may be missing or empty."""
 _SPEC = re.compile(r"^(?:(?P<name>[\w.-]+)=)?(?P<path>.+?)(?::(?P<weight>\d+(?:\.\d+)?))?$")
 
 
@@ -100,7 +98,7 @@ def read_table(path: Path, *, source: str, patient_pattern: str = PATIENT_PATTER
     Raises:
         DataError: a column or a file is missing, or a slice is listed twice; with the line.
     """
-    rows = list(_rows(path))
+    rows = _rows(path)
     files = [[_file(path, line, row, column) for column in ("image", "mask")] for line, row in rows]
     names = _names([image for image, _ in files])
     pairs: list[Pair] = []
@@ -147,29 +145,11 @@ def _names(images: Sequence[Path]) -> list[str]:
     return names
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            head = stream.readline()
-            stream.seek(0)
-            delimiter = max(DELIMITERS, key=head.count)
-            reader = csv.DictReader(stream, strict=True, delimiter=delimiter)
-            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-            missing = {"image", "mask"} - set(reader.fieldnames)
-            if missing:
-                raise DataError(
-                    f"{path.name}: expected the columns {', '.join(COLUMNS)}, "
-                    f"found no {' and no '.join(sorted(missing))}"
-                )
-            for row in reader:
-                if None in row:
-                    raise DataError(
-                        f"{path.name}, line {reader.line_num}: more cells than columns; put names "
-                        "that hold a comma in quotes"
-                    )
-                yield reader.line_num, {key: (value or "").strip() for key, value in row.items()}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path.name}: expected a readable CSV table ({error})") from error
+        return numbered_rows(path.read_text(encoding="utf-8"), COLUMNS)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path.name}: {error}") from error
 
 
 def _file(table: Path, line: int, row: dict[str, str], column: str) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_args, get_type_hints
@@ -38,8 +37,11 @@ class Table:
     @property
     def kinds(self) -> dict[str, type]:
         """What the cells of each column are, where they are not None: bool, int, float or str."""
+        kinds = _kinds(
+            Series, Region, VolumeStatistics, Intensity, Density, Confidence, Acquisition
+        )
         places = {"filename": (), "error": (), **self.places, "flags": ()}
-        return {name: _KINDS.get("".join(place[-1:]), str) for name, place in places.items()}
+        return {name: kinds.get("".join(place[-1:]), str) for name, place in places.items()}
 
     def row(self, filename: str, answer: Mapping[str, Any]) -> list[Any]:
         """The cells of one file, in the order of the columns; unknown values are None.
@@ -86,7 +88,6 @@ def _kinds(*values: type) -> dict[str, type]:
     return {name: next(iter(kinds)) for name, kinds in found.items() if kinds}
 
 
-_KINDS = _kinds(Series, Region, VolumeStatistics, Intensity, Density, Confidence, Acquisition)
 _INTENSITY, _DENSITY, _CONFIDENCE = map(_numbers, (Intensity, Density, Confidence))
 
 
@@ -140,41 +141,6 @@ def csv_lines(rows: Iterable[Sequence[Any]]) -> str:
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows(rows)
     return stream.getvalue()
-
-
-def read_rows(text: str, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a table by its header, as spreadsheets save it: with commas or semicolons.
-
-    Rows without a cell, which they save where something was deleted, are left out.
-
-    Args:
-        text: the table.
-        columns: those that it has to have, filled in each row; the first one names the row.
-
-    Raises:
-        ValueError: it is no such table; the sentence says why.
-    """
-    plain = text.removeprefix("\ufeff")
-    header = plain.partition("\n")[0]
-    separator = ";" if ";" in header and "," not in header else ","
-    reader = csv.DictReader(io.StringIO(plain, newline=""), delimiter=separator, restval="")
-    try:
-        rows = [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        raise ValueError(f"expected a table in CSV, received another text ({error})") from None
-    if any(None in row for _, row in rows):
-        raise ValueError("expected as many cells in each row as in the header, received more")
-    named = ((line, {key.strip(): cell.strip() for key, cell in row.items()}) for line, row in rows)
-    filled = [(line, row) for line, row in named if any(row.values())]
-    if not filled or not {*columns} <= filled[0][1].keys():
-        raise ValueError(f"expected rows with the columns {' and '.join(columns)}")
-    for line, row in filled:
-        if missing := [name for name in columns if not row[name]]:
-            raise ValueError(f"expected {missing[0]} in each row, received none in line {line}")
-    names = Counter(row[columns[0]] for _, row in filled)
-    if (most := names.most_common(1)[0])[1] > 1:
-        raise ValueError(f"two rows are called {most[0]}")
-    return [row for _, row in filled]
 
 
 def profile_csv(profile: Profile) -> str:

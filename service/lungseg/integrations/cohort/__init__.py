@@ -26,9 +26,10 @@ from lungseg.cli.running import Refusal, answer_of
 from lungseg.cli.streams import say
 from lungseg.cli.volume import forms_of, question_of
 from lungseg.formats.decoders import usable_cores
+from lungseg.formats.index import named_rows
 from lungseg.formats.names import archive_name
 from lungseg.formats.parquet import parquet
-from lungseg.formats.table import VOLUMES, as_cell, csv_lines, read_rows
+from lungseg.formats.table import VOLUMES, as_cell, csv_lines
 from lungseg.integrations.cohort.crew import Open, actors, processes, work_through
 from lungseg.sources import VolumeSource, files_of
 from lungseg.volume_forms import VOLUME_FORMS
@@ -172,7 +173,7 @@ def read_index(index: Path, out: Path, told: Mapping[str, Any]) -> list[Study]:
     """
     text = index.read_text(encoding="utf-8", errors="surrogateescape")
     studies = list[Study]()
-    for row in read_rows(text, ("study", "path")):
+    for row in named_rows(text, ("study", "path")):
         name, path = row["study"], row["path"]
         said = json.dumps([name, path, told], sort_keys=True)
         digest = hashlib.sha256(said.encode()).hexdigest()[:DIGITS]
