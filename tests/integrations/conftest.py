@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from tests.serving import Running, running
 
-TOOLS = Path(os.environ.get("ANNOTATION_PYTHON", Path(sys.prefix, "annotation", "bin", "python")))
+TOOLS = Path(sys.prefix, "annotation", "bin", "python")
 """A Python that has the annotation tools' own programs."""
 
 
