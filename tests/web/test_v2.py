@@ -20,6 +20,7 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
+from lungseg.web import json_object
 from lungseg.web.surfaces.v2 import codec
 from tests.conftest import encode
 from tests.serving import Running, running
@@ -304,7 +305,7 @@ def test_large_json_lets_others_go_on(nested: bool) -> None:
     values = np.random.default_rng(0).random((6, 256, 256, 1), np.float32)
     data = values.tolist() if nested else values.ravel().tolist()
     body = json.dumps(document(values, data=data)).encode()
-    assert len(body) > codec.LARGE_JSON_BYTES
+    assert len(body) > json_object.LARGE_JSON_BYTES
     masks = np.repeat(values, 3, axis=0)
     limits = codec.Expected(input_name="image", output_name="mask", max_items=8, values=1 << 20)
     laps, done = 0, threading.Event()

@@ -27,10 +27,10 @@ from lungseg.query import SegmentQuery
 from lungseg.settings import Settings
 from lungseg.web.body import compute, read_body
 from lungseg.web.errors import problem_document
+from lungseg.web.json_object import loaded
 from lungseg.web.state import exchange_of, state_of
 from lungseg.web.surface import Surface
 from lungseg.web.surfaces.segment import chosen_model
-from lungseg.web.surfaces.v2.codec import loaded
 
 PREFIX = "/labelstudio"
 QUERY = SegmentQuery()

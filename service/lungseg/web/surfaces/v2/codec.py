@@ -18,6 +18,7 @@ import numpy as np
 
 from lungseg.core.errors import InvalidParameter, MalformedRequest, TooManyItems
 from lungseg.core.types import FloatArray
+from lungseg.web.json_object import as_object, loaded
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 READING = ("unit", "window_hu", "spacing_mm", "allow_non_ct")
@@ -25,8 +26,6 @@ READING = ("unit", "window_hu", "spacing_mm", "allow_non_ct")
 _LENGTH = re.compile(r"[0-9]{1,15}")
 _SPARE = 1000
 """Commas and quotation marks in JSON, besides those of the tensors' values."""
-LARGE_JSON_BYTES = 4 * 1024 * 1024
-"""Three images of numbers; from here JSON is read in Python, at a fifth of the speed."""
 _PIECES = 64
 """Numbers become arrays in so many turns, between which other threads go on."""
 _FLOAT32 = np.dtype("<f4")
@@ -214,34 +213,6 @@ def _wants_binary(document: dict[str, Any], output_name: str) -> bool:
     if "shared_memory_region" in wanted or "classification" in wanted:
         raise InvalidParameter("shared memory and classification are not supported")
     return wanted.get("binary_data", default) is True
-
-
-class _PatientDecoder(json.JSONDecoder):
-    """Reads JSON in Python: the scanner in C lets no other thread go on until it has ended."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scan_once = json.scanner.py_make_scanner(self)  # type: ignore[attr-defined]
-
-
-def loaded(text: bytes, what: str) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        MalformedRequest: the bytes are no JSON, or of something else.
-    """
-    try:
-        decoder = _PatientDecoder if len(text) > LARGE_JSON_BYTES else json.JSONDecoder
-        return as_object(json.loads(text, cls=decoder), what)
-    except (ValueError, RecursionError):
-        raise MalformedRequest("expected JSON, received other bytes") from None
-
-
-def as_object(value: Any, what: str) -> dict[str, Any]:
-    """A member that has to be an object; raises ``MalformedRequest`` where it is not."""
-    if not isinstance(value, dict):
-        raise MalformedRequest(f"expected {what} as a JSON object")
-    return value
 
 
 def parameters_of(document: dict[str, Any]) -> dict[str, Any]:

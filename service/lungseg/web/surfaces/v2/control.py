@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from lungseg.core.errors import InvalidParameter
-from lungseg.web.surfaces.v2.codec import as_object, loaded, only, parameters_of
+from lungseg.web.json_object import as_object, loaded
+from lungseg.web.surfaces.v2.codec import only, parameters_of
 
 _NAMES, _NAME_CHARACTERS = 4, 40
 """How much of unknown members is repeated to who sent them."""
