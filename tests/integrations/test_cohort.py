@@ -8,11 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Event
 from typing import BinaryIO
 
 import nibabel
@@ -22,6 +25,7 @@ import pytest
 
 from lungseg.cli import main
 from lungseg.formats.table import VOLUMES
+from lungseg.integrations.cohort.crew import work_through
 from tests.client.conftest import environment_of
 from tests.client.studies import study
 from tests.client.test_client import Scripted
@@ -223,6 +227,32 @@ def test_an_end_leaves_what_the_same_command_goes_on_with(cohort: Cohort) -> Non
     assert cohort.failures() == {}
     assert cohort.run()[0] == 0
     assert cohort.files("_mask.nii.gz").keys() == {"first", "pipe"}
+
+
+def test_nobody_is_hired_when_all_is_at_an_end() -> None:
+    """Where Ray has shut down, a call for another actor ends the process at once."""
+    hired, dying, ended = list[int](), Event(), Event()
+
+    def hire() -> Callable[[str], str]:
+        hired.append(1)
+        return work
+
+    def work(task: str) -> str:
+        if task == "dies":
+            dying.set()
+            ended.wait(PATIENCE_S)
+            raise BrokenExecutor
+        return task
+
+    before = threading.active_count()
+    results = work_through(["lives", "dies"], (hire, BrokenExecutor), 2)
+    assert next(results) == "lives"
+    assert dying.wait(PATIENCE_S)
+    hired.clear()
+    results.close()
+    ended.set()
+    wait_until(lambda: threading.active_count() == before)
+    assert hired == []
 
 
 def test_a_killed_command_leaves_no_worker(cohort: Cohort) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
@@ -28,7 +28,7 @@ Crew = tuple[Callable[[], Callable[[Any], Any]], type[Exception]]
 """Makes a worker, which is called with a task, and what it raises where it dies of one."""
 
 
-def work_through(tasks: Sequence[Any], crew: Crew, workers: int) -> Iterator[Any | None]:
+def work_through(tasks: Sequence[Any], crew: Crew, workers: int) -> Generator[Any | None]:
     """The results of tasks in their order, None where no worker survives; a thread waits for each.
 
     What a worker raises ends it all.
@@ -37,8 +37,9 @@ def work_through(tasks: Sequence[Any], crew: Crew, workers: int) -> Iterator[Any
 
     def survive(task: Any) -> Any | None:
         for _ in range(ATTEMPTS):
-            own.worker = getattr(own, "worker", None) or hire()
-            if stopped.is_set():
+            if not stopped.is_set():
+                own.worker = getattr(own, "worker", None) or hire()
+            if stopped.is_set():  # perhaps only now
                 break
             try:
                 return own.worker(task)
@@ -53,8 +54,7 @@ def work_through(tasks: Sequence[Any], crew: Crew, workers: int) -> Iterator[Any
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-_work = list[Callable[[Any], Any]]()
-"""What does tasks in this process, where it is a worker."""
+_work = list[Callable[[Any], Any]]()  # what does tasks in this process, where it is a worker
 
 
 def _do(opened: Open, task: Any) -> Any:
