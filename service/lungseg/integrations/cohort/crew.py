@@ -18,12 +18,9 @@ from typing import Any
 
 from lungseg.cli.errors import UsageError
 
-ATTEMPTS = 2
-"""How often a task is begun that its worker does not survive."""
-SPARE_CPUS = 1
-"""Left to Ray's own tasks: a pool that takes all of them may wait for ever."""
-Open = Callable[[], Callable[[Any], Any]]
-"""Opens what does tasks, in the worker: a model, or the connection to a server."""
+ATTEMPTS = 2  # how often a task is begun that its worker does not survive
+SPARE_CPUS = 1  # left to Ray's own tasks: a pool that takes all of them may wait for ever
+Open = Callable[[], Callable[[Any], Any]]  # opens what does tasks, in the worker: model or client
 Crew = tuple[Callable[[], Callable[[Any], Any]], type[Exception]]
 """Makes a worker, which is called with a task, and what it raises where it dies of one."""
 
@@ -44,7 +41,7 @@ def work_through(tasks: Sequence[Any], crew: Crew, workers: int) -> Generator[An
             try:
                 return own.worker(task)
             except lost:
-                own.worker = None
+                del own.worker
         return None
 
     try:
@@ -97,10 +94,12 @@ def actors(opened: Open, workers: int) -> Generator[Crew]:
         UsageError: Ray is not there, does not start, or has not enough processors.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no calls home
+    hands = list[Any]()
     own = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers + SPARE_CPUS}
     try:
         ray: Any = import_module("ray")
-        ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False, **own)
+        own |= {"ignore_reinit_error": True, "logging_level": "ERROR", "log_to_driver": False}
+        ray.init(include_dashboard=False, **own)
     except Exception as error:  # whatever its start ends in
         raise UsageError(f'--engine ray: {error} (pip install "lungseg[ray]")') from error
     most = int(ray.cluster_resources().get("CPU", 0)) - SPARE_CPUS
@@ -110,10 +109,11 @@ def actors(opened: Open, workers: int) -> Generator[Crew]:
     actor = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(kind)
 
     def hire() -> Callable[[Any], Any]:
-        hand = actor.remote()
+        hands.append(hand := actor.remote())
         return lambda task: ray.get(hand.do.remote(opened, task))
 
     try:
         yield hire, ray.exceptions.RayActorError
-    finally:
-        ray.shutdown()
+    finally:  # Ray ends with Python, after the threads: none may ask what has shut down
+        for hand in hands:
+            ray.kill(hand)
